@@ -1,0 +1,195 @@
+"""The keys that every config has, variants after a colon, and their checks."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+import math
+
+from ml_collections import config_dict
+
+from diffai_jax.data import DATASETS, dataset
+from diffai_jax.goals import REGIONS, objective
+from diffai_jax.networks import NETWORKS
+from diffai_jax.suggest import unknown_name
+from diffai_jax.training.optimizers import OPTIMIZERS
+from diffai_jax.types import UsageError
+
+# Keys that decide neither what is trained nor how: a work folder's may change.
+FREE_KEYS = ("certify", "checkpoint", "checkpoint_minutes", "data_dir")
+
+
+def base_config(
+    variant: str = "", dataset_name: str = "mnist", epsilon: float | None = None
+) -> config_dict.ConfigDict:
+  """A config with every key at its default.
+
+  Args:
+    variant: what the user wrote after the config file's colon: a dataset, a
+      radius or both, with a comma between; such as "cifar10,8/255" or "0.3".
+    dataset_name: the dataset where the variant names none.
+    epsilon: the radius where the variant gives none; None is the usual one of
+      the dataset.
+
+  Raises:
+    UsageError: if the variant is neither a dataset nor a radius.
+  """
+  chosen = None
+  for word in filter(None, (w.strip() for w in variant.split(","))):
+    if word in DATASETS:
+      dataset_name, epsilon = word, None
+    elif word[0] in "0123456789.+-":
+      chosen = parse_number(word, "epsilon")
+    else:
+      raise unknown_name("dataset", word, DATASETS)
+  if chosen is not None:
+    epsilon = chosen
+  elif epsilon is None:
+    epsilon = dataset(dataset_name).epsilon
+
+  config = config_dict.ConfigDict()
+  config.network = "ConvSmall"
+  config.goal = "Baseline"
+  config.dataset = dataset_name
+  config.train_split = "train"
+  config.data_dir = ""
+  config.epsilon = epsilon
+  config.epochs = 200.0
+  config.schedule_epochs = config_dict.placeholder(float)
+  config.batch_size = 128
+  config.seed = 0
+  config.checkpoint = config_dict.placeholder(str)
+  config.checkpoint_minutes = 5.0
+
+  config.optimizer = config_dict.ConfigDict()
+  config.optimizer.name = "adam"
+  config.optimizer.learning_rate = 1e-3
+  config.optimizer.milestones = ()
+  config.optimizer.decay = 0.1
+  config.optimizer.momentum = 0.9
+  config.optimizer.l2 = 0.0
+  config.optimizer.clip_norm = 1.0
+
+  config.certify = config_dict.ConfigDict()
+  config.certify.domains = ("Box", "HBox")
+  config.certify.split = "test"
+  config.certify.examples = config_dict.placeholder(int)
+  config.certify.memory_mb = 1024
+  config.certify.attack = config_dict.ConfigDict()
+  config.certify.attack.steps = 20
+  config.certify.attack.momentum = 0.8
+  config.certify.attack.radius = 2.0
+  return config
+
+
+def parse_number(text: str, name: str) -> float:
+  """A number or fraction, such as "0.1" or "8/255".
+
+  Raises:
+    UsageError: if the text is neither.
+  """
+  try:
+    return float(Fraction(text))
+  except (ValueError, ZeroDivisionError, OverflowError):
+    raise UsageError(
+        f"{name} is {text!r}; expected a number such as 0.1 or 8/255"
+    ) from None
+
+
+def validate(config: config_dict.ConfigDict) -> None:
+  """Checks every value before any work is done.
+
+  Raises:
+    UsageError: names the first key that is out of range, and what it may be.
+  """
+  known = {name.lower() for name in NETWORKS}
+  if config.network.lower() not in known:
+    raise unknown_name("network", config.network, NETWORKS)
+  dataset(config.dataset)
+  objective(config.goal)
+  for domain in config.certify.domains:
+    if domain not in REGIONS:
+      raise unknown_name("certification domain", str(domain), REGIONS)
+  if config.optimizer.name not in OPTIMIZERS:
+    raise unknown_name("optimizer", config.optimizer.name, OPTIMIZERS)
+  for key, low, high, kind in _RANGES:
+    _check_range(config, key, low, high, kind)
+  milestones = list(config.optimizer.milestones)
+  if milestones != sorted(set(milestones)) or any(m < 0 for m in milestones):
+    raise UsageError(
+        f"optimizer.milestones is {tuple(milestones)}; expected rising epochs,"
+        f" such as (140, 180)"
+    )
+
+
+_RANGES = (
+    ("epsilon", 0, 1, float),
+    ("epochs", 0, math.inf, float),
+    ("schedule_epochs", 0, math.inf, float),
+    ("batch_size", 1, math.inf, int),
+    ("seed", 0, 2**31 - 1, int),
+    ("checkpoint_minutes", 0, math.inf, float),
+    ("optimizer.learning_rate", 0, math.inf, float),
+    ("optimizer.decay", 0, math.inf, float),
+    ("optimizer.momentum", 0, 1, float),
+    ("optimizer.l2", 0, math.inf, float),
+    ("optimizer.clip_norm", 0, math.inf, float),
+    ("certify.examples", 1, math.inf, int),
+    ("certify.memory_mb", 1, math.inf, int),
+    ("certify.attack.steps", 0, math.inf, int),
+    ("certify.attack.momentum", 0, math.inf, float),
+    ("certify.attack.radius", 0, math.inf, float),
+)
+_MAY_BE_NULL = ("schedule_epochs", "certify.examples")
+_MUST_BE_POSITIVE = ("schedule_epochs", "optimizer.clip_norm")
+
+
+def _check_range(config, key: str, low, high, kind: type) -> None:
+  value = config
+  for name in key.split("."):
+    value = value[name]
+  if value is None and key in _MAY_BE_NULL:
+    return
+  noun = "whole number" if kind is int else "number"
+  if high == math.inf:
+    wanted = f"a {noun} of at least {low}"
+  else:
+    wanted = f"a {noun} from {low} to {high}"
+  if key in _MUST_BE_POSITIVE:
+    wanted = f"a {noun} above 0"
+  if (
+      isinstance(value, bool)
+      or not isinstance(value, (int, float))
+      or (kind is int and not isinstance(value, int))
+      or not math.isfinite(value)
+      or not low <= value <= high
+      or (key in _MUST_BE_POSITIVE and value == 0)
+  ):
+    raise UsageError(
+        f"{key} is {value!r}; expected {wanted}; set it with --config.{key}="
+    )
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+  """The keys, with dots, in which two configs train differently."""
+  found = []
+  for key in sorted({*old, *new}):
+    name = prefix + key
+    if name in FREE_KEYS:
+      continue
+    if isinstance(old.get(key), dict) and isinstance(new.get(key), dict):
+      found += differences(old[key], new[key], name + ".")
+    elif old.get(key) != new.get(key):
+      found.append(name)
+  return found
+
+
+def describe_differences(names: Sequence[str], old: dict, new: dict) -> str:
+  """`epsilon (0.1, now 0.3), seed (0, now 1)`, for at most four keys."""
+
+  def get(config: dict, name: str):
+    for key in name.split("."):
+      config = config.get(key, {}) if isinstance(config, dict) else {}
+    return config
+
+  shown = [f"{n} ({get(old, n)}, now {get(new, n)})" for n in names[:4]]
+  more = [f"and {len(names) - 4} more"] if len(names) > 4 else []
+  return ", ".join(shown + more)

@@ -1,0 +1,18 @@
+"""Images and labels: where they come from, in what order, how they vary."""
+
+from diffai_jax.data.augment import augment, to_unit_range
+from diffai_jax.data.batches import batches, epoch_order
+from diffai_jax.data.datasets import DATASETS, Dataset, dataset
+from diffai_jax.data.sources import Examples, load
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Examples",
+    "augment",
+    "batches",
+    "dataset",
+    "epoch_order",
+    "load",
+    "to_unit_range",
+]

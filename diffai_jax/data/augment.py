@@ -1,0 +1,41 @@
+"""From stored bytes to network inputs, on the device, inside the step."""
+
+import jax
+import jax.numpy as jnp
+
+from diffai_jax.types import Array, PRNGKey
+
+
+def to_unit_range(images: Array) -> Array:
+  """uint8 images [B, H, W, C] as floats in [0, 1]."""
+  return images.astype(jnp.result_type(float)) / 255
+
+
+def augment(images: Array, keys: PRNGKey, padding: int, flip: bool) -> Array:
+  """Shifts and mirrors each image by its own key (paper, section 5).
+
+  Args:
+    images: [B, H, W, C], of any type.
+    keys: a random key an image, [B].
+    padding: images are padded with this many zeros on each side and cropped
+      back to their size at a uniformly random place.
+    flip: whether to mirror each image left to right with probability 1/2.
+
+  Returns:
+    [B, H, W, C] of the same type.
+  """
+  size = images.shape[1:]
+
+  def one(image: Array, key: PRNGKey) -> Array:
+    crop_key, flip_key = jax.random.split(key)
+    if padding:
+      edges = ((padding, padding), (padding, padding), (0, 0))
+      row, column = jax.random.randint(crop_key, (2,), 0, 2 * padding + 1)
+      padded = jnp.pad(image, edges)
+      image = jax.lax.dynamic_slice(padded, (row, column, 0), size)
+    if flip:
+      mirrored = jax.random.bernoulli(flip_key)
+      image = jnp.where(mirrored, image[:, ::-1], image)
+    return image
+
+  return jax.vmap(one)(images, keys) if padding or flip else images

@@ -1,0 +1,114 @@
+"""The hybrid zonotope (paper, section 2): a pytree, its makers, its bounds."""
+
+import dataclasses
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from diffai_jax.domains import generators, rounding
+from diffai_jax.domains.generators import Block, Diagonal
+from diffai_jax.types import Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class HybridZonotope:
+  """A batch of hybrid zonotopes h = ⟨h_C, h_B, h_E⟩ over variables [...].
+
+  It stands for the set
+  γ(h) = { center + uncorrelated·β + Σ_j g_j·e_j : β ∈ [-1,1]^n, e ∈ [-1,1]^m }.
+  A box is an element without generators.
+
+  Attributes:
+    center: h_C, [B, ...].
+    uncorrelated: h_B, [B, ...], non-negative; None stands for zero.
+    correlated: h_E by the name of the noise symbols. Blocks of the same name,
+      in whichever elements, share their symbols; different names are
+      independent. The layer that creates symbols names them by its own path.
+    relu: which ReLU rule the element uses, a key of `transformers.relu.RULES`
+      (static).
+  """
+
+  center: Array
+  uncorrelated: Array | None = None
+  correlated: dict[str, Block] = dataclasses.field(default_factory=dict)
+  relu: str = dataclasses.field(default="box", metadata={"static": True})
+
+
+def point(x: Array) -> HybridZonotope:
+  """The element that stands for the points x, [B, ...], alone."""
+  return HybridZonotope(x)
+
+
+def box(center: Array, radius: Array) -> HybridZonotope:
+  """The box of radius `radius` ≥ 0 around `center`, both [B, ...].
+
+  It is exactly the set of these two arrays: nothing is widened.
+  """
+  return HybridZonotope(center, jnp.broadcast_to(radius, center.shape))
+
+
+def from_bounds(lower: Array, upper: Array) -> HybridZonotope:
+  """A box that contains [lower, upper], both [B, ...].
+
+  The midpoint is rounded, so the radius reaches the farther bound from where
+  it came to lie, and its own rounding is added: sound to the last bit.
+  """
+  center = (lower + upper) / 2
+  reach = jnp.maximum(upper - center, center - lower)
+  slack = reach * rounding.relative(center.dtype, 1)
+  return HybridZonotope(center, reach + lax.stop_gradient(slack))
+
+
+def correlated_box(
+    center: Array, radius: Array, symbol: str = "input"
+) -> HybridZonotope:
+  """The box of `box`, with one noise symbol a variable (HBox's input).
+
+  Args:
+    center: [B, ...].
+    radius: [B, ...], non-negative.
+    symbol: name of the new symbols.
+  """
+  radius = jnp.broadcast_to(radius, center.shape)
+  return HybridZonotope(center, None, {symbol: Diagonal(radius)})
+
+
+def radius(element: HybridZonotope) -> Array:
+  """The total error ε_H = h_B + Σ|h_E| of the interval concretization.
+
+  Shape [B, ...]. Long sums round, so it is widened by as much as the sum can
+  be off; without generators it is `uncorrelated` itself.
+  """
+  if not element.correlated:
+    if element.uncorrelated is None:
+      return jnp.zeros_like(element.center)
+    return element.uncorrelated
+  blocks = element.correlated.values()
+  total = sum(generators.absolute_sum(block) for block in blocks)
+  if element.uncorrelated is not None:
+    total = total + element.uncorrelated
+  terms = sum(generators.terms_summed(block) for block in blocks)
+  slack = total * rounding.relative(total.dtype, terms)
+  return total + lax.stop_gradient(slack)
+
+
+def lower(element: HybridZonotope) -> Array:
+  """Lower bounds of the interval concretization ι_H (paper, section 2).
+
+  Shape [B, ...]; rounded down, so no point of γ(h) lies below.
+  """
+  total = radius(element)
+  return element.center - total - _slack(element.center, total)
+
+
+def upper(element: HybridZonotope) -> Array:
+  """Upper bounds of the interval concretization, rounded up, [B, ...]."""
+  total = radius(element)
+  return element.center + total + _slack(element.center, total)
+
+
+def _slack(center: Array, total: Array) -> Array:
+  relative = rounding.relative(center.dtype, 1)
+  return lax.stop_gradient(relative * (jnp.abs(center) + total))

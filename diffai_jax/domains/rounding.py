@@ -1,0 +1,45 @@
+"""How far floating-point arithmetic can stray, so that bounds can allow for it.
+
+Bounds are computed in floating point, and so is the network that they speak
+of. Each transformer therefore widens its result by more than both can be off:
+what it returns holds for the network in exact arithmetic *and* for every
+evaluation of it in the element's own floating-point type, whatever the order
+of its sums, with or without fused multiply-adds.
+
+The facts used (Higham, "Accuracy and Stability of Numerical Algorithms",
+2nd ed., sections 2.2, 2.9 and 3.1): with unit roundoff u, a sum of n products
+computed in any order is off by at most n·u/(1 - n·u) times the sum of the
+products' absolute values, plus at most one smallest normal number a product
+where results underflow or are flushed to zero. Fast algorithms that add before
+they multiply (Winograd, Strassen) do not obey this; they are not used on CPU
+and TPU.
+
+The widening carries no gradient: it is not what training should minimise.
+"""
+
+import jax.numpy as jnp
+
+# Operations around a sum of products that round as well: bias, differences,
+# the widening itself.
+_EXTRA_TERMS = 8
+
+
+def relative(dtype, terms: int) -> float:
+  """Bound of the error of one evaluation of a sum, relative to Σ|products|.
+
+  Args:
+    dtype: the floating-point type computed in.
+    terms: how many products each output sums.
+
+  Returns:
+    m·u/(1 - 4m·u) with m = terms + 8; the denominator pays for errors of
+    errors. Infinite when sums are so long that nothing can be said.
+  """
+  unit = float(jnp.finfo(dtype).eps) / 2
+  share = (terms + _EXTRA_TERMS) * unit
+  return share / (1 - 4 * share) if share < 0.125 else float("inf")
+
+
+def absolute(dtype, terms: int) -> float:
+  """Bound of what underflow can lose in a sum of `terms` products."""
+  return 4 * (terms + _EXTRA_TERMS) * float(jnp.finfo(dtype).tiny)

@@ -1,0 +1,70 @@
+"""Goals on whole input boxes (paper, Table 1), and the box itself.
+
+They serve training and certification alike: `certify.domains` names them.
+"""
+
+import dataclasses
+
+from jax import lax
+import jax.numpy as jnp
+
+from diffai_jax.domains import rounding
+from diffai_jax.domains.hybrid_zonotope import HybridZonotope, from_bounds
+from diffai_jax.goals.base import Context, Goal
+from diffai_jax.transformers import correlate_all
+from diffai_jax.types import Array
+
+
+def ball(
+    images: Array, epsilon: float, data_range: tuple[float, float] = (0.0, 1.0)
+) -> tuple[Array, Array]:
+  """The L∞ ball around images, within the range of the data.
+
+  Lower and upper are max(o - ε, a) and min(o + ε, b) (paper, section 4.2),
+  rounded outwards: every float within ε of the image is inside, and images at
+  the range's ends lose nothing.
+
+  Args:
+    images: [B, ...], within the range.
+    epsilon: radius, in the images' units.
+    data_range: (a, b).
+
+  Returns:
+    (lower, upper), [B, ...] each.
+  """
+  slack = rounding.relative(images.dtype, 1) * (jnp.abs(images) + epsilon)
+  slack = lax.stop_gradient(slack) * (epsilon > 0)
+  lower = jnp.clip(images - epsilon - slack, *data_range)
+  upper = jnp.clip(images + epsilon + slack, *data_range)
+  return lower, upper
+
+
+@dataclasses.dataclass(frozen=True)
+class Box(Goal):
+  """The box ⟨(l + u)/2, (u - l)/2, 0⟩: interval bounds (IBP).
+
+  Its loss is the cross entropy of the upper bounds of z_k - z_y, at least that
+  of every point of the box (paper, section 4.2; Gowal et al. 2018).
+  """
+
+  def abstract(
+      self, lower: Array, upper: Array, context: Context
+  ) -> HybridZonotope:
+    return from_bounds(lower, upper)
+
+
+@dataclasses.dataclass(frozen=True)
+class HBox(Goal):
+  """The box with every input variable a noise symbol: Box's loss, sharper.
+
+  A ReLU keeps a variable's symbols where its sign is known (rule `box`).
+  """
+
+  def abstract(
+      self, lower: Array, upper: Array, context: Context
+  ) -> HybridZonotope:
+    return correlate_all(from_bounds(lower, upper), "input")
+
+
+# Goals whose element contains the whole input box: what can certify.
+REGIONS: dict[str, Goal] = {"Box": Box(), "HBox": HBox()}

@@ -1,0 +1,115 @@
+"""Margins, what is proved from them, and the losses on them.
+
+A margin here is an upper bound of z_k - z_y over what an output stands for,
+where y is the label: the example is proved when every margin with k ≠ y is
+negative. Comparisons are written so that NaN never counts as a proof.
+"""
+
+import functools
+
+from jax import lax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+
+from diffai_jax.domains import generators, rounding
+from diffai_jax.domains.generators import Dense
+from diffai_jax.domains.hybrid_zonotope import (
+    HybridZonotope,
+    lower,
+    radius,
+    upper,
+)
+from diffai_jax.transformers.dispatch import require_array
+from diffai_jax.types import Array
+
+
+@functools.singledispatch
+def margins(output, labels: Array) -> Array:
+  """Upper bounds of z_k - z_y, computed in the abstract domain.
+
+  Differences are affine, so what the logits share cancels: with generators g
+  the bound is c_k - c_y + r_k + r_y + Σ_j |g_jk - g_jy|, widened by what its
+  arithmetic can be off (at most the given relative error of the sum of all
+  magnitudes). Sound because |Σ (g_jk - g_jy)·e_j| ≤ Σ |g_jk - g_jy| and the
+  uncorrelated errors of k and y vary independently.
+
+  Args:
+    output: logits [B, K], or a HybridZonotope over [K].
+    labels: int, [B].
+
+  Returns:
+    [B, K]; 0 at k = y.
+
+  Raises:
+    TypeError: for any other kind of output.
+  """
+  require_array(output, "margins")
+  return output - _at_labels(output, labels)
+
+
+@margins.register
+def _(output: HybridZonotope, labels: Array) -> Array:
+  center, total = output.center, radius(output)
+  reach = jnp.zeros_like(center)
+  terms = 1
+  if output.uncorrelated is not None:
+    own = _at_labels(output.uncorrelated, labels)
+    reach = reach + output.uncorrelated + own
+  for block in output.correlated.values():
+    coefficients = generators.to_dense(block).coefficients  # over K logits
+    own = _at_labels(coefficients, labels[:, None])
+    reach = reach + generators.absolute_sum(Dense(coefficients - own))
+    terms += coefficients.shape[1]
+  magnitude = jnp.abs(center) + total
+  magnitude = magnitude + _at_labels(magnitude, labels)
+  slack = rounding.relative(center.dtype, terms) * magnitude
+  bound = center - _at_labels(center, labels) + reach
+  bound = bound + lax.stop_gradient(slack)
+  own = jnp.arange(center.shape[1]) == labels[:, None]
+  return jnp.where(own, 0, bound)
+
+
+def _at_labels(values: Array, labels: Array) -> Array:
+  """values[..., labels] with the last axis kept, of size 1."""
+  index = jnp.broadcast_to(labels, values.shape[:-1])[..., None]
+  return jnp.take_along_axis(values, index, axis=-1)
+
+
+def proved(margin: Array, labels: Array) -> Array:
+  """Whether every other class is below the label: all(margin < 0), [B].
+
+  Args:
+    margin: [B, K], as `margins` returns it.
+    labels: int, [B].
+  """
+  own = jnp.arange(margin.shape[1]) == labels[:, None]
+  return jnp.all(own | (margin < 0), axis=1)
+
+
+def worst_margin(margin: Array, labels: Array) -> Array:
+  """The least proved distance to another class, min_k of z_y - z_k, [B].
+
+  Positive exactly where `proved` holds; NaN where any bound is.
+  """
+  own = jnp.arange(margin.shape[1]) == labels[:, None]
+  return jnp.min(jnp.where(own, jnp.inf, -margin), axis=1)
+
+
+def cross_entropy(margin: Array) -> Array:
+  """Cross entropy of margins, log Σ_k exp(margin_k), [B, K] -> [B].
+
+  For logits it is the usual cross entropy, since margin_y = 0. For bounds it
+  is at least the cross entropy of every point that they bound. By
+  log-sum-exp, so huge margins keep a finite value and a useful gradient.
+  """
+  return logsumexp(margin, axis=1)
+
+
+def worst_case_logits(output: HybridZonotope, labels: Array) -> Array:
+  """Each logit's upper bound, but the lower bound at the label, [B, K].
+
+  The loss of DiffAI v3 and Gowal et al. (2018). It bounds logits one by one
+  and so loses what they share; `margins` does not. For comparison.
+  """
+  own = jnp.arange(output.center.shape[1]) == labels[:, None]
+  return jnp.where(own, lower(output), upper(output))

@@ -1,0 +1,91 @@
+"""Command line: python -m diffai_jax.main --config=FILE --workdir=FOLDER."""
+
+import os
+import sys
+import warnings
+
+# Before JAX and TFDS are loaded: their chatter is not for this terminal.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from diffai_jax import console, report, train
+from diffai_jax.types import UsageError
+
+_MODES = ("train", "certify", "describe", "report")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "config file, such as configs/convsmall.py:mnist,0.1"
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "folder for checkpoints, metrics and results"
+)
+_MODE = flags.DEFINE_enum("mode", "train", _MODES, "what to do")
+
+
+def main(argv: list[str]) -> None:
+  """Does what the flags say; every error of the user's is a UsageError."""
+  if len(argv) > 1:
+    raise UsageError(
+        f"unexpected argument {argv[1]!r}; every option begins with --"
+    )
+  mode = _MODE.value
+  if mode != "describe" and not _WORKDIR.value:
+    raise UsageError(
+        f"--workdir is missing; --mode={mode} needs a folder, such as"
+        f" --workdir=runs/convsmall"
+    )
+  if mode == "report":
+    path = report.write(_WORKDIR.value)
+    report.print_results(_WORKDIR.value)
+    console.console.print(f"wrote {path}")
+    return
+  if _CONFIG.value is None:
+    raise UsageError(
+        "--config is missing; give a config file, such as"
+        " --config=configs/quickstart.py"
+    )
+  if mode == "describe":
+    print(train.Job.from_config(_CONFIG.value).describe())
+  elif mode == "certify":
+    train.certify_checkpoint(_CONFIG.value, _WORKDIR.value)
+  else:
+    train.train_and_certify(_CONFIG.value, _WORKDIR.value)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+  """Parses flags; whatever is wrong with them becomes one line."""
+  try:
+    return flags.FLAGS(argv)
+  except UsageError:
+    raise
+  except Exception as error:  # A config file may raise anything.
+    cause = error
+    while cause is not None and not isinstance(cause, UsageError):
+      cause = cause.__cause__ or cause.__context__
+    raise cause or UsageError(_one_line(error)) from None
+
+
+def _one_line(error: Exception) -> str:
+  lines = [line.strip().strip("'") for line in str(error).splitlines()]
+  return " ".join(filter(None, lines)) or type(error).__name__
+
+
+def run() -> None:
+  """The program: exit code 1 and one message for what the user can mend."""
+  logging.set_verbosity(logging.ERROR)
+  warnings.filterwarnings("ignore", module="orbax|tensorboardX")
+  try:
+    app.run(main, flags_parser=_parse_flags)
+  except UsageError as error:
+    console.print_error(str(error), error.detail)
+    sys.exit(1)
+  except KeyboardInterrupt:
+    console.print_error(
+        "interrupted; the same command goes on from the last checkpoint"
+    )
+    sys.exit(130)
+
+
+if __name__ == "__main__":
+  run()

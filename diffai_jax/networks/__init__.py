@@ -1,0 +1,8 @@
+"""The paper's networks."""
+
+from diffai_jax.networks.convnets import ConvNet
+from diffai_jax.networks.describe import describe
+from diffai_jax.networks.feedforward import FFNN
+from diffai_jax.networks.registry import NETWORKS, create
+
+__all__ = ["NETWORKS", "ConvNet", "FFNN", "create", "describe"]

@@ -1,0 +1,191 @@
+"""Tables and plots from a work folder: report.html, and the closing table."""
+
+import base64
+import html
+import io
+import os
+
+from diffai_jax import certification, console, workfolder
+from diffai_jax.training import metrics
+from diffai_jax.types import UsageError
+
+FILE = "report.html"
+
+
+def write(workdir: str) -> str:
+  """Writes report.html from what the work folder holds.
+
+  The page is one file: plots are embedded.
+
+  Args:
+    workdir: a work folder with a config; results and metrics as far as they
+      exist.
+
+  Returns:
+    The page's path.
+
+  Raises:
+    UsageError: if the folder holds no run.
+  """
+  config = workfolder.read_config(workdir)
+  if config is None:
+    raise UsageError(
+        f"{workdir} holds no run (no {workfolder.CONFIG_FILE}); give the"
+        f" --workdir of one"
+    )
+  rows = metrics.read(workdir)
+  summary = certification.load_summary(workdir)
+  title = f"{config['network']} on {config['dataset']}"
+  body = [f"<h1>{html.escape(title)}</h1>"]
+  if summary:
+    body += ["<h2>Certification</h2>", _table(_result_rows(summary))]
+    margins = _margin_plot(workdir, summary)
+    if margins:
+      body += ["<h2>Proved margins</h2>", margins]
+  if rows:
+    body += ["<h2>Training</h2>", _training_plot(rows)]
+  body += ["<h2>Config</h2>", _table(_flat(config))]
+  path = os.path.join(workdir, FILE)
+  with open(path + ".tmp", "w", encoding="utf-8") as page:
+    page.write(_PAGE.format(title=html.escape(title), body="\n".join(body)))
+  os.replace(path + ".tmp", path)
+  return path
+
+
+def print_results(workdir: str) -> None:
+  """Prints the results and where the files are."""
+  summary = certification.load_summary(workdir)
+  if summary:
+    console.print_table(
+        f"{summary['network']} on {summary['dataset']}, epsilon"
+        f" {summary['epsilon']:g}", _result_rows(summary),
+    )
+  files = (
+      (certification.JSON_FILE, "results"),
+      (certification.NPZ_FILE, "every example's results"),
+      (metrics.FILE, "training, a line a moment"),
+      (FILE, "tables and plots"),
+  )
+  console.print_table("Files", [
+      (os.path.join(workdir, name), what)
+      for name, what in files
+      if os.path.exists(os.path.join(workdir, name))
+  ])
+
+
+def _result_rows(summary: dict) -> list[tuple[str, ...]]:
+  seconds = summary["seconds"]
+
+  def row(name: str, accuracy: float, phase: str) -> tuple[str, ...]:
+    count = round(accuracy * summary["examples"])
+    return (
+        name,
+        f"{accuracy:.4f}",
+        f"{count:,} of {summary['examples']:,}",
+        f"{seconds[phase]:.1f} s",
+    )
+
+  return [
+      row("standard accuracy", summary["standard_accuracy"], "standard"),
+      row("attacked accuracy", summary["attacked_accuracy"], "attack"),
+  ] + [
+      row(f"verified accuracy, {domain}", accuracy, domain)
+      for domain, accuracy in summary["verified_accuracy"].items()
+  ]
+
+
+def _flat(config: dict, prefix: str = "") -> list[tuple[str, str]]:
+  rows = []
+  for key, value in config.items():
+    if isinstance(value, dict):
+      rows += _flat(value, f"{prefix}{key}.")
+    else:
+      rows.append((prefix + key, str(value)))
+  return rows
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+  lines = [
+      "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+      for row in rows
+  ]
+  return "<table>" + "\n".join(lines) + "</table>"
+
+
+def _training_plot(rows: list[dict]) -> str:
+  panels = (
+      ("loss", ("loss",)),
+      ("share of the batch", ("accuracy", "verified")),
+      ("epsilon trained on", ("epsilon",)),
+      ("examples a second", ("examples_per_second",)),
+  )
+  figure = _figure(9, 5.5)
+  for place, (label, names) in enumerate(panels):
+    axes = figure.add_subplot(2, 2, place + 1)
+    for name in names:
+      points = [(r["epoch"], r[name]) for r in rows if name in r]
+      if points:
+        axes.plot(*zip(*points), label=name, linewidth=1)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+    if len(names) > 1:
+      axes.legend(frameon=False)
+  return _image(figure, "loss, accuracy, radius and speed over the epochs")
+
+
+def _margin_plot(workdir: str, summary: dict) -> str | None:
+  import numpy as np
+
+  path = os.path.join(workdir, certification.NPZ_FILE)
+  if not os.path.exists(path):
+    return None
+  figure = _figure(9, 3)
+  axes = figure.add_subplot()
+  with np.load(path) as arrays:
+    for domain in summary["verified_accuracy"]:
+      margin = arrays[f"margin_{domain}"]
+      margin = np.sort(margin[np.isfinite(margin)])[::-1]
+      if not len(margin):
+        continue
+      share = np.arange(1, len(margin) + 1) / summary["examples"]
+      axes.plot(margin, share, label=domain, linewidth=1.2)
+  axes.axvline(0, color="black", linewidth=0.8)
+  axes.set_xlabel("margin: lower bound of z_label - z_other over the ball")
+  axes.set_ylabel("share with at least it")
+  axes.grid(alpha=0.3)
+  axes.legend(frameon=False)
+  return _image(figure, "share of examples with at least a given margin")
+
+
+def _figure(width: float, height: float):
+  from matplotlib.figure import Figure  # Without pyplot: no global state.
+
+  return Figure(figsize=(width, height), layout="constrained")
+
+
+def _image(figure, description: str) -> str:
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format="png", dpi=110)
+  data = base64.b64encode(buffer.getvalue()).decode("ascii")
+  return f'<img alt="{description}" src="data:image/png;base64,{data}">'
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem;
+       margin: 2rem auto; padding: 0 1rem; color: #222; }}
+table {{ border-collapse: collapse; }}
+td {{ border-bottom: 1px solid #ddd; padding: 0.2rem 1.2rem 0.2rem 0; }}
+img {{ max-width: 100%; }}
+</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""

@@ -1,0 +1,23 @@
+"""Errors for names that do not exist: what was meant, and what there is."""
+
+from collections.abc import Iterable
+import difflib
+
+from diffai_jax.types import UsageError
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+  """The known name most like `name`, whatever its case, or None."""
+  by_lower = {candidate.lower(): candidate for candidate in known}
+  close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+  return by_lower[close[0]] if close else None
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+  """The error for a name that is none of `known`, with the nearest one."""
+  known = list(known)
+  guess = nearest(name, known)
+  hint = f"did you mean {guess!r}? " if guess else ""
+  return UsageError(
+      f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}"
+  )

@@ -1,0 +1,317 @@
+"""Training and certification, from a config to the results on disk."""
+
+import collections
+import dataclasses
+import math
+import os
+import time
+
+from flax import linen as nn
+import jax
+from ml_collections import config_dict
+import optax
+
+from diffai_jax import certification, console, report, workfolder
+from diffai_jax.config import validate
+from diffai_jax.data import Dataset, Examples, batches, dataset, load
+from diffai_jax.goals import Goal, objective
+from diffai_jax.networks import create, describe
+from diffai_jax.training import checkpoints, optimizers
+from diffai_jax.training.metrics import MetricsWriter
+from diffai_jax.training.state import TrainState, create_state
+from diffai_jax.training.step import make_step
+from diffai_jax.types import Array, UsageError
+
+# Steps that may be under way before the oldest one's metrics are looked at.
+_STEPS_AHEAD = 4
+_SECONDS_BETWEEN_METRICS = 2.0
+
+
+class NotFiniteError(UsageError):
+  """Training met a loss or gradient that is not finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """A config, and what it stands for."""
+
+  config: config_dict.ConfigDict
+  dataset: Dataset
+  network: nn.Module
+  goal: Goal
+
+  @classmethod
+  def from_config(cls, config: config_dict.ConfigDict) -> "Job":
+    """Checks the config and builds what it names; reads no data.
+
+    Raises:
+      UsageError: if a value is out of range or names nothing.
+    """
+    validate(config)
+    data = dataset(config.dataset)
+    network = create(config.network, data.num_classes, data.mean, data.std)
+    return cls(config, data, network, objective(config.goal))
+
+  def describe(self) -> str:
+    """The network's listing and sizes, the objective's full text, ε."""
+    config = self.config
+    return "\n".join((
+        str(describe(self.network, self.dataset.image_shape)),
+        f"Objective: {self.goal}",
+        f"Epsilon: {config.epsilon:g}",
+    ))
+
+  def epoch_of(self, step: Array, steps_per_epoch: int) -> Array:
+    """The time on the schedules' clock, in fractional epochs."""
+    config = self.config
+    if config.schedule_epochs is None or not config.epochs:
+      return step / steps_per_epoch
+    return step * (config.schedule_epochs / config.epochs / steps_per_epoch)
+
+
+def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
+  """Trains as the config says, goes on where a killed run was, and certifies.
+
+  Raises:
+    UsageError: if the config, the data or the work folder cannot be used.
+    NotFiniteError: if training diverges.
+  """
+  job = Job.from_config(config)
+  description = describe(job.network, job.dataset.image_shape)
+
+  # Data, before anything is written: a missing folder leaves no trace.
+  train_data = load(config.dataset, config.train_split, config.data_dir)
+  test_data = _test_data(config)
+  _check_batch(config, train_data)
+  workfolder.claim(workdir, config)
+
+  # What will be done.
+  devices = jax.devices()
+  console.print_table(f"Training {config.network}", [
+      ("network", f"{description.relus:,} ReLUs, {description.parameters:,}"
+                  f" parameters, depth {description.depth}"),
+      ("objective", str(job.goal)),
+      ("epsilon", f"{config.epsilon:g}"),
+      ("data", f"{config.dataset}, {len(train_data):,} training and"
+               f" {len(test_data):,} test images"),
+      ("run", f"{config.epochs:g} epochs of"
+              f" {len(train_data) // config.batch_size} steps, batch"
+              f" {config.batch_size}, seed {config.seed}"),
+      ("devices", f"{len(devices)} {devices[0].platform}"),
+      ("work folder", workdir),
+  ])
+
+  state = _train(job, train_data, workdir)
+  _certify(job, state, test_data, workdir)
+
+
+def certify_checkpoint(config: config_dict.ConfigDict, workdir: str) -> None:
+  """Certifies the latest checkpoint of a work folder, or config.checkpoint.
+
+  Raises:
+    UsageError: if there is no checkpoint, or it is another network's.
+  """
+  job = Job.from_config(config)
+  source = config.checkpoint or workdir
+  if os.path.basename(os.path.normpath(source)) == checkpoints.FOLDER:
+    source = os.path.dirname(os.path.normpath(source))
+  workfolder.require_same_network(source, config)
+  test_data = _test_data(config)
+  optimizer = _optimizer(job, steps_per_epoch=1)
+  state = create_state(
+      job.network, optimizer, job.dataset.image_shape, config.seed
+  )
+  with checkpoints.open_manager(source, read_only=True) as manager:
+    state = checkpoints.restore(manager, state)
+  if state is None:
+    raise UsageError(
+        f"{source} has no checkpoint; train with --mode=train first"
+    )
+  os.makedirs(workdir, exist_ok=True)
+  _certify(job, state, test_data, workdir)
+
+
+def _train(job: Job, data: Examples, workdir: str) -> TrainState:
+  """Runs all steps that are not done yet; returns the last state."""
+  config = job.config
+  steps_per_epoch = len(data) // config.batch_size
+  total = math.ceil(config.epochs * steps_per_epoch)
+
+  def epoch_of(step: Array) -> Array:
+    return job.epoch_of(step, steps_per_epoch)
+
+  optimizer = _optimizer(job, steps_per_epoch)
+  state = create_state(
+      job.network, optimizer, job.dataset.image_shape, config.seed
+  )
+  manager = checkpoints.open_manager(workdir)
+  restored = checkpoints.restore(manager, state)
+  if restored is not None:
+    state = restored
+    console.console.print(
+        f"going on from step {int(state.step)} of {total}"
+    )
+  first = int(state.step)
+  step = make_step(
+      job.network, job.goal, optimizer, job.dataset, config.epsilon,
+      config.seed, epoch_of,
+  )
+
+  devices = jax.local_device_count()
+  forced_devices = devices > 1 and jax.default_backend() == "cpu"
+  ahead = 0 if forced_devices else _STEPS_AHEAD
+  stream = batches(data, config.batch_size, config.seed, first)
+  pending = collections.deque()  # (step, metrics) of steps under way.
+  clock = _Clock(config.batch_size)
+  saved = time.monotonic()
+
+  with (
+      manager,
+      MetricsWriter(workdir, first + 1) as writer,
+      console.progress_bar("training", total, "steps", first) as show,
+  ):
+
+    def look(until: int) -> None:
+      """Checks and reports metrics until at most `until` are under way."""
+      while len(pending) > until:
+        number, metrics = pending.popleft()
+        values = {name: float(v) for name, v in metrics.items()}
+        epoch = number / steps_per_epoch
+        _check_finite(number, epoch, values, checkpoints.latest_path(manager))
+        due = clock.tick(number == total)
+        if due is not None:
+          row = {"epoch": epoch, **values, "examples_per_second": due}
+          writer.write(number, row)
+          show(number, _note(epoch, row))
+
+    for number in range(first + 1, total + 1):
+      images, labels = next(stream)
+      shape = (devices, len(labels) // devices)
+      state, metrics = step(
+          state,
+          images.reshape(shape + images.shape[1:]),
+          labels.reshape(shape),
+      )
+      pending.append((number, metrics))
+      look(ahead)
+      if time.monotonic() - saved > 60 * config.checkpoint_minutes:
+        look(0)  # Only what is known to be finite is saved.
+        checkpoints.save(manager, state)
+        saved = time.monotonic()
+    look(0)
+    checkpoints.save(manager, state)
+  return state
+
+
+def _certify(
+    job: Job, state: TrainState, data: Examples, workdir: str
+) -> None:
+  """Measures a state, writes the results and prints them."""
+  config = job.config
+  phases = 2 + len(config.certify.domains)
+  finished = []
+
+  with console.progress_bar(
+      "certifying", phases * len(data), "images"
+  ) as show:
+
+    def progress(phase: str, done: int) -> None:
+      if phase not in finished:
+        finished.append(phase)
+      show((len(finished) - 1) * len(data) + done, phase)
+
+    found = certification.certify(
+        job.network,
+        state.params,
+        data,
+        config.epsilon,
+        domains=tuple(config.certify.domains),
+        attack=certification.Attack(**config.certify.attack.to_dict()),
+        memory_mb=config.certify.memory_mb,
+        progress=progress,
+    )
+  about = {
+      "network": config.network,
+      "dataset": config.dataset,
+      "epsilon": config.epsilon,
+      "step": int(state.step),
+  }
+  certification.save(found, workdir, about)
+  report.write(workdir)
+  report.print_results(workdir)
+
+
+def _optimizer(
+    job: Job, steps_per_epoch: int
+) -> optax.GradientTransformation:
+  return optimizers.create(
+      job.config.optimizer, lambda step: job.epoch_of(step, steps_per_epoch)
+  )
+
+
+def _test_data(config: config_dict.ConfigDict) -> Examples:
+  data = load(config.dataset, config.certify.split, config.data_dir)
+  count = config.certify.examples
+  return Examples(data.images[:count], data.labels[:count])
+
+
+def _check_batch(config: config_dict.ConfigDict, data: Examples) -> None:
+  if config.batch_size > len(data):
+    raise UsageError(
+        f"batch_size is {config.batch_size}, but {config.dataset} has only"
+        f" {len(data)} training images in {config.train_split!r}"
+    )
+  devices = jax.device_count()
+  if config.batch_size % devices:
+    raise UsageError(
+        f"batch_size is {config.batch_size}; expected a multiple of the"
+        f" {devices} devices"
+    )
+
+
+def _check_finite(
+    step: int, epoch: float, values: dict[str, float], checkpoint: str | None
+) -> None:
+  if math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"]):
+    return
+  kept = (
+      f"the last good checkpoint is {checkpoint}"
+      if checkpoint
+      else "there is no checkpoint yet"
+  )
+  raise NotFiniteError(
+      f"step {step} (epoch {epoch:.2f}, epsilon {values['epsilon']:.6g}) has"
+      f" loss {values['loss']:g} and gradient norm"
+      f" {values['gradient_norm']:g}; the largest bound was"
+      f" {values['largest_bound']:.3g}; {kept}; try a lower"
+      f" optimizer.learning_rate or a slower schedule in the goal"
+  )
+
+
+def _note(epoch: float, row: dict[str, float]) -> str:
+  parts = [f"epoch {epoch:.1f}", f"loss {row['loss']:.3f}"]
+  for name in ("accuracy", "verified"):
+    if name in row:
+      parts.append(f"{name} {row[name]:.3f}")
+  parts.append(f"{row['examples_per_second']:,.0f}/s")
+  return "  ".join(parts)
+
+
+class _Clock:
+  """Says when metrics are due, and how fast examples went since the last."""
+
+  def __init__(self, batch_size: int):
+    self._batch_size = batch_size
+    self._last = time.monotonic()
+    self._steps = 0
+
+  def tick(self, force: bool) -> float | None:
+    """Counts a step; examples a second if metrics are due, else None."""
+    self._steps += 1
+    now = time.monotonic()
+    elapsed = now - self._last
+    if elapsed < _SECONDS_BETWEEN_METRICS and not force:
+      return None
+    rate = self._steps * self._batch_size / max(elapsed, 1e-9)
+    self._last, self._steps = now, 0
+    return rate

@@ -1,0 +1,1 @@
+"""Training: state, optimiser, the pmapped step, checkpoints, metrics."""

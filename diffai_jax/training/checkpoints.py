@@ -1,0 +1,73 @@
+"""Checkpoints of the training state: Orbax behind four functions."""
+
+import os
+
+import jax
+import orbax.checkpoint as ocp
+
+from diffai_jax.training.state import TrainState
+from diffai_jax.types import UsageError
+
+FOLDER = "checkpoints"
+_KEPT = 2
+
+
+def open_manager(workdir: str, read_only: bool = False) -> ocp.CheckpointManager:
+  """The manager of `workdir`/checkpoints; the caller closes it.
+
+  A checkpoint that was being written when the process died is not taken for
+  one: Orbax renames it into place when it is whole.
+
+  Args:
+    workdir: a work folder.
+    read_only: whether nothing may be written.
+  """
+  options = ocp.CheckpointManagerOptions(
+      max_to_keep=None if read_only else _KEPT,
+      enable_async_checkpointing=False,
+      read_only=read_only,
+  )
+  folder = os.path.abspath(os.path.join(workdir, FOLDER))
+  if not read_only:
+    os.makedirs(folder, exist_ok=True)
+  return ocp.CheckpointManager(folder, options=options)
+
+
+def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
+  """Saves the state under its step, unless that step is saved already."""
+  step = int(state.step)
+  if step not in manager.all_steps():
+    manager.save(step, args=ocp.args.StandardSave(state))
+
+
+def restore(
+    manager: ocp.CheckpointManager, like: TrainState
+) -> TrainState | None:
+  """The latest checkpoint, or None if there is none.
+
+  Args:
+    manager: as `open_manager` returns it.
+    like: a state of the same structure and shapes.
+
+  Raises:
+    UsageError: if the checkpoint cannot be read, or is another network's.
+  """
+  step = manager.latest_step()
+  if step is None:
+    return None
+  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
+  try:
+    return manager.restore(step, args=ocp.args.StandardRestore(shapes))
+  except Exception as error:  # Orbax raises many kinds on broken files.
+    path = os.path.join(manager.directory, str(step))
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise UsageError(
+        f"checkpoint {path} cannot be read ({reason[:200]}); remove that"
+        f" folder to go on from the one before it"
+    ) from error
+
+
+def latest_path(manager: ocp.CheckpointManager) -> str | None:
+  """Folder of the latest checkpoint, or None."""
+  step = manager.latest_step()
+  return None if step is None else os.path.join(manager.directory, str(step))

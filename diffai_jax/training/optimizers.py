@@ -1,0 +1,91 @@
+"""The optimiser: L2, clipping, Adam or SGD, a multi-step learning rate."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffai_jax.suggest import unknown_name
+from diffai_jax.types import Array
+
+OPTIMIZERS = ("adam", "sgd")
+
+
+def global_norm(tree) -> Array:
+  """Euclidean norm of all leaves together, a scalar.
+
+  Divided by the largest entry before squaring: the square of a gradient above
+  1e19 would overflow float32. Infinite or NaN where an entry is.
+  """
+  largest = jnp.max(jnp.stack([
+      jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)
+  ]))
+  scale = jnp.where(largest > 0, largest, 1)
+  squares = [jnp.sum(jnp.square(leaf / scale)) for leaf in jax.tree.leaves(tree)]
+  return largest * jnp.sqrt(sum(squares))
+
+
+def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
+  """Scales updates down to a global norm of at most `max_norm`.
+
+  `optax.clip_by_global_norm`, but right for gradients of any finite size.
+  """
+
+  def update(updates, state, params=None):
+    del params
+    norm = global_norm(updates)
+    factor = jnp.where(norm > max_norm, max_norm / norm, 1)
+    return jax.tree.map(lambda leaf: leaf * factor, updates), state
+
+  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def learning_rate(
+    initial: float, milestones, decay: float, epoch_of
+) -> optax.Schedule:
+  """`initial`, multiplied by `decay` at each milestone that is reached.
+
+  Args:
+    initial: the first learning rate.
+    milestones: epochs, on the schedules' clock.
+    decay: factor at each of them.
+    epoch_of: step -> epoch on the schedules' clock.
+
+  Returns:
+    The learning rate as a function of the step.
+  """
+  if not milestones:
+    return optax.constant_schedule(initial)
+  piecewise = optax.piecewise_constant_schedule(
+      initial, {milestone: decay for milestone in milestones}
+  )
+  return lambda step: piecewise(epoch_of(step))
+
+
+def create(config, epoch_of) -> optax.GradientTransformation:
+  """The optimiser that `config.optimizer` describes.
+
+  The L2 term is part of the loss: it is added to the gradient of every weight
+  before clipping, l2·w, the gradient of l2/2·‖w‖².
+
+  Args:
+    config: with name, learning_rate, milestones, decay, momentum (of SGD), l2
+      and clip_norm.
+    epoch_of: step -> epoch on the schedules' clock.
+
+  Raises:
+    UsageError: if there is no optimiser of that name.
+  """
+  rate = learning_rate(
+      config.learning_rate, config.milestones, config.decay, epoch_of
+  )
+  if config.name == "adam":
+    descend = optax.adam(rate)
+  elif config.name == "sgd":
+    descend = optax.sgd(rate, momentum=config.momentum)
+  else:
+    raise unknown_name("optimizer", config.name, OPTIMIZERS)
+  return optax.chain(
+      optax.add_decayed_weights(config.l2),
+      clip_by_norm(config.clip_norm),
+      descend,
+  )

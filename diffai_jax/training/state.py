@@ -1,0 +1,49 @@
+"""Everything that training changes, as one pytree."""
+
+import dataclasses
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffai_jax.types import Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """What a step takes and returns, and a checkpoint holds.
+
+  Data order and random keys are functions of (seed, step), so nothing else is
+  needed to go on from here.
+
+  Attributes:
+    step: number of steps taken, int32 scalar.
+    params: the network's weights.
+    optimizer: state of the optax transformation.
+  """
+
+  step: Array
+  params: dict
+  optimizer: optax.OptState
+
+
+def create_state(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, ...],
+    seed: int,
+) -> TrainState:
+  """The state before the first step.
+
+  Args:
+    network: a module called as network(images, mode).
+    optimizer: as `optimizers.create` makes it.
+    image_shape: of one example, [H, W, C].
+    seed: determines the initial weights.
+  """
+  images = jnp.zeros((1, *image_shape))
+  params = jax.jit(network.init)(jax.random.key(seed), images)["params"]
+  step = jnp.zeros((), jnp.int32)
+  return TrainState(step, params, optimizer.init(params))

@@ -1,0 +1,135 @@
+"""The training step, pmapped over the devices."""
+
+import functools
+from typing import Callable
+
+from flax import linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+import optax
+
+from diffai_jax.data import Dataset, augment, to_unit_range
+from diffai_jax.domains import HybridZonotope, parts, radius
+from diffai_jax.domains.product import Value, center
+from diffai_jax.goals import Context, Goal, ball
+from diffai_jax.training.optimizers import global_norm
+from diffai_jax.training.state import TrainState
+from diffai_jax.types import Array, Mode, PRNGKey
+
+AXIS = "devices"
+# What random keys are drawn for; each purpose has numbers of its own.
+_AUGMENT, _GOAL = range(2)
+
+
+def example_keys(key: PRNGKey, step: Array, purpose: int, size: int) -> PRNGKey:
+  """A key for each example of this device's share, [size].
+
+  Folded by (step, purpose, index in the whole batch), so that what an example
+  gets does not depend on how many devices share the work. For use under pmap.
+  """
+  first = lax.axis_index(AXIS) * size
+  key = jax.random.fold_in(jax.random.fold_in(key, step), purpose)
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(size))
+
+
+def make_step(
+    network: nn.Module,
+    goal: Goal,
+    optimizer: optax.GradientTransformation,
+    dataset: Dataset,
+    epsilon: float,
+    seed: int,
+    epoch_of: Callable[[Array], Array],
+) -> Callable[[TrainState, Array, Array], tuple[TrainState, dict[str, Array]]]:
+  """The pmapped step (state, images, labels) -> (state, metrics).
+
+  The state is replicated and donated. The batch is split over the devices on
+  axis 0: images uint8 [devices, b, H, W, C], labels int32 [devices, b].
+
+  Args:
+    network: called as network(value, mode).
+    goal: the objective; static.
+    optimizer: as `optimizers.create` makes it.
+    dataset: says how images are augmented.
+    epsilon: radius of the input box, before the goal changes it.
+    seed: of augmentation and of random goals.
+    epoch_of: step -> epoch on the schedules' clock.
+
+  Returns:
+    The step. Metrics are scalars over the whole batch: `loss`, `epsilon` (the
+    largest radius that was trained on), `largest_bound` (of the outputs),
+    `gradient_norm`, and the goal's accuracies.
+  """
+
+  def forward(params, value: Value, mode: Mode) -> Value:
+    return network.apply({"params": params}, value, mode)
+
+  def local_step(state: TrainState, images: Array, labels: Array):
+    key = jax.random.key(seed)
+    size = labels.shape[0]
+    keys = example_keys(key, state.step, _AUGMENT, size)
+    images = augment(images, keys, dataset.crop_padding, dataset.flip)
+    lower, upper = ball(to_unit_range(images), epsilon)
+    goal_keys = example_keys(key, state.step, _GOAL, size)
+
+    def loss(params):
+      context = Context(
+          forward=functools.partial(forward, params),
+          labels=labels,
+          epoch=epoch_of(state.step),
+          key=goal_keys,
+      )
+      value = goal.abstract(lower, upper, context)
+      output = forward(params, value, Mode.TRAIN)
+      losses = goal.loss(output, labels, context)
+      metrics = {
+          "epsilon": _largest_radius(value),
+          "largest_bound": _largest_bound(output),
+      }
+      shares = {
+          name: jnp.mean(holds)
+          for name, holds in goal.accuracies(output, labels, context).items()
+      }
+      return jnp.mean(losses), (metrics, shares)
+
+    (value, (metrics, shares)), gradient = jax.value_and_grad(
+        loss, has_aux=True
+    )(state.params)
+    gradient = lax.pmean(gradient, AXIS)
+    metrics = lax.pmax(metrics, AXIS)
+    metrics |= lax.pmean({"loss": value} | shares, AXIS)
+    metrics["gradient_norm"] = global_norm(gradient)
+    updates, optimizer_state = optimizer.update(
+        gradient, state.optimizer, state.params
+    )
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, optimizer_state), metrics
+
+  return jax.pmap(
+      local_step,
+      axis_name=AXIS,
+      in_axes=(None, 0, 0),
+      out_axes=None,
+      donate_argnums=0,
+  )
+
+
+def _elements(value: Value) -> list[HybridZonotope]:
+  return [part for part in parts(value) if isinstance(part, HybridZonotope)]
+
+
+def _largest_radius(value: Value) -> Array:
+  """The largest radius of the elements that a goal built; 0 if there is none."""
+  radii = [jnp.max(radius(element)) for element in _elements(value)]
+  return functools.reduce(jnp.maximum, radii, jnp.zeros(()))
+
+
+def _largest_bound(output: Value) -> Array:
+  """The largest magnitude that an output can have."""
+  sizes = [jnp.max(jnp.abs(center(part))) for part in parts(output)]
+  sizes += [
+      jnp.max(jnp.abs(element.center) + radius(element))
+      for element in _elements(output)
+  ]
+  return functools.reduce(jnp.maximum, sizes)

@@ -1,0 +1,33 @@
+"""What every transformer does with what it is given: guard, and map over parts."""
+
+import functools
+from typing import Callable
+
+import jax
+import numpy as np
+
+from diffai_jax.domains.product import Product
+
+
+def require_array(x, name: str) -> None:
+  """Raises TypeError unless x is an array, traced or not.
+
+  `functools.singledispatch` sends everything it does not know to the default,
+  so a forgotten registration must not pass for a concrete run.
+  """
+  if not isinstance(x, (jax.Array, np.ndarray)):
+    raise TypeError(
+        f"{name} has no rule for {type(x).__name__}; it takes an array, a"
+        f" HybridZonotope or a Product"
+    )
+
+
+def register_parts(transformer: Callable) -> None:
+  """Makes a singledispatch transformer act on each part of a Product."""
+
+  @transformer.register(Product)
+  @functools.wraps(transformer)
+  def on_product(x: Product, *args, **kwargs) -> Product:
+    return Product(
+        tuple(transformer(part, *args, **kwargs) for part in x.parts)
+    )
