@@ -7,10 +7,12 @@ tested against.
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 
+from diffai_jax.domains import windows
 from diffai_jax.types import Array
 
 
@@ -42,25 +44,65 @@ class Diagonal:
   coefficients: Array
 
 
-Block = Dense | Diagonal
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Local:
+  """Symbols on a grid, each of which moves one window of an image only.
+
+  What a convolution makes of a Diagonal block: a pixel reaches no further
+  than the kernel. Symbol (i, j, k) is number (i·J + j)·M + k; its window
+  begins at row rows[i] and column columns[j]. Coefficients of variables that
+  are not in the image are 0.
+
+  Attributes:
+    coefficients: [B, I, J, M, h, w, C].
+    rows, columns: I and J places (static).
+    shape: (H, W) of the image [H, W, C] (static).
+  """
+
+  coefficients: Array
+  rows: windows.Places = dataclasses.field(metadata={"static": True})
+  columns: windows.Places = dataclasses.field(metadata={"static": True})
+  shape: tuple[int, int] = dataclasses.field(metadata={"static": True})
+
+  @property
+  def extent(self) -> tuple[int, int]:
+    """(h, w) of the windows."""
+    return self.coefficients.shape[4:6]
+
+
+Block = Dense | Diagonal | Local
 
 
 def symbol_count(block: Block) -> int:
   """m, the number of noise symbols of a block."""
-  if isinstance(block, Dense):
-    return block.coefficients.shape[1]
-  return _size(block.coefficients)
+  shape = block.coefficients.shape
+  last = {Dense: 2, Diagonal: len(shape), Local: 4}[type(block)]
+  return math.prod(shape[1:last])
 
 
 def absolute_sum(block: Block) -> Array:
   """Σ_j |g_j|, how far the block's symbols move each variable, [B, ...]."""
   magnitude = jnp.abs(block.coefficients)
-  return magnitude.sum(axis=1) if isinstance(block, Dense) else magnitude
+  if isinstance(block, Dense):
+    return magnitude.sum(axis=1)
+  if isinstance(block, Local):
+    return windows.accumulate(
+        magnitude.sum(axis=3), block.rows, block.columns, block.shape
+    )
+  return magnitude
 
 
 def terms_summed(block: Block) -> int:
-  """How many numbers `absolute_sum` adds up for one variable."""
-  return block.coefficients.shape[1] if isinstance(block, Dense) else 1
+  """How many numbers other than 0 `absolute_sum` adds up for one variable."""
+  if isinstance(block, Dense):
+    return symbol_count(block)
+  if isinstance(block, Local):
+    height, width = block.extent
+    rows = windows.coverage(block.rows, height, block.shape[0])
+    columns = windows.coverage(block.columns, width, block.shape[1])
+    return rows * columns * block.coefficients.shape[3]
+  return 1
 
 
 def keep_where(block: Block, kept: Array) -> Block:
@@ -72,37 +114,52 @@ def keep_where(block: Block, kept: Array) -> Block:
   """
   if isinstance(block, Dense):
     kept = kept[:, None]
-  return type(block)(jnp.where(kept, block.coefficients, 0))
+  if isinstance(block, Local):
+    kept = windows.view(kept, block.rows, block.columns, block.extent)
+    kept = kept[:, :, :, None]
+  coefficients = jnp.where(kept, block.coefficients, 0)
+  return dataclasses.replace(block, coefficients=coefficients)
 
 
 def scale(block: Block, factor: Array) -> Block:
   """The block of factor · x; `factor` broadcasts against one example [...]."""
-  return type(block)(block.coefficients * factor)
+  if isinstance(block, Local):
+    image = block.shape + block.coefficients.shape[-1:]
+    factor = jnp.broadcast_to(factor, (1,) + image)
+    factor = windows.view(factor, block.rows, block.columns, block.extent)
+    factor = factor[:, :, :, None]
+  coefficients = block.coefficients * factor
+  return dataclasses.replace(block, coefficients=coefficients)
 
 
 def reshape(block: Block, shape: tuple[int, ...]) -> Block:
-  """The block over variables reshaped to `shape` (one example's)."""
+  """The block over variables reshaped to `shape` (one example's).
+
+  A Local block becomes Dense: windows have no meaning in another shape.
+  """
+  if isinstance(block, Local):
+    block = to_dense(block)
   coefficients = block.coefficients
   lead = coefficients.shape[: 2 if isinstance(block, Dense) else 1]
   return type(block)(coefficients.reshape(lead + tuple(shape)))
 
 
 def to_dense(block: Block) -> Dense:
-  """The same symbols as a Dense block.
+  """The same symbols as a Dense block, m·n numbers.
 
-  Slow and large (n² numbers for a Diagonal block): for tests only.
+  For a Diagonal block that is n² numbers: for tests only.
   """
   if isinstance(block, Dense):
     return block
-  batch, *shape = block.coefficients.shape
-  size = _size(block.coefficients)
-  flat = block.coefficients.reshape(batch, size)
+  coefficients = block.coefficients
+  batch = coefficients.shape[0]
+  if isinstance(block, Local):
+    images = windows.place(
+        coefficients, block.rows, block.columns, block.shape
+    )
+    return Dense(images.reshape((batch, -1) + images.shape[4:]))
+  size = symbol_count(block)
+  flat = coefficients.reshape(batch, size)
   identity = jnp.eye(size, dtype=flat.dtype)
-  return Dense((flat[:, :, None] * identity).reshape(batch, size, *shape))
-
-
-def _size(coefficients: Array) -> int:
-  size = 1
-  for dim in coefficients.shape[1:]:
-    size *= dim
-  return size
+  dense = flat[:, :, None] * identity
+  return Dense(dense.reshape((batch, size) + coefficients.shape[1:]))

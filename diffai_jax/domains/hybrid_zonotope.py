@@ -1,6 +1,8 @@
 """The hybrid zonotope (paper, section 2): a pytree, its makers, its bounds."""
 
 import dataclasses
+import functools
+import operator
 
 import jax
 from jax import lax
@@ -57,7 +59,7 @@ def from_bounds(lower: Array, upper: Array) -> HybridZonotope:
   """
   center = (lower + upper) / 2
   reach = jnp.maximum(upper - center, center - lower)
-  slack = reach * rounding.relative(center.dtype, 1)
+  slack = reach * rounding.elementary(center.dtype)
   return HybridZonotope(center, reach + lax.stop_gradient(slack))
 
 
@@ -81,15 +83,17 @@ def radius(element: HybridZonotope) -> Array:
   Shape [B, ...]. Long sums round, so it is widened by as much as the sum can
   be off; without generators it is `uncorrelated` itself.
   """
-  if not element.correlated:
-    if element.uncorrelated is None:
-      return jnp.zeros_like(element.center)
-    return element.uncorrelated
   blocks = element.correlated.values()
-  total = sum(generators.absolute_sum(block) for block in blocks)
-  if element.uncorrelated is not None:
-    total = total + element.uncorrelated
+  sums = [generators.absolute_sum(block) for block in blocks]
   terms = sum(generators.terms_summed(block) for block in blocks)
+  if element.uncorrelated is not None:
+    sums.append(element.uncorrelated)
+    terms += 1
+  if not sums:
+    return jnp.zeros_like(element.center)
+  total = functools.reduce(operator.add, sums)
+  if terms == 1:
+    return total
   slack = total * rounding.relative(total.dtype, terms)
   return total + lax.stop_gradient(slack)
 
@@ -110,5 +114,5 @@ def upper(element: HybridZonotope) -> Array:
 
 
 def _slack(center: Array, total: Array) -> Array:
-  relative = rounding.relative(center.dtype, 1)
+  relative = rounding.elementary(center.dtype)
   return lax.stop_gradient(relative * (jnp.abs(center) + total))

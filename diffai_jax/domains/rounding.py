@@ -40,6 +40,11 @@ def relative(dtype, terms: int) -> float:
   return share / (1 - 4 * share) if share < 0.125 else float("inf")
 
 
+def elementary(dtype) -> float:
+  """Bound of the relative error of up to three elementary operations, 4u."""
+  return 2 * float(jnp.finfo(dtype).eps)
+
+
 def absolute(dtype, terms: int) -> float:
   """Bound of what underflow can lose in a sum of `terms` products."""
   return 4 * (terms + _EXTRA_TERMS) * float(jnp.finfo(dtype).tiny)

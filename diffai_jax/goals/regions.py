@@ -32,7 +32,7 @@ def ball(
   Returns:
     (lower, upper), [B, ...] each.
   """
-  slack = rounding.relative(images.dtype, 1) * (jnp.abs(images) + epsilon)
+  slack = rounding.elementary(images.dtype) * (jnp.abs(images) + epsilon)
   slack = lax.stop_gradient(slack) * (epsilon > 0)
   lower = jnp.clip(images - epsilon - slack, *data_range)
   upper = jnp.clip(images + epsilon + slack, *data_range)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from diffai_jax.types import Array, PRNGKey
 
 
-def interval(key: PRNGKey, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+def interval(key: PRNGKey, shape: tuple[int, ...], dtype=None) -> Array:
   """Normal weights with standard deviation sqrt(2π) / fan_in.
 
   With it the expected radius of a box stays the same through a layer and its
@@ -20,11 +20,11 @@ def interval(key: PRNGKey, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
   Args:
     key: random key.
     shape: [..., in, out]; fan_in is the product of all but the last.
-    dtype: of the weights.
+    dtype: of the weights; None is JAX's default float.
   """
   fan_in = math.prod(shape[:-1])
   std = math.sqrt(2 * math.pi) / fan_in
-  return std * jax.random.normal(key, shape, dtype)
+  return std * jax.random.normal(key, shape, dtype or jnp.result_type(float))
 
 
 zeros = nn.initializers.zeros_init()

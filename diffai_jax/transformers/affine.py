@@ -25,6 +25,7 @@ from diffai_jax.domains import rounding
 from diffai_jax.domains.generators import Block, Dense, Diagonal, scale
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius
 from diffai_jax.domains.product import Product, center, parts, rebuild
+from diffai_jax.transformers.convolution import convolve, convolve_block
 from diffai_jax.transformers.dispatch import require_array
 from diffai_jax.types import Array
 
@@ -94,10 +95,8 @@ def _(x, kernel: Array, bias: Array):
 def conv(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
   """2-D cross-correlation plus bias; sound on elements by the file's rule.
 
-  Zero padding adds variables that are exactly 0. The block of a Diagonal is
-  the kernel laid out over the image, once for the whole batch, times the
-  coefficients: symbol (y, x, i) reaches output (p, q, o) by the kernel's
-  entry (y - p·stride + padding, x - q·stride + padding, i, o), if there is one.
+  Zero padding adds variables that are exactly 0. A Diagonal block becomes
+  Local, and stays so while its windows are small: see `convolution`.
 
   Args:
     x: array [B, H, W, C], HybridZonotope or Product over [H, W, C].
@@ -113,7 +112,7 @@ def conv(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
     TypeError: for any other kind.
   """
   require_array(x, "conv")
-  return _convolve(x, kernel, stride, padding) + bias
+  return convolve(x, kernel, stride, padding) + bias
 
 
 @conv.register(HybridZonotope)
@@ -121,21 +120,10 @@ def conv(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
 def _(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
   magnitude = jnp.abs(kernel)
 
-  def block(generators: Block) -> Dense:
-    coefficients = generators.coefficients
-    batch = coefficients.shape[0]
-    if isinstance(generators, Diagonal):
-      laid_out = _lay_out(kernel, coefficients.shape[1:3], stride, padding)
-      flat = coefficients.reshape(batch, -1)
-      return Dense(flat[:, :, None, None, None] * laid_out)
-    folded = coefficients.reshape((-1,) + coefficients.shape[2:])
-    out = _convolve(folded, kernel, stride, padding)
-    return Dense(out.reshape((batch, -1) + out.shape[1:]))
-
   return _apply(x, _AffineMap(
-      linear=lambda v: _convolve(v, kernel, stride, padding),
-      absolute=lambda v: _convolve(v, magnitude, stride, padding),
-      block=block,
+      linear=lambda v: convolve(v, kernel, stride, padding),
+      absolute=lambda v: convolve(v, magnitude, stride, padding),
+      block=lambda g: convolve_block(g, kernel, stride, padding),
       bias=bias,
       terms=kernel[..., 0].size,
   ))
@@ -219,35 +207,3 @@ def _stacked(
   sizes = [a.shape[0] for a in arrays]
   ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
   return jnp.split(function(jnp.concatenate(arrays)), ends)
-
-
-def _convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
-  return lax.conv_general_dilated(
-      x,
-      kernel,
-      window_strides=(stride, stride),
-      padding=[(padding, padding)] * 2,
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-  )
-
-
-def _lay_out(
-    kernel: Array, shape: tuple[int, int], stride: int, padding: int
-) -> Array:
-  """The convolution as a matrix, [H·W·C, H', W', F], by indexing alone."""
-  height, width, channels, features = kernel.shape
-
-  def offsets(size: int, extent: int) -> tuple[Array, Array]:
-    """Which kernel row takes input row y to output row p, and if any does."""
-    outputs = (size + 2 * padding - extent) // stride + 1
-    rows = jnp.arange(size)[:, None]
-    offset = rows - stride * jnp.arange(outputs)[None] + padding
-    return jnp.clip(offset, 0, extent - 1), (offset >= 0) & (offset < extent)
-
-  row, row_valid = offsets(shape[0], height)  # [H, H']
-  column, column_valid = offsets(shape[1], width)  # [W, W']
-  entries = kernel[row[:, :, None, None], column]  # [H, H', W, W', C, F]
-  valid = row_valid[:, :, None, None] & column_valid
-  entries = jnp.where(valid[..., None, None], entries, 0)
-  entries = jnp.transpose(entries, (0, 2, 4, 1, 3, 5))
-  return entries.reshape((-1,) + entries.shape[3:5] + (features,))

@@ -1,0 +1,19 @@
+"""Fixtures that every test can ask for."""
+
+import os
+
+# Before JAX starts: nothing but the CPU, and no chatter from TFDS.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import jax
+import pytest
+
+
+@pytest.fixture
+def float64():
+  """Runs the test with 64-bit floats, where rounding hides no mistake."""
+  before = jax.config.jax_enable_x64
+  jax.config.update("jax_enable_x64", True)
+  yield
+  jax.config.update("jax_enable_x64", before)

@@ -1,0 +1,99 @@
+"""Every operation on a block equals the same operation on its dense form."""
+
+import dataclasses
+
+import elements
+import jax
+import numpy as np
+import pytest
+
+from diffai_jax.domains import Dense, Diagonal, generators
+
+pytestmark = pytest.mark.usefixtures("float64")
+SHAPE = (4, 5, 2)
+
+
+def make_block(kind):
+  rng = np.random.default_rng(1)
+  if kind == "dense":
+    return Dense(rng.normal(size=(3, 6, *SHAPE)))
+  if kind == "diagonal":
+    return Diagonal(rng.normal(size=(3, *SHAPE)))
+  return elements.local_block(rng, 3, SHAPE)
+
+
+@pytest.fixture(params=("dense", "diagonal", "local"))
+def block(request):
+  return make_block(request.param)
+
+
+def test_to_dense_of_diagonal_moves_each_variable_by_its_own_symbol():
+  block = make_block("diagonal")
+  dense = elements.coefficients(block)
+  assert dense.shape == (3, 40, *SHAPE)
+  for symbol in range(40):
+    expected = np.zeros((3, 40))
+    expected[:, symbol] = np.reshape(block.coefficients, (3, 40))[:, symbol]
+    np.testing.assert_array_equal(dense[:, symbol].reshape(3, 40), expected)
+
+
+def test_to_dense_of_local_puts_each_window_at_its_place():
+  block = make_block("local")
+  dense = elements.coefficients(block)
+  windows = np.asarray(block.coefficients)
+  expected = np.zeros((3, 3, 2, 2, *SHAPE))
+  for i, row in enumerate(block.rows):
+    for j, column in enumerate(block.columns):
+      for a in range(block.extent[0]):
+        for b in range(block.extent[1]):
+          y, x = row + a, column + b
+          if 0 <= y < SHAPE[0] and 0 <= x < SHAPE[1]:
+            expected[:, i, j, :, y, x] = windows[:, i, j, :, a, b]
+  np.testing.assert_array_equal(dense, expected.reshape(dense.shape))
+
+
+def test_symbol_count(block):
+  assert generators.symbol_count(block) == elements.coefficients(block).shape[1]
+
+
+def test_absolute_sum(block):
+  expected = np.abs(elements.coefficients(block)).sum(axis=1)
+  np.testing.assert_allclose(
+      generators.absolute_sum(block), expected, rtol=1e-12
+  )
+
+
+def test_terms_summed_counts_at_least_the_nonzero_terms(block):
+  nonzero = (elements.coefficients(block) != 0).sum(axis=1).max()
+  count = generators.terms_summed(block)
+  assert nonzero <= count <= generators.symbol_count(block)
+
+
+def test_keep_where(block):
+  kept = np.random.default_rng(2).random((3, *SHAPE)) < 0.5
+  result = elements.coefficients(generators.keep_where(block, kept))
+  expected = np.where(kept[:, None], elements.coefficients(block), 0)
+  np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (5, 1), SHAPE])
+def test_scale(block, shape):
+  factor = np.random.default_rng(3).normal(size=shape)
+  result = elements.coefficients(generators.scale(block, factor))
+  expected = elements.coefficients(block) * factor
+  np.testing.assert_allclose(result, expected, rtol=1e-12)
+
+
+def test_reshape(block):
+  result = elements.coefficients(generators.reshape(block, (40,)))
+  dense = elements.coefficients(block)
+  np.testing.assert_array_equal(result, dense.reshape(dense.shape[:2] + (40,)))
+
+
+def test_blocks_are_pytrees_with_static_places(block):
+  leaves, structure = jax.tree.flatten(block)
+  assert len(leaves) == 1
+  rebuilt = jax.tree.unflatten(structure, leaves)
+  for field in dataclasses.fields(block):
+    before, after = getattr(block, field.name), getattr(rebuilt, field.name)
+    assert before is after or before == after

@@ -1,0 +1,245 @@
+"""Networks: exact sizes, listings, reference bounds, soundness."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffai_jax import domains, losses, networks
+from diffai_jax.data import DATASETS
+from diffai_jax.domains import Dense, Diagonal, Product
+from diffai_jax.types import Mode, UsageError
+
+DATA = pathlib.Path(__file__).parents[1] / "data"
+SIZES = {  # ReLUs, parameters, depth: the paper's Tables 8 and 11.
+    ("FFNN", "mnist"): (500, 119910, 5),
+    ("ConvSmall", "mnist"): (3604, 89606, 3),
+    ("ConvMed", "mnist"): (4804, 166406, 3),
+    ("FFNN", "cifar10"): (500, 348710, 5),
+    ("ConvSmall", "cifar10"): (4852, 125318, 3),
+    ("ConvMed", "cifar10"): (6244, 214918, 3),
+}
+
+
+def make(name, dataset):
+  data = DATASETS[dataset]
+  network = networks.create(name, data.num_classes, data.mean, data.std)
+  return network, data.image_shape
+
+
+@pytest.mark.parametrize("name, dataset", SIZES)
+def test_sizes_are_the_papers(name, dataset):
+  network, shape = make(name, dataset)
+  description = networks.describe(network, shape)
+  found = description.relus, description.parameters, description.depth
+  assert found == SIZES[name, dataset]
+  params = network.init(jax.random.key(0), jnp.zeros((1, *shape)))["params"]
+  assert sum(leaf.size for leaf in jax.tree.leaves(params)) == found[1]
+
+
+def test_listing_is_in_the_papers_format():
+  network, shape = make("ConvSmall", "cifar10")
+  assert str(networks.describe(network, shape)).splitlines() == [
+      "Normalize mean=[0.4914, 0.4822, 0.4465] std=[0.2023, 0.1994, 0.201]",
+      "Conv2D, filters=16, kernel_size=[4, 4], input_shape=[32, 32, 3],"
+      " stride=[2, 2], padding=0",
+      "ReLU",
+      "Conv2D, filters=32, kernel_size=[4, 4], input_shape=[15, 15, 16],"
+      " stride=[2, 2], padding=0",
+      "ReLU",
+      "Linear out=100",
+      "ReLU",
+      "CorrelateAll only_train=False",
+      "Linear out=10",
+      "ReLUs: 4852",
+      "Parameters: 125318",
+      "Depth: 3",
+  ]
+
+
+def test_unknown_and_unfitting_networks_are_refused_in_one_line():
+  with pytest.raises(UsageError, match="did you mean 'ConvSmall'"):
+    networks.create("ConvSmal", 10)
+  with pytest.raises(UsageError, match="input is only 3x3") as error:
+    networks.describe(make("ConvSmall", "digits")[0], (8, 8, 1))
+  assert "\n" not in str(error.value)
+
+
+def reference(name):
+  with np.load(DATA / name) as arrays:
+    return dict(arrays)
+
+
+def weights(values, name):
+  return jnp.asarray(values[f"w.{name}.weight"], jnp.float64), jnp.asarray(
+      values[f"w.{name}.bias"], jnp.float64
+  )
+
+
+def from_pytorch(kernel):
+  """OIHW to HWIO."""
+  return jnp.transpose(kernel, (2, 3, 1, 0))
+
+
+def flat_rows(kernel, channels, height, width):
+  """Rows of a dense kernel from the order (C, H, W) to (H, W, C)."""
+  shaped = kernel.reshape(channels, height, width, -1)
+  return jnp.transpose(shaped, (1, 2, 0, 3)).reshape(kernel.shape)
+
+
+def ffnn_small():
+  values = reference("ffnn_small.npz")
+  network = networks.FFNN(5, (0.0,), (1.0,), hidden=(20, 20, 20))
+  names = sorted({k[2:].rsplit(".", 1)[0] for k in values if k[:2] == "w."})
+  assert len(names) == 4
+  params = {}
+  for place, name in enumerate(names):
+    kernel, bias = weights(values, name)
+    params[f"Linear_{place}"] = {"kernel": kernel, "bias": bias}
+  return values, network, params
+
+
+def conv_small():
+  values = reference("conv_small.npz")
+  data = DATASETS["cifar10"]
+  network = networks.ConvNet(
+      10, data.mean, data.std, ((4, 3, 1), (6, 4, 2)), 1, (20,)
+  )
+  names = sorted({k[2:].rsplit(".", 1)[0] for k in values if k[:2] == "w."})
+  layers = dict(zip(("Conv2D_0", "Conv2D_1", "Linear_0", "Linear_1"), names))
+  params = {}
+  for layer, name in layers.items():
+    kernel, bias = weights(values, name)
+    if layer.startswith("Conv2D"):
+      kernel = from_pytorch(kernel)
+    elif layer == "Linear_0":
+      kernel = flat_rows(kernel, 6, 4, 4)
+    params[layer] = {"kernel": kernel, "bias": bias}
+  return values, network, params
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("domain", ["Box", "HBox"])
+@pytest.mark.parametrize("case", [ffnn_small, conv_small])
+def test_bounds_and_losses_equal_diffai_v3(case, domain):
+  """Values of an independent implementation, to 1e-9."""
+  values, network, params = case()
+  if "x" in values and values["x"].ndim == 4:
+    images = jnp.asarray(values["x"].transpose(0, 2, 3, 1), jnp.float64)
+  else:
+    images = jnp.asarray(values["x"], jnp.float64)[..., None]
+  labels = jnp.asarray(values["y"])
+  exact = {"rtol": 0, "atol": 1e-9}
+  for epsilon in values["epss"]:
+    make_element = {"Box": domains.box, "HBox": domains.correlated_box}[domain]
+    value = Product((images, make_element(images, epsilon)))
+    logits, output = network.apply({"params": params}, value, Mode.CERTIFY)
+    np.testing.assert_allclose(logits, values["f64.point_logits"], **exact)
+    key = f"f64.eps{epsilon}.{domain}."
+    np.testing.assert_allclose(
+        domains.lower(output), values[key + "lb"], **exact
+    )
+    np.testing.assert_allclose(
+        domains.upper(output), values[key + "ub"], **exact
+    )
+    worst = losses.worst_case_logits(output, labels)
+    loss = losses.cross_entropy(losses.margins(worst, labels))
+    np.testing.assert_allclose(loss, values[key + "cross_loss"], **exact)
+  plain = losses.cross_entropy(losses.margins(logits, labels))
+  np.testing.assert_allclose(plain, values["f64.point_ce"], **exact)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("case", [ffnn_small, conv_small])
+def test_gradients_equal_diffai_v3(case):
+  """The gradient of the mean abstract loss by every weight."""
+  values, network, params = case()
+  images = values["x"]
+  images = jnp.asarray(
+      images.transpose(0, 2, 3, 1) if images.ndim == 4 else images[..., None],
+      jnp.float64,
+  )
+  labels = jnp.asarray(values["y"])
+  epsilon = values["epss"][0]
+
+  def loss(params):
+    value = domains.box(images, epsilon)
+    output = network.apply({"params": params}, value, Mode.TRAIN)
+    worst = losses.worst_case_logits(output, labels)
+    return losses.cross_entropy(losses.margins(worst, labels)).mean()
+
+  gradient = jax.grad(loss)(params)
+  prefix = f"f64.eps{epsilon}.Box.grad."
+  names = sorted(k[len(prefix):] for k in values if k.startswith(prefix))
+  assert names, [k for k in values if "grad" in k][:5]
+  layers = sorted(params, key=lambda n: (n.startswith("Linear"), n))
+  weights_only = [n for n in names if n.endswith("weight")]
+  for layer, name in zip(layers, weights_only, strict=True):
+    expected = jnp.asarray(values[prefix + name])
+    if layer.startswith("Conv2D"):
+      expected = from_pytorch(expected)
+    elif case is conv_small and layer == "Linear_0":
+      expected = flat_rows(expected, 6, 4, 4)
+    np.testing.assert_allclose(
+        gradient[layer]["kernel"], expected, rtol=1e-7, atol=1e-10
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["FFNN", "ConvMed"])
+@pytest.mark.parametrize("epsilon", [0.0, 1e-9, 0.01, 0.3])
+def test_no_point_of_the_ball_escapes(name, dtype, epsilon, request):
+  """Random points, corners and gradient attacks, in each precision."""
+  if dtype == "float64":
+    request.getfixturevalue("float64")
+  network, shape = make(name, "digits")
+  rng = np.random.default_rng(0)
+  images = jnp.asarray(rng.uniform(0, 1, (4, *shape)), dtype)
+  params = network.init(jax.random.key(1), images)["params"]
+  params = jax.tree.map(lambda w: (2 * w).astype(dtype), params)
+
+  @jax.jit
+  def run(value, mode=Mode.CONCRETE):
+    return network.apply({"params": params}, value, mode)
+
+  outputs = [
+      jax.jit(lambda e: network.apply({"params": params}, e, mode))(
+          maker(images, jnp.asarray(epsilon, dtype))
+      )
+      for maker in (domains.box, domains.correlated_box)
+      for mode in (Mode.TRAIN, Mode.CERTIFY)
+  ]
+  bounds = [(domains.lower(o), domains.upper(o)) for o in outputs]
+  push = jax.jit(jax.grad(lambda x, d: jnp.sum(run(x) * d)))
+  for trial in range(60):
+    noise = rng.uniform(-1, 1, images.shape)
+    if trial % 3 == 1:
+      noise = np.sign(noise)
+    elif trial % 3 == 2:  # Towards the extreme of a random combination.
+      direction = jnp.asarray(rng.normal(size=(4, 10)), dtype)
+      noise = np.sign(np.asarray(push(images, direction)))
+    point = jnp.asarray(images + np.asarray(epsilon * noise, dtype), dtype)
+    point = jnp.clip(
+        point, images - jnp.asarray(epsilon, dtype),
+        images + jnp.asarray(epsilon, dtype),
+    )
+    logits = run(point)
+    for low, high in bounds:
+      assert np.all(low <= logits) and np.all(logits <= high)
+  if epsilon == 0:
+    for low, high in bounds:
+      np.testing.assert_allclose(low, run(images), rtol=0, atol=1e-2)
+
+
+def test_symbols_are_named_by_the_layer_that_made_them():
+  network, shape = make("ConvMed", "digits")
+  images = jnp.ones((1, *shape))
+  params = network.init(jax.random.key(0), images)
+  output = network.apply(
+      params, domains.correlated_box(images, 0.1), Mode.CERTIFY
+  )
+  assert set(output.correlated) == {"input", "CorrelateAll_0"}
+  assert isinstance(output.correlated["CorrelateAll_0"], Dense)
+  assert not isinstance(output.correlated["input"], Diagonal)

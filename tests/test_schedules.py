@@ -1,0 +1,198 @@
+"""Schedules against NumPy formulas and the values of DiffAI v3."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffai_jax.schedules import Lin, Until, extent, value_at
+
+DATA = pathlib.Path(__file__).parent / "data" / "schedules.npz"
+
+# The expressions of schedules.npz that use Lin and Until alone.
+REFERENCE = {
+    "Lin(0,0.031373,150,10)": Lin(0, 0.031373, 150, 10),
+    "Lin(0,0.5,150,10)": Lin(0, 0.5, 150, 10),
+    "Lin(0,1,150,10)": Lin(0, 1, 150, 10),
+    "Lin(0.5,0,50,3)": Lin(0.5, 0, 50, 3),
+    "Until(90,Lin(0,0.2,50,40),0)": Until(90, Lin(0, 0.2, 50, 40), 0),
+    "Until(1,0,Lin(0.5,0,50,3))": Until(1, 0, Lin(0.5, 0, 50, 3)),
+    "Until(24,Lin(0,0.1,20,4),Lin(0.1,0,50))": Until(
+        24, Lin(0, 0.1, 20, 4), Lin(0.1, 0, 50)
+    ),
+}
+NESTED = Until(5, Until(2, 0.25, Lin(0, 1, 4)), Until(10, Lin(1, 3, 6, 2), 7))
+
+
+@pytest.fixture(autouse=True)
+def float64():
+  with jax.enable_x64(True):
+    yield
+
+
+def lin(a, b, m, n, t):
+  """a until n, then a straight line to b at n + m, then b."""
+  return np.interp(t, [n, n + m], [a, b])
+
+
+def values_on_grid(value):
+  """The values at 0, 0.25, ..., 300."""
+  return jax.vmap(lambda t: value_at(value, t))(jnp.linspace(0, 300, 1201))
+
+
+@pytest.mark.parametrize("text", REFERENCE)
+def test_values_of_diffai(text):
+  """Lin and Until are what the earlier implementation's schemes mean."""
+  with np.load(DATA) as reference:
+    times, expected = reference["time"], reference[text]
+  actual = [REFERENCE[text](t) for t in times]
+  np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("a, b, m, n", [
+    (0, 1, 150, 10),
+    (0.5, 0, 50, 3),
+    (1, 1.3, 0.5, 0.25),
+    (-2, 7.5, 20, 0),
+    (3, 3, 5, 5),
+])
+def test_lin(a, b, m, n):
+  """Holds, then a straight line, then holds, at fractional epochs too."""
+  times = np.concatenate([np.linspace(0, n + m + 20, 83), [n, n + m]])
+  actual = [Lin(a, b, m, n)(t) for t in times]
+  expected = [lin(a, b, m, n, t) for t in times]
+  np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12)
+
+
+def test_lin_without_hold_begins_at_once():
+  """Lin(a, b, m) has n = 0."""
+  assert Lin(2, 4, 10) == Lin(2, 4, 10, 0)
+  np.testing.assert_allclose(Lin(2, 4, 10)(2.5), 2.5, atol=1e-12)
+
+
+@pytest.mark.parametrize("hold", [0, 3])
+def test_lin_of_length_0_jumps(hold):
+  """The start before `hold`, the end from `hold` on."""
+  times = np.array([0.0, 1.0, 2.999, 3.0, 50.0])
+  actual = [Lin(0.25, 0.75, 0, hold)(t) for t in times]
+  np.testing.assert_array_equal(actual, np.where(times < hold, 0.25, 0.75))
+
+
+@pytest.mark.parametrize("epoch", [0, 30, 160, 400])
+def test_whole_epochs_may_be_integers(epoch):
+  """The epoch may be an int, a NumPy scalar or an array: the same value."""
+  expected = lin(0, 1, 150, 10, epoch)
+  for given in (epoch, np.int32(epoch), np.float64(epoch), jnp.array(epoch)):
+    actual = Lin(0, 1, 150, 10)(given)
+    assert actual.shape == ()
+    np.testing.assert_allclose(actual, expected, atol=1e-12)
+
+
+def test_until_switches_at_its_epoch():
+  """s1 strictly before epoch m, s2 at m itself."""
+  times = np.array([0.0, 6.999, 7.0, 7.001, 90.0])
+  actual = [Until(7, 0.25, 0.75)(t) for t in times]
+  np.testing.assert_array_equal(actual, np.where(times < 7, 0.25, 0.75))
+
+
+def test_until_starts_the_second_clock_at_0():
+  """s2 is given the epoch minus m, however deep Untils are nested."""
+
+  def expected(t):
+    if t < 5:
+      return 0.25 if t < 2 else lin(0, 1, 4, 0, t - 2)
+    t -= 5
+    return lin(1, 3, 6, 2, t) if t < 10 else 7
+
+  times = np.linspace(0, 30, 121)
+  np.testing.assert_allclose(
+      [NESTED(t) for t in times], [expected(t) for t in times], atol=1e-12
+  )
+
+
+@pytest.mark.parametrize("schedule", [
+    Lin(0.1, 0.7, 13, 2), Lin(1, 2, 0, 3), NESTED, Until(3, 0, 1)
+])
+def test_jit_equals_eager_and_compiles_once(schedule):
+  """Nothing recompiles as the epoch moves."""
+  traces = []
+
+  @jax.jit
+  def value(epoch):
+    traces.append(epoch)
+    return schedule(epoch)
+
+  times = np.linspace(0, 30, 31)
+  compiled = [value(jnp.asarray(t)) for t in times]
+  eager = [schedule(t) for t in times]
+  assert len(traces) == 1
+  np.testing.assert_allclose(compiled, eager, rtol=0, atol=1e-12)
+
+
+def test_value_at_of_numbers_and_schedules():
+  """A number is constant; both give scalars."""
+  for epoch in (0.0, 12.5, 300.0):
+    assert value_at(0.3, epoch) == 0.3
+    assert value_at(2, epoch) == 2
+    np.testing.assert_allclose(
+        value_at(Lin(0, 1, 10, 5), epoch), lin(0, 1, 10, 5, epoch)
+    )
+    assert value_at(2, epoch).shape == ()
+
+
+@pytest.mark.parametrize("value, low, high", [
+    (0.5, 0.5, 0.5),
+    (3, 3, 3),
+    (Lin(0, 1, 150, 10), 0, 1),
+    (Lin(0.5, -2, 50), -2, 0.5),
+    (Until(100, Lin(0, 0.2, 50, 40), -1), -1, 0.2),
+    (NESTED, 0, 7),
+])
+def test_extent_is_the_lowest_and_highest_value(value, low, high):
+  """Compared with the values on a fine grid that reaches each end."""
+  assert extent(value) == (low, high)
+  values = values_on_grid(value)
+  np.testing.assert_allclose([values.min(), values.max()], [low, high])
+
+
+@pytest.mark.parametrize("value", [
+    Until(20, Lin(0, 1, 30), Lin(1, 2, 500)),
+    Until(0, 5, Lin(0, 1, 20)),
+    Lin(0, 1, 10000),
+])
+def test_extent_bounds_what_is_not_reached(value):
+  """No value lies outside, also where a schedule ends early."""
+  low, high = extent(value)
+  values = values_on_grid(value)
+  assert low <= values.min() and values.max() <= high
+
+
+@pytest.mark.parametrize("schedule", [
+    Lin(0, 1, -1),
+    Lin(0, 1, 1, -0.5),
+    Until(-1, 0, 1),
+])
+def test_check_rejects_negative_epochs(schedule):
+  """In one line."""
+  with pytest.raises(ValueError, match="must not be below 0") as caught:
+    schedule.check()
+  assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("schedule", [Lin(5, -5, 0, 0), Until(0, -1, 1)])
+def test_check_accepts_zero_epochs_and_any_values(schedule):
+  schedule.check()
+
+
+@pytest.mark.parametrize("schedule, text", [
+    (Lin(0, 1, 150, 10), "Lin(0, 1, 150, 10)"),
+    (Lin(0.5, 0, 50, 0), "Lin(0.5, 0, 50)"),
+    (
+        Until(24, Lin(0, 0.1, 20, 4), 1.0),
+        "Until(24, Lin(0, 0.1, 20, 4), 1)",
+    ),
+])
+def test_schedules_print_as_text(schedule, text):
+  assert str(schedule) == text

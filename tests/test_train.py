@@ -1,0 +1,425 @@
+"""Training and certification end to end, on digits, in tiny runs."""
+
+import functools
+import json
+import math
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from diffai_jax import train
+from diffai_jax.config import base_config
+from diffai_jax.data import load
+from diffai_jax.networks import FFNN, NETWORKS
+from diffai_jax.training import checkpoints, metrics
+from diffai_jax.training.state import TrainState, create_state
+from diffai_jax.types import UsageError
+
+_STEPS = 6  # Of an epoch: 1,437 training images in batches of 200.
+_BATCH = 220
+_TINY = functools.partial(FFNN, hidden=(12, 8))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _tiny_network():
+  """A network that compiles in no time, by the name of Tiny."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(NETWORKS, "Tiny", _TINY)
+    yield
+
+
+def _config(**values):
+  """A tiny run; `values` are keys, with __ for the dot."""
+  config = base_config("digits")
+  config.network = "Tiny"
+  config.goal = "Mix(Point, Sub(Lin(0, 1, 1), Box), Lin(0, 0.5, 1))"
+  config.epochs = 2.0
+  config.batch_size = _BATCH
+  config.optimizer.learning_rate = 0.02
+  config.certify.domains = ("Box", "HBox")
+  config.certify.examples = 30
+  config.certify.attack.steps = 2
+  config.update_from_flattened_dict(
+      {name.replace("__", "."): value for name, value in values.items()}
+  )
+  return config
+
+
+@pytest.fixture
+def no_certification(monkeypatch):
+  """For tests of the training loop alone."""
+  monkeypatch.setattr(train, "_certify", lambda *args: None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> pathlib.Path:
+  """A work folder of a whole run. Tests must not change it."""
+  workdir = tmp_path_factory.mktemp("finished") / "run"
+  train.train_and_certify(_config(), str(workdir))
+  return workdir
+
+
+def _files(folder: pathlib.Path) -> dict[str, bytes]:
+  return {
+      str(path.relative_to(folder)): path.read_bytes()
+      for path in sorted(folder.rglob("*")) if path.is_file()
+  }
+
+
+def _state(config, workdir) -> TrainState:
+  """The state in the latest checkpoint of a work folder."""
+  job = train.Job.from_config(config)
+  like = create_state(
+      job.network, train._optimizer(job, 1), (8, 8, 1), seed=0
+  )
+  with checkpoints.open_manager(str(workdir), read_only=True) as manager:
+    return checkpoints.restore(manager, like)
+
+
+def _bits(state: TrainState) -> list[bytes]:
+  return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
+
+
+class _Killed(BaseException):
+  """Ends a run as a signal would: no handler of errors may catch it."""
+
+
+def _kill_after(monkeypatch, steps: int) -> None:
+  """The next runs die when they have taken this many steps of their own."""
+  make_step = train.make_step
+
+  def killing(*args, **kwargs):
+    step = make_step(*args, **kwargs)
+    taken = []
+
+    def counted(*values):
+      taken.append(1)
+      if len(taken) > steps:
+        raise _Killed
+      return step(*values)
+
+    return counted
+
+  monkeypatch.setattr(train, "make_step", killing)
+
+
+def test_a_run_leaves_its_files(finished):
+  """Every file of the work folder is there, and nothing half-written."""
+  names = {path.name for path in finished.iterdir()}
+  events = {name for name in names if name.startswith("events.out.tfevents")}
+  assert len(events) == 1
+  assert names - events == {
+      "config.json", "metrics.jsonl", "checkpoints", "certification.json",
+      "certification.npz", "report.html",
+  }
+  config = json.loads((finished / "config.json").read_text())
+  assert config == json.loads(_config().to_json())
+  assert (finished / "checkpoints" / str(2 * _STEPS)).is_dir()
+
+
+def test_metrics_end_with_the_last_step(finished):
+  """The last line is the last step's, with every value a finite number."""
+  last = metrics.read(str(finished))[-1]
+  assert last["step"] == 2 * _STEPS
+  assert last["epoch"] == 2.0
+  assert {"loss", "accuracy", "verified", "epsilon", "largest_bound",
+          "gradient_norm", "examples_per_second"} <= set(last)
+  assert all(math.isfinite(value) for value in last.values())
+  assert last["epsilon"] == pytest.approx(0.05, rel=1e-4)
+
+
+def test_certification_is_consistent(finished):
+  """The JSON's accuracies are those of the arrays and of the data."""
+  summary = json.loads((finished / "certification.json").read_text())
+  with np.load(finished / "certification.npz") as file:
+    arrays = dict(file)
+  domains = {"Box", "HBox"}
+  assert set(summary) >= {
+      "network", "dataset", "epsilon", "examples", "standard_accuracy",
+      "attacked_accuracy", "verified_accuracy", "seconds",
+  }
+  assert set(arrays) == {"index", "label", "prediction", "attacked_correct"} | {
+      f"{kind}_{domain}" for kind in ("verified", "margin")
+      for domain in domains
+  }
+  assert (summary["network"], summary["dataset"]) == ("Tiny", "digits")
+  assert summary["epsilon"] == 0.05
+  assert summary["examples"] == 30
+  assert set(summary["verified_accuracy"]) == domains
+  assert set(summary["seconds"]) == {"standard", "attack"} | domains
+  assert all(len(values) == 30 for values in arrays.values())
+
+  np.testing.assert_array_equal(arrays["index"], np.arange(30))
+  np.testing.assert_array_equal(
+      arrays["label"], load("digits", "test").labels[:30]
+  )
+  correct = arrays["prediction"] == arrays["label"]
+  assert summary["standard_accuracy"] == pytest.approx(correct.mean())
+  assert 0.2 < correct.mean()  # It did learn.
+  attacked = arrays["attacked_correct"]
+  assert summary["attacked_accuracy"] == pytest.approx(attacked.mean())
+  assert not np.any(attacked & ~correct)
+  for domain in domains:
+    verified = arrays[f"verified_{domain}"]
+    assert summary["verified_accuracy"][domain] == pytest.approx(
+        verified.mean()
+    )
+    np.testing.assert_array_equal(
+        verified, correct & (arrays[f"margin_{domain}"] > 0)
+    )
+    assert not np.any(verified & ~attacked)
+
+
+def test_certified_predictions_are_the_checkpoints(finished):
+  """The saved weights, run in NumPy, predict what the arrays say."""
+  params = jax.tree.map(np.asarray, _state(_config(), finished).params)
+  images = load("digits", "test").images[:30]
+  value = (images.reshape(30, 64).astype(np.float64) / 255 - 0.3053) / 0.3760
+  for index in range(3):
+    layer = params[f"Linear_{index}"]
+    value = value @ layer["kernel"] + layer["bias"]
+    value = np.maximum(value, 0) if index < 2 else value
+  with np.load(finished / "certification.npz") as arrays:
+    np.testing.assert_array_equal(arrays["prediction"], value.argmax(axis=1))
+
+
+@pytest.mark.parametrize("steps", [3, _STEPS + 1])
+def test_a_killed_run_goes_on_bit_by_bit(
+    tmp_path, monkeypatch, finished, no_certification, steps
+):
+  """Killed in its course and started again, it ends with the same weights."""
+  config = _config(checkpoint_minutes=0.0)
+  with monkeypatch.context() as patch, pytest.raises(_Killed):
+    _kill_after(patch, steps)
+    train.train_and_certify(config, str(tmp_path))
+  assert int(_state(config, tmp_path).step) == steps
+  train.train_and_certify(config, str(tmp_path))
+  assert _bits(_state(config, tmp_path)) == _bits(_state(config, finished))
+  taken = [row["step"] for row in metrics.read(str(tmp_path))]
+  assert taken == sorted(set(taken))
+
+
+def test_a_run_killed_before_any_checkpoint_starts_over(
+    tmp_path, monkeypatch, finished, no_certification
+):
+  """Without a checkpoint the same command begins again, to the same end."""
+  config = _config(checkpoint_minutes=1e6)
+  with monkeypatch.context() as patch, pytest.raises(_Killed):
+    _kill_after(patch, 4)
+    train.train_and_certify(config, str(tmp_path))
+  assert _state(config, tmp_path) is None
+  train.train_and_certify(config, str(tmp_path))
+  assert _bits(_state(config, tmp_path)) == _bits(_state(config, finished))
+
+
+def test_a_finished_run_is_not_trained_again(
+    tmp_path, monkeypatch, no_certification
+):
+  """The same command takes no further step."""
+  config = _config(epochs=0.5)
+  train.train_and_certify(config, str(tmp_path))
+  before = _bits(_state(config, tmp_path))
+  _kill_after(monkeypatch, 0)
+  train.train_and_certify(config, str(tmp_path))
+  assert _bits(_state(config, tmp_path)) == before
+
+
+@pytest.mark.parametrize("minutes", [0.0, 5.0])
+def test_divergence_stops_the_run_and_says_why(
+    tmp_path, no_certification, minutes
+):
+  """One error with step, epoch, ε, bound and checkpoint; nothing bad saved."""
+  config = _config(
+      optimizer__name="sgd", optimizer__learning_rate=1e30,
+      checkpoint_minutes=minutes, goal="Mix(Point, Box, 0.5)",
+  )
+  with pytest.raises(train.NotFiniteError) as caught:
+    train.train_and_certify(config, str(tmp_path))
+  message = str(caught.value)
+  assert "\n" not in message
+  assert "step 2 (epoch 0.33, epsilon 0.05)" in message
+  assert "largest bound" in message
+  saved = _state(config, tmp_path)
+  if minutes:
+    assert saved is None
+    assert "no checkpoint yet" in message
+  else:
+    assert str(tmp_path / "checkpoints" / str(int(saved.step))) in message
+    assert all(
+        np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(saved)
+    )
+  assert not (tmp_path / "certification.json").exists()
+
+
+def test_a_named_checkpoint_of_a_diverged_run_is_good(
+    tmp_path, no_certification
+):
+  """The "last good checkpoint" gives a finite loss: one can go on from it."""
+  config = _config(
+      optimizer__name="sgd", optimizer__learning_rate=1e30,
+      checkpoint_minutes=0.0, goal="Mix(Point, Box, 0.5)",
+  )
+  with pytest.raises(train.NotFiniteError):
+    train.train_and_certify(config, str(tmp_path))
+  saved = _state(config, tmp_path)
+  if saved is not None:
+    job = train.Job.from_config(config)
+    images = load("digits", "train").images[:50] / np.float32(255)
+    logits = job.network.apply({"params": saved.params}, images)
+    assert np.all(np.isfinite(logits))
+
+
+def test_another_config_changes_no_byte(finished):
+  """A work folder is one config's; the error names what differs."""
+  before = _files(finished)
+  with pytest.raises(UsageError, match=r"epsilon \(0.05, now 0.07\)") as caught:
+    train.train_and_certify(_config(epsilon=0.07), str(finished))
+  assert str(finished) in str(caught.value)
+  with pytest.raises(UsageError, match="goal, now|goal"):
+    train.train_and_certify(_config(goal="Point"), str(finished))
+  assert _files(finished) == before
+
+
+@pytest.mark.parametrize("values, message", [
+    ({"batch_size": 2000}, "batch_size is 2000.*1437"),
+    ({"epsilon": 1.5}, "epsilon is 1.5"),
+    ({"goal": "Pint"}, "unknown name Pint"),
+    ({"network": "Tinny"}, "did you mean 'Tiny'"),
+    ({"train_split": "nowhere"}, "no split 'nowhere'"),
+    ({"dataset": "mnist", "data_dir": "nowhere"}, "mnist is not prepared"),
+])
+def test_errors_of_the_config_leave_no_trace(tmp_path, values, message):
+  """What cannot be run is refused before anything is written."""
+  workdir = tmp_path / "run"
+  with pytest.raises(UsageError, match=message):
+    train.train_and_certify(_config(**values), str(workdir))
+  assert not workdir.exists()
+
+
+def test_certify_checkpoint_of_a_work_folder(tmp_path, finished):
+  """From the run's folder, its checkpoints folder: the run's own results."""
+  for number, source in enumerate((finished, finished / "checkpoints")):
+    workdir = tmp_path / str(number)
+    config = _config(
+        checkpoint=str(source), certify__domains=("Box",),
+        certify__examples=9 - number,
+    )
+    train.certify_checkpoint(config, str(workdir))
+    summary = json.loads((workdir / "certification.json").read_text())
+    assert summary["examples"] == 9 - number
+    assert set(summary["verified_accuracy"]) == {"Box"}
+    with (
+        np.load(workdir / "certification.npz") as found,
+        np.load(finished / "certification.npz") as wanted,
+    ):
+      for name in ("prediction", "attacked_correct", "verified_Box"):
+        np.testing.assert_array_equal(
+            found[name], wanted[name][: 9 - number], err_msg=name
+        )
+    assert not (workdir / "checkpoints").exists()
+
+
+def test_the_report_names_the_run_that_was_certified(tmp_path, finished):
+  """Certifying into a folder of its own ends well, with a report in it."""
+  config = _config(
+      checkpoint=str(finished), certify__domains=("Box",), certify__examples=5
+  )
+  train.certify_checkpoint(config, str(tmp_path / "other"))
+  assert (tmp_path / "other" / "report.html").exists()
+
+
+def test_certify_without_a_run_is_refused(tmp_path):
+  """No config, no checkpoint, another network: one line, nothing written."""
+  empty = tmp_path / "empty"
+  empty.mkdir()
+  with pytest.raises(UsageError, match="no trained network"):
+    train.certify_checkpoint(_config(), str(empty))
+  with pytest.raises(UsageError, match="nowhere"):
+    train.certify_checkpoint(_config(), str(tmp_path / "nowhere"))
+  assert not list(empty.iterdir())
+  (empty / "config.json").write_text(_config().to_json())
+  with pytest.raises(UsageError, match="no checkpoint"):
+    train.certify_checkpoint(_config(), str(empty))
+  assert {path.name for path in empty.iterdir()} == {"config.json"}
+  assert not (tmp_path / "nowhere").exists()
+
+
+def test_certify_another_network_is_refused(finished):
+  """The error says that the folder has another network."""
+  before = _files(finished)
+  with pytest.raises(UsageError, match=r"network \(Tiny, now FFNN\)"):
+    train.certify_checkpoint(_config(network="FFNN"), str(finished))
+  assert _files(finished) == before
+
+
+def test_the_schedules_clock_is_stretched():
+  """schedule_epochs epochs of the schedules pass in `epochs` epochs."""
+  job = train.Job.from_config(_config(epochs=2.0, schedule_epochs=8.0))
+  assert float(job.epoch_of(0, 6)) == 0
+  assert float(job.epoch_of(6, 6)) == pytest.approx(4)
+  assert float(job.epoch_of(12, 6)) == pytest.approx(8)
+  plain = train.Job.from_config(_config(epochs=2.0))
+  assert float(plain.epoch_of(9, 6)) == pytest.approx(1.5)
+
+
+def test_shorter_runs_keep_the_curves_shape(tmp_path, no_certification):
+  """ε and the learning rate follow the stretched clock in a real run.
+
+  After half of the run, at schedule epoch 4, the rate is multiplied by 0:
+  the weights stay those of a run of the first half. The last step, at
+  schedule epoch 8·11/12, is trained on that share of ε.
+  """
+  goal = "Mix(Point, Sub(Lin(0, 1, 8), Box), 0.5)"
+  whole = _config(
+      epochs=2.0, schedule_epochs=8.0, goal=goal, optimizer__decay=0.0,
+      optimizer__milestones=(4,), optimizer__name="sgd",
+  )
+  half = _config(
+      epochs=1.0, schedule_epochs=4.0, goal=goal, optimizer__name="sgd"
+  )
+  train.train_and_certify(whole, str(tmp_path / "whole"))
+  train.train_and_certify(half, str(tmp_path / "half"))
+  found = _state(whole, tmp_path / "whole")
+  wanted = _state(half, tmp_path / "half")
+  assert int(found.step) == 2 * int(wanted.step) == 2 * _STEPS
+  jax.tree.map(np.testing.assert_array_equal, found.params, wanted.params)
+  last = metrics.read(str(tmp_path / "whole"))[-1]
+  assert last["epsilon"] == pytest.approx(0.05 * 11 / 12, rel=1e-4)
+
+
+def test_a_run_compiles_its_step_once(tmp_path, monkeypatch, no_certification):
+  """Neither the first step nor a restored state makes a second program."""
+  traces = []
+
+  class Counting(FFNN):
+    """An FFNN that notes every trace of itself."""
+
+    def __call__(self, x, mode=None):
+      traces.append(type(x).__name__)
+      return super().__call__(x, mode)
+
+  monkeypatch.setitem(
+      NETWORKS, "Counting", functools.partial(Counting, hidden=(6,))
+  )
+  config = _config(network="Counting", checkpoint_minutes=0.0)
+  with monkeypatch.context() as patch, pytest.raises(_Killed):
+    _kill_after(patch, 3)
+    train.train_and_certify(config, str(tmp_path))
+  assert traces.count("Product") == 1
+  traces.clear()
+  train.train_and_certify(config, str(tmp_path))
+  assert traces.count("Product") == 1
+
+
+def test_describe_gives_listing_and_objective():
+  """The listing, the objective in full and ε; a scheme is written out."""
+  text = train.Job.from_config(_config(goal="Baseline")).describe()
+  lines = text.splitlines()
+  assert lines[0].startswith("Normalize")
+  assert lines[-2] == (
+      "Objective: Mix(Point, Sub(Lin(0, 1, 150, 10), Box),"
+      " Lin(0, 0.5, 150, 10))"
+  )
+  assert lines[-1] == "Epsilon: 0.05"

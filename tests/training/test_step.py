@@ -1,0 +1,309 @@
+"""The pmapped step against the objective written out in plain JAX."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from ml_collections import config_dict
+import numpy as np
+import pytest
+
+from diffai_jax import goals
+from diffai_jax.data import Dataset
+from diffai_jax.networks import FFNN
+from diffai_jax.training import optimizers
+from diffai_jax.training.state import TrainState, create_state
+from diffai_jax.training.step import AXIS, example_keys, make_step
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_DATASET = Dataset((4, 4, 1), 3, (0.4,), (0.5,), epsilon=0.1)
+_EPSILON = 0.1
+_BATCH = 12
+_EPOCH_STEPS = 2  # Steps an epoch.
+_RATE = 0.5
+
+
+def _network() -> FFNN:
+  return FFNN(3, (0.4,), (0.5,), hidden=(9,))
+
+
+def _optimizer(name: str = "sgd"):
+  config = config_dict.ConfigDict({
+      "name": name, "learning_rate": _RATE, "milestones": (), "decay": 0.1,
+      "momentum": 0.0, "l2": 0.0, "clip_norm": 1e9,
+  })
+  return optimizers.create(config, lambda step: step / _EPOCH_STEPS)
+
+
+def _data(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+  """Images and labels as the step takes them, split over the devices."""
+  random = np.random.default_rng(seed)
+  devices = jax.local_device_count()
+  images = random.integers(0, 256, (_BATCH, 4, 4, 1)).astype(np.uint8)
+  labels = random.integers(0, 3, _BATCH).astype(np.int32)
+  return (
+      images.reshape(devices, -1, 4, 4, 1),
+      labels.reshape(devices, -1),
+  )
+
+
+def _step(network, text: str):
+  return make_step(
+      network, goals.parse(text), _optimizer(), _DATASET, _EPSILON, seed=5,
+      epoch_of=lambda step: step / _EPOCH_STEPS,
+  )
+
+
+def _state(network) -> TrainState:
+  return create_state(network, _optimizer(), (4, 4, 1), seed=1)
+
+
+def _objective(params, images, labels, scale: float, weight: float):
+  """(1-λ)·CE(logits) + λ·CE(bounds of z_k - z_y) by plain interval arithmetic.
+
+  Returns:
+    The loss, and what else the step reports.
+  """
+  images = jnp.reshape(images, (_BATCH, 16)).astype(jnp.float32) / 255
+  labels = jnp.reshape(labels, _BATCH)
+  low = jnp.clip(images - _EPSILON, 0, 1)
+  high = jnp.clip(images + _EPSILON, 0, 1)
+  point = center = (low + high) / 2
+  radius = radius_in = scale * (high - low) / 2
+  point, center, radius = (point - 0.4) / 0.5, (center - 0.4) / 0.5, radius / 0.5
+  layers = [params[f"Linear_{i}"] for i in range(2)]
+  for layer in layers[:-1]:
+    kernel, bias = layer["kernel"], layer["bias"]
+    point = jnp.maximum(point @ kernel + bias, 0)
+    center, radius = center @ kernel + bias, radius @ jnp.abs(kernel)
+    low, high = jnp.maximum(center - radius, 0), jnp.maximum(center + radius, 0)
+    center, radius = (high + low) / 2, (high - low) / 2
+  kernel, bias = layers[-1]["kernel"], layers[-1]["bias"]
+  logits = point @ kernel + bias
+  # The difference of two logits is one affine function of the last layer.
+  change = kernel[:, None, :] - kernel[:, :, None]  # [in, y, k]
+  bounds = (
+      jnp.einsum("bi,iyk->byk", center, change)
+      + jnp.einsum("bi,iyk->byk", radius, jnp.abs(change))
+      + bias[None, :] - bias[:, None]
+  )[jnp.arange(_BATCH), labels]
+
+  def cross_entropy(scores):
+    own = jnp.take_along_axis(scores, labels[:, None], axis=1)[:, 0]
+    return jnp.log(jnp.sum(jnp.exp(scores), axis=1)) - own
+
+  loss = jnp.mean(
+      (1 - weight) * cross_entropy(logits) + weight * cross_entropy(bounds)
+  )
+  reach = jnp.abs(center @ kernel + bias) + radius @ jnp.abs(kernel)
+  others = jnp.arange(3) != labels[:, None]
+  return loss, {
+      "epsilon": jnp.max(radius_in),
+      "largest_bound": jnp.maximum(jnp.max(reach), jnp.max(jnp.abs(logits))),
+      "accuracy": jnp.mean(jnp.argmax(logits, axis=1) == labels),
+      "verified": jnp.mean(jnp.all((bounds < 0) | ~others, axis=1)),
+  }
+
+
+def test_steps_follow_the_objective_and_report_it():
+  """Each step is SGD on the objective at its epoch; metrics are the values."""
+  network = _network()
+  step = _step(network, "Mix(Point, Sub(Lin(0, 1, 1), Box), Lin(0, 0.8, 2))")
+  state = _state(network)
+  # Weights large enough for decided ReLUs, wrong classes and proofs; biases
+  # other than 0, where a ReLU's gradient is a matter of taste.
+  random = np.random.default_rng(7)
+  state = TrainState(
+      state.step,
+      jax.tree.map(
+          lambda w: 3 * w + 0.2 * random.normal(size=w.shape).astype(w.dtype),
+          state.params,
+      ),
+      state.optimizer,
+  )
+  params = jax.tree.map(np.asarray, state.params)
+  reference = jax.jit(jax.value_and_grad(_objective, has_aux=True))
+  for number in range(4):
+    images, labels = _data(number)
+    epoch = number / _EPOCH_STEPS
+    (loss, wanted), gradient = reference(
+        params, images, labels, min(epoch, 1), 0.8 * min(epoch / 2, 1)
+    )
+    state, metrics = step(state, images, labels)
+
+    params = jax.tree.map(lambda w, g: w - _RATE * g, params, gradient)
+    jax.tree.map(
+        lambda got, want: np.testing.assert_allclose(
+            got, want, rtol=1e-4, atol=1e-5
+        ),
+        state.params, params,
+    )
+    flat = np.concatenate([np.ravel(x) for x in jax.tree.leaves(gradient)])
+    wanted |= {"loss": loss, "gradient_norm": np.linalg.norm(flat)}
+    assert set(metrics) == set(wanted)
+    for name, value in wanted.items():
+      np.testing.assert_allclose(
+          metrics[name], value, rtol=1e-4, atol=1e-5, err_msg=name
+      )
+      assert metrics[name].shape == (), name
+    assert state.step == number + 1
+
+
+def test_the_state_is_donated():
+  """What went in is gone, so that weights are held once."""
+  network = _network()
+  step = _step(network, "Point")
+  new, _ = step(_state(network), *_data())
+  newer, _ = step(new, *_data())
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(new.params))
+  assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(newer))
+
+
+def test_nothing_recompiles_as_time_passes():
+  """Steps, epochs and schedules move; the program is traced once."""
+  traces = []
+
+  class Counting(nn.Module):
+    """An FFNN that notes every trace of itself."""
+
+    @nn.compact
+    def __call__(self, x, mode=None):
+      traces.append(1)
+      return _network()(x, mode)
+
+  network = Counting()
+  state = _state(network)
+  step = _step(
+      network, "Mix(Point, Sub(Until(1, 0, Lin(0, 1, 3)), Box), Lin(0, 1, 4))"
+  )
+  traces.clear()
+  counts = []
+  for number in range(12):
+    state, metrics = step(state, *_data(number))
+    jax.block_until_ready(metrics)
+    counts.append(len(traces))
+  assert counts == [1] * 12
+
+
+@pytest.mark.parametrize("devices", [2, 4, 12])
+def test_keys_do_not_depend_on_the_number_of_devices(devices):
+  """An example's key is folded from its index in the whole batch."""
+
+  def keys(count, step, purpose):
+    split = jax.vmap(
+        lambda _: example_keys(
+            jax.random.key(3), step, purpose, _BATCH // count
+        ),
+        axis_name=AXIS,
+    )(jnp.arange(count))
+    return jax.random.key_data(split).reshape(_BATCH, -1)
+
+  alone = keys(1, 7, 0)
+  np.testing.assert_array_equal(keys(devices, 7, 0), alone)
+  assert len({tuple(row) for row in np.asarray(alone)}) == _BATCH
+
+
+def test_keys_differ_by_step_and_purpose():
+  """No two draws of a run share a key."""
+  rows = []
+  for step in range(3):
+    for purpose in range(2):
+      found = jax.vmap(
+          lambda _: example_keys(jax.random.key(3), step, purpose, _BATCH),
+          axis_name=AXIS,
+      )(jnp.arange(1))
+      rows += map(tuple, np.asarray(jax.random.key_data(found[0])))
+  assert len(set(rows)) == len(rows)
+
+
+def test_augmentation_is_drawn_by_step_and_seed():
+  """With crops and flips, other steps and seeds give other losses."""
+  network = FFNN(3, (0.4,), (0.5,), hidden=(5,))
+  data = Dataset((4, 4, 1), 3, (0.4,), (0.5,), 0.1, crop_padding=1, flip=True)
+
+  def losses(seed):
+    """Of steps 0, 1 and 0 again, on the same images and weights."""
+    step = make_step(
+        network, goals.parse("Point"), _optimizer(), data, 0.0, seed,
+        lambda step: step / _EPOCH_STEPS,
+    )
+    found = []
+    for number in (0, 1, 0):
+      state = _state(network)
+      state = TrainState(
+          jnp.asarray(number, jnp.int32), state.params, state.optimizer
+      )
+      found.append(float(step(state, *_data())[1]["loss"]))
+    return found
+
+  first, other = losses(0), losses(1)
+  assert first[0] == first[2] != first[1]
+  assert other[0] == other[2] != other[1]
+  assert first[0] != other[0]
+
+
+_TWO_DEVICES = """
+    import jax
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    import numpy as np
+    from diffai_jax import goals
+    from diffai_jax.data import Dataset
+    from diffai_jax.networks import FFNN
+    from diffai_jax.training import optimizers
+    from diffai_jax.training.state import create_state
+    from diffai_jax.training.step import make_step
+    from ml_collections import config_dict
+
+    assert jax.local_device_count() == 2
+    network = FFNN(3, (0.4,), (0.5,), hidden=(5,))
+    optimizer = optimizers.create(config_dict.ConfigDict(dict(
+        name="adam", learning_rate=0.01, milestones=(), decay=0.1,
+        momentum=0.0, l2=0.001, clip_norm=1.0)), lambda step: step / 2)
+    data = Dataset((4, 4, 1), 3, (0.4,), (0.5,), 0.1, crop_padding=1,
+                   flip=True)
+    goal = goals.parse("Mix(Point, Sub(Lin(0, 1, 1), Box), Lin(0, 1, 1))")
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (3, 12, 4, 4, 1)).astype(np.uint8)
+    labels = random.integers(0, 3, (3, 12)).astype(np.int32)
+
+    def run(devices):
+      step = make_step(network, goal, optimizer, data, 0.1, 5,
+                       lambda step: step / 2)
+      state = create_state(network, optimizer, (4, 4, 1), seed=1)
+      rows = []
+      for x, y in zip(images, labels):
+        state, metrics = jax.block_until_ready(step(
+            state, x.reshape(devices, -1, 4, 4, 1), y.reshape(devices, -1)))
+        rows.append([float(metrics[name]) for name in sorted(metrics)])
+      for leaf in jax.tree.leaves(state):
+        assert leaf.is_fully_replicated
+        assert len(leaf.devices()) == devices
+      flat = [np.ravel(x) for x in jax.tree.leaves(state.params)]
+      return np.concatenate(flat), np.array(rows)
+
+    (one, reported_one), (two, reported_two) = run(1), run(2)
+    np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(reported_two, reported_one, rtol=1e-4, atol=1e-5)
+    print("equal")
+"""
+
+
+def test_two_devices_equal_one():
+  """Three steps with augmentation give the same weights and metrics."""
+  flags = "--xla_force_host_platform_device_count=2"
+  path = os.pathsep.join(filter(None, (
+      str(_ROOT), os.environ.get("PYTHONPATH")
+  )))
+  run = subprocess.run(
+      [sys.executable, "-c", textwrap.dedent(_TWO_DEVICES)],
+      env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path,
+                        "JAX_PLATFORMS": "cpu"},
+      capture_output=True, text=True, timeout=300, check=False,
+  )
+  assert run.returncode == 0, run.stderr
+  assert run.stdout == "equal\n"

@@ -1,0 +1,114 @@
+"""ReLU: sound at every value of the symbols, the rule's formula, gradients."""
+
+import dataclasses
+
+import elements
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffai_jax import domains, transformers
+from diffai_jax.domains import Dense, HybridZonotope, Product
+from diffai_jax.transformers.relu import RULES
+
+pytestmark = pytest.mark.usefixtures("float64")
+SHAPE = (4, 5, 2)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("kind", elements.KINDS)
+@pytest.mark.parametrize("spread", [0.0, 1e-9, 1.0, 100.0])
+def test_covers_the_image_of_every_point(rule, kind, spread):
+  rng = np.random.default_rng(0)
+  element = elements.random_element(rng, SHAPE, kind, spread=spread)
+  element = dataclasses.replace(element, relu=rule)
+  result = transformers.relu(element)
+  for corner in [False] * 20 + [True] * 20:
+    noise = elements.draw_noise(rng, element, corner)
+    image = np.maximum(elements.point_of(element, noise), 0)
+    elements.assert_covers(result, noise, image)
+
+
+def bounds(element):
+  total = np.zeros(np.shape(element.center))
+  if element.uncorrelated is not None:
+    total += element.uncorrelated
+  for block in element.correlated.values():
+    total += np.abs(elements.coefficients(block)).sum(axis=1)
+  return element.center - total, element.center + total
+
+
+@pytest.mark.parametrize("kind", elements.KINDS)
+def test_box_rule_is_the_formula(kind):
+  element = elements.random_element(np.random.default_rng(1), SHAPE, kind)
+  low, high = bounds(element)
+  result = transformers.relu(element)
+  center = np.where(low >= 0, element.center, np.maximum(high, 0) / 2)
+  radius = np.where(low >= 0, element.uncorrelated, np.maximum(high, 0) / 2)
+  np.testing.assert_allclose(result.center, center, atol=1e-12)
+  np.testing.assert_allclose(result.uncorrelated, radius, atol=1e-12)
+  for name, block in element.correlated.items():
+    expected = np.where(low[:, None] >= 0, elements.coefficients(block), 0)
+    after = elements.coefficients(result.correlated[name])
+    np.testing.assert_array_equal(after, expected)
+
+
+def test_without_generators_it_is_interval_arithmetic():
+  element = elements.random_element(np.random.default_rng(2), SHAPE)
+  low, high = bounds(element)
+  result = transformers.relu(element)
+  np.testing.assert_allclose(
+      domains.lower(result), np.maximum(low, 0), atol=1e-12
+  )
+  np.testing.assert_allclose(
+      domains.upper(result), np.maximum(high, 0), atol=1e-12
+  )
+
+
+def test_points_products_and_jit_agree_with_the_concrete_run():
+  rng = np.random.default_rng(3)
+  x = jnp.asarray(rng.normal(size=(3, *SHAPE)))
+  element = elements.random_element(rng, SHAPE, "several")
+  result = jax.jit(transformers.relu)(Product((x, domains.point(x), element)))
+  np.testing.assert_array_equal(result[0], np.maximum(x, 0))
+  np.testing.assert_allclose(result[1].center, np.maximum(x, 0), atol=1e-12)
+  assert np.all(np.asarray(domains.radius(result[1])) < 1e-12)
+  eager = transformers.relu(element)
+  for one, other in zip(jax.tree.leaves(result[2]), jax.tree.leaves(eager)):
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_gradients_are_finite_at_every_corner(rule):
+  """At l = u, l = 0, u = 0, and where all of them are 0."""
+  center = jnp.array([[0.0, 1.0, -1.0, 0.5, -0.5, 0.2]])
+  radius = jnp.array([[0.0, 0.0, 0.0, 0.5, 0.5, 1.0]])
+  generators = Dense(jnp.zeros((1, 2, 6)))
+
+  def total(center, radius, generators):
+    element = HybridZonotope(center, radius, {"a": generators}, rule)
+    result = transformers.relu(element)
+    return jnp.sum(domains.upper(result) - 2 * domains.lower(result))
+
+  for gradient in jax.tree.leaves(
+      jax.grad(total, (0, 1, 2))(center, radius, generators)
+  ):
+    assert np.all(np.isfinite(gradient))
+
+
+def test_nan_and_infinite_bounds_prove_nothing():
+  center = jnp.array([[jnp.nan, 1.0, 1.0]])
+  radius = jnp.array([[0.1, jnp.nan, jnp.inf]])
+  result = transformers.relu(domains.box(center, radius))
+  high = np.asarray(domains.upper(result))[0]
+  assert np.isnan(high[:2]).all()
+  assert not np.isfinite(high[2])
+
+
+def test_unknown_rule_and_kind_are_refused():
+  element = HybridZonotope(jnp.zeros((1, 2)), relu="smart")
+  with pytest.raises(ValueError, match="unknown ReLU rule 'smart'; known: box"):
+    transformers.relu(element)
+  with pytest.raises(TypeError, match="relu has no rule for list"):
+    transformers.relu([1.0])
