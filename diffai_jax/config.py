@@ -1,7 +1,6 @@
 """The keys that every config has, variants after a colon, and their checks."""
 
 from collections.abc import Sequence
-from fractions import Fraction
 import math
 
 from ml_collections import config_dict
@@ -26,24 +25,29 @@ def base_config(
     variant: what the user wrote after the config file's colon: a dataset, a
       radius or both, with a comma between; such as "cifar10,8/255" or "0.3".
     dataset_name: the dataset where the variant names none.
-    epsilon: the radius where the variant gives none; None is the usual one of
-      the dataset.
+    epsilon: the radius of `dataset_name` where the variant gives none; None,
+      and for other datasets, is the usual one of the dataset.
 
   Raises:
     UsageError: if the variant is neither a dataset nor a radius.
   """
-  chosen = None
-  for word in filter(None, (w.strip() for w in variant.split(","))):
-    if word in DATASETS:
-      dataset_name, epsilon = word, None
-    elif word[0] in "0123456789.+-":
-      chosen = parse_number(word, "epsilon")
-    else:
-      raise unknown_name("dataset", word, DATASETS)
-  if chosen is not None:
-    epsilon = chosen
+  words = [word.strip() for word in variant.split(",") if word.strip()]
+  radii = [word for word in words if word[0] in "0123456789.+-"]
+  names = [word for word in words if word not in radii]
+  for name in names:
+    dataset(name)  # Raises on unknown ones.
+  if len(radii) > 1 or len(names) > 1:
+    raise UsageError(
+        f"the variant {variant!r} names more than one dataset or radius;"
+        f" expected DATASET,EPSILON such as cifar10,8/255"
+    )
+  if names and names[0] != dataset_name:
+    dataset_name, epsilon = names[0], None
+  usual = dataset(dataset_name).epsilon
+  if radii:
+    epsilon = parse_number(radii[0], "epsilon")
   elif epsilon is None:
-    epsilon = dataset(dataset_name).epsilon
+    epsilon = usual
 
   config = config_dict.ConfigDict()
   config.network = "ConvSmall"
@@ -86,8 +90,12 @@ def parse_number(text: str, name: str) -> float:
   Raises:
     UsageError: if the text is neither.
   """
+  top, slash, bottom = text.partition("/")
   try:
-    return float(Fraction(text))
+    number = float(top) / float(bottom) if slash else float(top)
+    if not math.isfinite(number):
+      raise ValueError
+    return number
   except (ValueError, ZeroDivisionError, OverflowError):
     raise UsageError(
         f"{name} is {text!r}; expected a number such as 0.1 or 8/255"
@@ -113,7 +121,10 @@ def validate(config: config_dict.ConfigDict) -> None:
   for key, low, high, kind in _RANGES:
     _check_range(config, key, low, high, kind)
   milestones = list(config.optimizer.milestones)
-  if milestones != sorted(set(milestones)) or any(m < 0 for m in milestones):
+  numbers = all(
+      isinstance(m, (int, float)) and 0 <= m < math.inf for m in milestones
+  )
+  if not numbers or milestones != sorted(set(milestones)):
     raise UsageError(
         f"optimizer.milestones is {tuple(milestones)}; expected rising epochs,"
         f" such as (140, 180)"

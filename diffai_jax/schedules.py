@@ -22,7 +22,7 @@ class Schedule(Term):
     raise NotImplementedError
 
   def extent(self) -> tuple[float, float]:
-    """The lowest and the highest value that the schedule takes."""
+    """A lower and an upper bound of the values that the schedule takes."""
     raise NotImplementedError
 
 
@@ -35,7 +35,7 @@ def value_at(value: Value, epoch: Array | Number) -> Array:
 
 
 def extent(value: Value) -> tuple[float, float]:
-  """The lowest and the highest value of a number or schedule."""
+  """A lower and an upper bound of the values of a number or schedule."""
   return value.extent() if isinstance(value, Schedule) else (value, value)
 
 
@@ -87,6 +87,8 @@ class Until(Schedule):
       raise ValueError("Until's number of epochs must not be below 0")
 
   def extent(self) -> tuple[float, float]:
+    if self.epochs == 0:
+      return extent(self.after)
     lows, highs = zip(extent(self.before), extent(self.after))
     return min(lows), max(highs)
 

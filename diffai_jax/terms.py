@@ -11,10 +11,12 @@ Number = int | float
 
 
 def number_text(value: Number) -> str:
-  """Shortest text that reads back as the same number: `1`, `0.5`, `1e-05`."""
-  if float(value).is_integer() and abs(value) < 1e15:
-    return str(int(value))
-  return repr(float(value))
+  """Shortest text that reads back as an equal number: `1`, `0.5`, `1e-05`."""
+  if isinstance(value, float) and not (
+      value.is_integer() and abs(value) < 1e15
+  ):
+    return repr(value)
+  return str(int(value))
 
 
 def _argument_text(value: Any) -> str:

@@ -22,7 +22,7 @@ class Mode(enum.Enum):
   CERTIFY = "certify"
 
 
-class UsageError(ValueError):
+class UsageError(Exception):
   """Something the user gave cannot be used.
 
   The message is one line: the value, what was expected, what to do. `main`

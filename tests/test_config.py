@@ -73,9 +73,6 @@ def test_a_file_may_have_its_own_defaults(variant, dataset, epsilon):
   assert (config.dataset, config.epsilon) == (dataset, epsilon)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="naming the default dataset drops the file's radius"
-)
 def test_naming_the_default_dataset_changes_nothing():
   """What the variant says is what the file says already."""
   config = base_config("cifar10", "cifar10", 0.25)
@@ -101,10 +98,6 @@ def test_wrong_variants(variant, fragments):
     assert fragment in str(caught.value)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the last of several datasets or radii wins without a word",
-)
 @pytest.mark.parametrize("variant", ["mnist,cifar10", "0.1,0.3"])
 def test_a_variant_names_one_dataset_and_one_radius(variant):
   with pytest.raises(UsageError):
@@ -224,7 +217,6 @@ def test_validate_rejects_milestones_that_do_not_rise(value):
   assert error.startswith(f"optimizer.milestones is {value!r}; expected rising")
 
 
-@pytest.mark.xfail(strict=True, reason="entries are not checked for kind")
 @pytest.mark.parametrize("value", [("a",), (math.nan,), (math.inf,)])
 def test_validate_rejects_milestones_that_are_no_numbers(value):
   assert "optimizer.milestones" in message(

@@ -25,11 +25,7 @@ REFERENCE = {
 }
 NESTED = Until(5, Until(2, 0.25, Lin(0, 1, 4)), Until(10, Lin(1, 3, 6, 2), 7))
 
-
-@pytest.fixture(autouse=True)
-def float64():
-  with jax.enable_x64(True):
-    yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def lin(a, b, m, n, t):

@@ -93,6 +93,8 @@ def _from_tfds(name: str, split: str, data_dir: str) -> Examples:
   if not prepared:
     raise _not_prepared(name, data_dir)
   with _split_errors(name, split):
+    if not builder.info.splits[split].num_examples:
+      return _checked(Examples(np.empty(0), np.empty(0)), name, split)
     source = tfds.data_source(
         name,
         split=split,

@@ -83,7 +83,9 @@ class Mix(Goal):
     weight = value_at(self.weight, context.epoch)
     first = self.first.loss(output[0], labels, context)
     second = self.second.loss(output[1], labels, context)
-    return (1 - weight) * first + weight * second
+    mixed = (1 - weight) * first + weight * second
+    # A bound that overflows must not spoil the loss it has no part in.
+    return jnp.where(weight == 0, first, mixed)
 
   def accuracies(
       self, output: Product, labels: Array, context: Context

@@ -13,7 +13,8 @@ ever evaluated. `str(goal)` is text that parses to an equal goal.
 import ast
 from collections.abc import Iterable, Mapping
 import dataclasses
-import math
+import itertools
+import warnings
 
 from diffai_jax import schedules
 from diffai_jax.goals.base import Goal
@@ -26,6 +27,7 @@ from diffai_jax.types import UsageError
 
 MAX_LENGTH = 4000
 MAX_DEPTH = 40
+MAX_NUMBER = 10**30  # What float32 can hold, and more than anything means.
 CONSTRUCTORS: dict[str, type[Term]] = {
     term.__name__: term
     for term in (Box, HBox, Mix, Point, Sub, schedules.Lin, schedules.Until)
@@ -43,7 +45,9 @@ class ObjectiveError(UsageError):
   def __init__(self, message: str, text: str, column: int):
     column = max(1, min(column, len(text) + 1))
     start = max(0, column - 60)
-    shown = text[start : start + 78]
+    shown = "".join(
+        c if c.isprintable() else "?" for c in text[start : start + 78]
+    )
     super().__init__(
         f"goal: {message} (column {column})",
         f"{shown}\n{' ' * (column - 1 - start)}^",
@@ -73,13 +77,30 @@ def parse(text: str, schemes: Mapping[str, str] = {}) -> Goal:
   if lead == len(text):
     raise ObjectiveError("empty; expected a goal, such as Baseline", text, 1)
   try:
-    tree = ast.parse(text.strip(), mode="eval").body
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore", SyntaxWarning)
+      tree = ast.parse(text.strip(), mode="eval").body
   except SyntaxError as error:
     column = lead + (error.offset or 1)
     raise ObjectiveError(f"{error.msg}", text, column) from None
   except (RecursionError, MemoryError, ValueError):
     raise ObjectiveError("cannot be read", text, lead + 1) from None
-  return _Reader(text, lead, schemes).read(tree, Goal)
+  goal = _Reader(text, lead, schemes).read(tree, Goal)
+  # So that whatever is accepted can be read back as it prints.
+  written = str(goal)
+  if len(written) > MAX_LENGTH or _depth(written) > MAX_DEPTH:
+    raise ObjectiveError(
+        f"longer than {MAX_LENGTH} characters, or nested deeper than"
+        f" {MAX_DEPTH}, when it is written out", text, lead + 1
+    )
+  return goal
+
+
+def _depth(text: str) -> int:
+  levels = itertools.accumulate(
+      (c == "(") - (c == ")") for c in text
+  )
+  return max(levels, default=0)
 
 
 def _check_characters(text: str) -> None:
@@ -135,7 +156,7 @@ class _Reader:
     value = getattr(node, "value", None)
     if type(value) not in (int, float):
       raise self.fail(node, "expected a number")
-    if not -1e300 < value < 1e300:
+    if not -MAX_NUMBER < value < MAX_NUMBER:
       raise self.fail(node, "this number is too large")
     return sign * value
 
@@ -143,10 +164,6 @@ class _Reader:
     name, arguments = node, []
     if isinstance(node, ast.Call):
       name, arguments = node.func, node.args
-      if node.keywords:
-        raise self.fail(
-            node.keywords[0], "arguments are given by position, without names"
-        )
     if not isinstance(name, ast.Name):
       raise self.fail(name, "expected a name")
     if name.id in self.schemes:

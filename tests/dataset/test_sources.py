@@ -250,9 +250,6 @@ def test_splits_that_a_folder_does_not_have(name, split):
   assert f"{name} has no split {split!r}: " in error
 
 
-@pytest.mark.xfail(
-    strict=True, reason="TFDS's: Paths sequence can not be of 0 length"
-)
 @PREPARED
 def test_splits_of_a_folder_without_examples(name):
   """The same words as for the digits."""

@@ -27,12 +27,6 @@ HIDDEN = _rng.normal(size=(SIZE, 6)), _rng.normal(size=6) / 4
 HEAD = _rng.normal(size=(6, CLASSES)), _rng.normal(size=CLASSES)
 
 
-@pytest.fixture
-def float64():
-  with jax.enable_x64(True):
-    yield
-
-
 def linear(value, mode):
   """The network x @ KERNEL + BIAS."""
   del mode
@@ -188,7 +182,6 @@ def test_nested_mix(epoch, weight, float64):
   np.testing.assert_allclose(loss, expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.xfail(strict=True, reason="0 times infinity is NaN")
 def test_a_weight_of_0_leaves_the_other_loss_alone():
   """Also where bounds overflow, as those of deep networks do at first."""
   kernel = np.float32(1e30) * np.arange(CLASSES, dtype=np.float32)

@@ -1,0 +1,280 @@
+"""The command line: what it prints, and one line for each user's error."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+from absl import flags
+from absl.testing import flagsaver
+import pytest
+
+from diffai_jax import main
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_CONFIGS = sorted(path.name for path in (_ROOT / "configs").glob("*.py"))
+_QUICKSTART = f"--config={_ROOT / 'configs' / 'quickstart.py'}"
+
+
+# ml_collections loads config files by a deprecated method of importlib.
+pytestmark = pytest.mark.filterwarnings(
+    r"ignore:the load_module\(\) method:DeprecationWarning"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Result:
+  code: int
+  out: str
+  err: str
+
+
+@pytest.fixture
+def command(capsys, monkeypatch, tmp_path):
+  """Runs the program in this process, in an empty current folder."""
+  monkeypatch.chdir(tmp_path)
+
+  def run(*arguments: str) -> _Result:
+    monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
+    with flagsaver.flagsaver():
+      flags.FLAGS.unparse_flags()
+      for name in ("config", "workdir", "mode"):
+        flags.FLAGS[name].unparse()
+      # A config file that was loaded before is not to help another one.
+      sys.modules.pop("config_config", None)
+      with pytest.raises(SystemExit) as caught:
+        main.run()
+    code = caught.value.code
+    return _Result(code or 0, *capsys.readouterr())
+
+  return run
+
+
+def _assert_user_error(result: _Result, *texts: str) -> None:
+  """Exit code 1, stdout empty, one message, which has all the texts."""
+  assert result.code == 1, result
+  assert result.out == ""
+  assert result.err.startswith("error: ")
+  assert result.err.count("error: ") == 1
+  assert "Traceback" not in result.err
+  assert result.err.count("\n") == 1, result.err
+  for text in texts:
+    assert text in result.err
+
+
+@pytest.mark.parametrize("name", _CONFIGS)
+def test_describe_lists_each_config(command, tmp_path, name):
+  """The paper's listing, the sizes, the objective and ε; nothing written."""
+  result = command("--mode=describe", f"--config={_ROOT / 'configs' / name}")
+  assert (result.code, result.err) == (0, "")
+  lines = result.out.splitlines()
+  assert re.fullmatch(r"Normalize mean=\[.*\] std=\[.*\]", lines[0])
+  assert re.fullmatch(r"Linear out=\d+", lines[-6])
+  sizes = [re.fullmatch(pattern, line) for pattern, line in zip(
+      (r"ReLUs: \d+", r"Parameters: \d+", r"Depth: \d+", r"Objective: .+",
+       r"Epsilon: 0\.\d+"),
+      lines[-5:],
+  )]
+  assert all(sizes), lines[-5:]
+  assert not list(tmp_path.iterdir())
+
+
+def test_describe_convsmall_is_the_papers_listing(command):
+  """ConvSmall on MNIST: its layers and sizes as the paper gives them."""
+  result = command(
+      "--mode=describe", f"--config={_ROOT / 'configs' / 'convsmall.py'}"
+  )
+  assert result.out.splitlines()[:-2] == [
+      "Normalize mean=[0.1307] std=[0.3081]",
+      "Conv2D, filters=16, kernel_size=[4, 4], input_shape=[28, 28, 1],"
+      " stride=[2, 2], padding=0",
+      "ReLU",
+      "Conv2D, filters=32, kernel_size=[4, 4], input_shape=[13, 13, 16],"
+      " stride=[2, 2], padding=0",
+      "ReLU",
+      "Linear out=100",
+      "ReLU",
+      "CorrelateAll only_train=False",
+      "Linear out=10",
+      "ReLUs: 3604",
+      "Parameters: 89606",
+      "Depth: 3",
+  ]
+
+
+def test_describe_takes_variants_and_overrides(command):
+  """The last word is the command line's."""
+  result = command(
+      "--mode=describe",
+      f"--config={_ROOT / 'configs' / 'convsmall.py'}:cifar10,2/255",
+      "--config.goal=Mix(Point, Box, 0.5)", "--config.network=ffnn",
+  )
+  assert (result.code, result.err) == (0, "")
+  assert result.out.splitlines()[-5:] == [
+      "ReLUs: 500", "Parameters: 348710", "Depth: 5",
+      "Objective: Mix(Point, Box, 0.5)", "Epsilon: 0.00784314",
+  ]
+
+
+@pytest.mark.parametrize("arguments, texts", [
+    (["--workdirr=x"], ["workdirr", "workdir"]),
+    (["--mode=trian"], ["trian", "train"]),
+    (["--config.epsilonn=1"], ["epsilonn", "epsilon"]),
+    (["--config.optimizer.learning_rat=1"],
+     ["learning_rat", "learning_rate"]),
+    (["--config.epsilon=abc"], ["epsilon", "'abc'"]),
+    (["--config.epsilon=2"], ["epsilon is 2", "from 0 to 1"]),
+    (["--config.batch_size=2.5"], ["batch_size", "2.5"]),
+    (["--config.batch_size=-1"], ["batch_size is -1"]),
+    (["--config.network=ConvMedd"], ["ConvMedd", "ConvMed", "FFNN"]),
+    (["--config.dataset=digitss"], ["digitss", "digits", "mnist"]),
+    (["--config.certify.domains=('Boxx',)"], ["Boxx", "Box", "HBox"]),
+    (["--config.optimizer.name=adamm"], ["adamm", "adam"]),
+    (["--config.batch_size=2000"], ["batch_size is 2000", "1437"]),
+    (["--config.train_split=trainn"], ["trainn"]),
+    (["train"], ["train", "--"]),
+])
+def test_each_error_is_one_message(command, tmp_path, arguments, texts):
+  """It names what was given and what was meant; nothing is written."""
+  result = command(_QUICKSTART, "--workdir=run", *arguments)
+  _assert_user_error(result, *texts)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments, texts", [
+    ([f"{_QUICKSTART}:mnits"], ["mnits", "mnist"]),
+    ([f"{_QUICKSTART}:mnist,abc"], ["abc"]),
+    ([f"{_QUICKSTART}:mnist,1/0"], ["1/0", "8/255"]),
+    (["--config=missing.py"], ["missing.py"]),
+    (["--config=missing.py", "--config.seed=1"], ["missing.py"]),
+    (["--config="], ["config"]),
+    ([], ["--config is missing", "--config=configs/"]),
+])
+def test_an_unusable_config_is_one_message(command, tmp_path, arguments, texts):
+  """Missing files and bad variants too."""
+  result = command("--workdir=run", *arguments)
+  _assert_user_error(result, *texts)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_workdir_is_one_message(command, tmp_path):
+  """Every mode that needs the folder says so; describe does not."""
+  for mode in ("train", "certify", "report"):
+    result = command(_QUICKSTART, f"--mode={mode}")
+    _assert_user_error(result, "--workdir is missing", f"--mode={mode}")
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text, column", [
+    ("Mix(Point, Bx, 0.5)", 12), ("Mix(Point, Box", 4), ("Sub(Box, 1)", 5),
+    ("Mix(Point, Box, 0.5) + 1", 1), ("Point; Box", 6),
+])
+def test_a_broken_objective_is_marked(command, tmp_path, text, column):
+  """Below the message stands the text, and a caret under the place."""
+  result = command(_QUICKSTART, "--workdir=run", f"--config.goal={text}")
+  first, shown, caret = result.err.splitlines()
+  _assert_user_error(
+      _Result(result.code, result.out, first + "\n"), "goal: ",
+      f"column {column}",
+  )
+  assert shown == text
+  assert caret == " " * (column - 1) + "^"
+  assert not list(tmp_path.iterdir())
+
+
+def test_missing_data_is_one_message_and_a_remedy(command, tmp_path):
+  """The error names the folder; below it stands the command that helps."""
+  (tmp_path / "data").mkdir()
+  result = command(
+      f"{_QUICKSTART}:mnist", "--workdir=run", "--config.data_dir=data"
+  )
+  first, remedy = result.err.splitlines()
+  _assert_user_error(
+      _Result(result.code, result.out, first + "\n"), "mnist", "data",
+      "--config.data_dir",
+  )
+  assert "download_and_prepare" in remedy and "mnist" in remedy
+  assert [path.name for path in tmp_path.iterdir()] == ["data"]
+  assert not list((tmp_path / "data").iterdir())
+
+
+@pytest.mark.parametrize("mode", ["report", "certify"])
+def test_an_empty_folder_has_nothing_to_show(command, tmp_path, mode):
+  """Nor has one that does not exist."""
+  (tmp_path / "empty").mkdir()
+  for folder in ("empty", "missing"):
+    result = command(_QUICKSTART, f"--mode={mode}", f"--workdir={folder}")
+    _assert_user_error(result, folder)
+  assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+  assert not list((tmp_path / "empty").iterdir())
+
+
+def test_another_runs_folder_is_refused(command, tmp_path):
+  """The error names what differs, and how it was and is."""
+  (tmp_path / "run").mkdir()
+  file = tmp_path / "run" / "config.json"
+  file.write_text('{"seed": 12345}')
+  result = command(_QUICKSTART, "--workdir=run")
+  _assert_user_error(result, "run", "belongs to another run")
+  assert file.read_text() == '{"seed": 12345}'
+  assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize("content, text", [
+    ("def get_config(:\n", "broken.py"),
+    ("import no_such_module\n", "no_such_module"),
+    ("x = 1\n", "get_config"),
+    ("def get_config(variant=''):\n  return 3 / 0\n", "division"),
+    ("def get_config(variant=''):\n  return int('x')\n", "invalid literal"),
+    ("def get_config(variant=''):\n  pass\n", "broken.py"),
+    ("from ml_collections import ConfigDict\n"
+     "def get_config(variant=''):\n  return ConfigDict({'network': 'FFNN'})\n",
+     "base_config"),
+])
+def test_a_broken_config_file_is_one_message(command, tmp_path, content, text):
+  """A config file is a program of the user's: its error is told, in a line."""
+  (tmp_path / "broken.py").write_text(content)
+  result = command("--config=broken.py", "--workdir=run")
+  _assert_user_error(result, text)
+  assert not (tmp_path / "run").exists()
+
+
+def _shell(*arguments: str, cwd: pathlib.Path) -> _Result:
+  path = os.pathsep.join(filter(None, (
+      str(_ROOT), os.environ.get("PYTHONPATH")
+  )))
+  run = subprocess.run(
+      [sys.executable, "-m", "diffai_jax.main", *arguments],
+      env=os.environ | {"PYTHONPATH": path}, cwd=cwd,
+      capture_output=True, text=True, timeout=300, check=False,
+  )
+  return _Result(run.returncode, run.stdout, run.stderr)
+
+
+def test_a_run_from_the_shell(tmp_path):
+  """Train and certify; then a broken checkpoint is one message.
+
+  As a user starts it: no warning and no chatter of a library is printed.
+  """
+  arguments = (
+      _QUICKSTART, "--workdir=run", "--config.network=FFNN",
+      "--config.epochs=0.1", "--config.certify.examples=3",
+      "--config.certify.domains=('Box',)", "--config.certify.attack.steps=1",
+  )
+  trained = _shell(*arguments, cwd=tmp_path)
+  assert (trained.code, trained.err) == (0, "")
+  for text in ("Training FFNN", "training: ", "verified accuracy, Box",
+               "run/report.html"):
+    assert text in trained.out
+  summary = json.loads((tmp_path / "run" / "certification.json").read_text())
+  assert summary["examples"] == 3
+
+  (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
+  for path in checkpoint.rglob("*"):
+    if path.is_file():
+      path.write_bytes(b"")
+  broken = _shell(*arguments, "--mode=certify", cwd=tmp_path)
+  _assert_user_error(broken, str(checkpoint))
