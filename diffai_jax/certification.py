@@ -163,12 +163,21 @@ def save(certification: Certification, workdir: str, about: dict) -> None:
 
 
 def load_summary(workdir: str) -> dict | None:
-  """The content of certification.json, or None if there is none."""
+  """The content of certification.json, or None if there is none.
+
+  Raises:
+    UsageError: if it cannot be read.
+  """
   path = os.path.join(workdir, JSON_FILE)
   if not os.path.exists(path):
     return None
-  with open(path, encoding="utf-8") as file:
-    return json.load(file)
+  try:
+    with open(path, encoding="utf-8") as file:
+      return json.load(file)
+  except (OSError, ValueError) as error:
+    raise UsageError(
+        f"{path} cannot be read ({error}); make it again with --mode=certify"
+    ) from None
 
 
 def _standard(network: nn.Module) -> Measure:

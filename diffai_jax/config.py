@@ -7,7 +7,7 @@ from ml_collections import config_dict
 
 from diffai_jax.data import DATASETS, dataset
 from diffai_jax.goals import REGIONS, objective
-from diffai_jax.networks import NETWORKS
+from diffai_jax.networks import canonical_name
 from diffai_jax.suggest import unknown_name
 from diffai_jax.training.optimizers import OPTIMIZERS
 from diffai_jax.types import UsageError
@@ -63,6 +63,10 @@ def base_config(
   config.checkpoint = config_dict.placeholder(str)
   config.checkpoint_minutes = 5.0
 
+  config.augment = config_dict.ConfigDict()
+  config.augment.crop_padding = dataset(dataset_name).crop_padding
+  config.augment.flip = dataset(dataset_name).flip
+
   config.optimizer = config_dict.ConfigDict()
   config.optimizer.name = "adam"
   config.optimizer.learning_rate = 1e-3
@@ -108,9 +112,13 @@ def validate(config: config_dict.ConfigDict) -> None:
   Raises:
     UsageError: names the first key that is out of range, and what it may be.
   """
-  known = {name.lower() for name in NETWORKS}
-  if config.network.lower() not in known:
-    raise unknown_name("network", config.network, NETWORKS)
+  missing = _missing(config, base_config())
+  if missing:
+    raise UsageError(
+        f"the config has no key {missing!r}; a config file begins with"
+        f" diffai_jax.config.base_config()"
+    )
+  canonical_name(config.network)
   dataset(config.dataset)
   objective(config.goal)
   for domain in config.certify.domains:
@@ -131,6 +139,18 @@ def validate(config: config_dict.ConfigDict) -> None:
     )
 
 
+def _missing(config, base, prefix: str = "") -> str | None:
+  """The first key of `base`, with dots, that `config` does not have."""
+  for key, value in base.items():
+    if key not in config:
+      return prefix + key
+    if isinstance(value, config_dict.ConfigDict):
+      found = _missing(config[key], value, f"{prefix}{key}.")
+      if found:
+        return found
+  return None
+
+
 _RANGES = (
     ("epsilon", 0, 1, float),
     ("epochs", 0, math.inf, float),
@@ -138,6 +158,7 @@ _RANGES = (
     ("batch_size", 1, math.inf, int),
     ("seed", 0, 2**31 - 1, int),
     ("checkpoint_minutes", 0, math.inf, float),
+    ("augment.crop_padding", 0, math.inf, int),
     ("optimizer.learning_rate", 0, math.inf, float),
     ("optimizer.decay", 0, math.inf, float),
     ("optimizer.momentum", 0, 1, float),

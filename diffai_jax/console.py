@@ -21,14 +21,17 @@ from rich.text import Text
 _SECONDS_BETWEEN_LINES = 10.0
 
 # Prints exactly what it is given: no markup, no guessed colours, no wrapping.
-console = Console(highlight=False, markup=False, soft_wrap=True)
+_PLAIN = {
+    "highlight": False, "markup": False, "emoji": False, "soft_wrap": True
+}
+console = Console(**_PLAIN)
+if not console.is_terminal:  # A log has no edge to fold at.
+  console = Console(**_PLAIN, width=10_000)
 
 
 def print_error(message: str, detail: str = "") -> None:
   """Prints one error to stderr, with the lines that show its place."""
-  stderr = Console(
-      stderr=True, highlight=False, markup=False, soft_wrap=True
-  )
+  stderr = Console(stderr=True, **_PLAIN)
   stderr.print(Text("error: ", style="bold red") + Text(message))
   if detail:
     stderr.print(Text(detail))

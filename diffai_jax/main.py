@@ -1,6 +1,7 @@
 """Command line: python -m diffai_jax.main --config=FILE --workdir=FOLDER."""
 
 import os
+import re
 import sys
 import warnings
 
@@ -8,7 +9,7 @@ import warnings
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import config_dict, config_flags
 
 from diffai_jax import console, report, train
 from diffai_jax.types import UsageError
@@ -40,17 +41,29 @@ def main(argv: list[str]) -> None:
     report.print_results(_WORKDIR.value)
     console.console.print(f"wrote {path}")
     return
+  config = _config()
+  if mode == "describe":
+    print(train.Job.from_config(config).describe())
+  elif mode == "certify":
+    train.certify_checkpoint(config, _WORKDIR.value)
+  else:
+    train.train_and_certify(config, _WORKDIR.value)
+
+
+def _config() -> config_dict.ConfigDict:
+  """The config that --config names, with what the flags change in it."""
   if _CONFIG.value is None:
     raise UsageError(
         "--config is missing; give a config file, such as"
         " --config=configs/quickstart.py"
     )
-  if mode == "describe":
-    print(train.Job.from_config(_CONFIG.value).describe())
-  elif mode == "certify":
-    train.certify_checkpoint(_CONFIG.value, _WORKDIR.value)
-  else:
-    train.train_and_certify(_CONFIG.value, _WORKDIR.value)
+  if not isinstance(_CONFIG.value, config_dict.ConfigDict):
+    name = config_flags.get_config_filename(flags.FLAGS["config"])
+    raise UsageError(
+        f"config file {name} does not exist; give one, such as"
+        f" --config=configs/quickstart.py"
+    )
+  return _CONFIG.value
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -67,13 +80,20 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def _one_line(error: Exception) -> str:
-  lines = [line.strip().strip("'") for line in str(error).splitlines()]
-  return " ".join(filter(None, lines)) or type(error).__name__
+  text = str(error).strip()
+  if "Traceback" in text:  # Of a config file; what it raised comes last.
+    text = f"the config file raised {text.splitlines()[-1]}"
+  text = " ".join(text.split())
+  if isinstance(error, AttributeError):  # Of ml_collections, in many quotes.
+    names = re.findall(r"""['"](\w+)\\?['"]""", text) or [text]
+    hint = f"; did you mean {names[1]!r}?" if len(names) > 1 else ""
+    return f"unknown config key {names[0]!r}{hint}"
+  return text or type(error).__name__
 
 
 def run() -> None:
   """The program: exit code 1 and one message for what the user can mend."""
-  logging.set_verbosity(logging.ERROR)
+  logging.set_verbosity(logging.FATAL)
   warnings.filterwarnings("ignore", module="orbax|tensorboardX")
   try:
     app.run(main, flags_parser=_parse_flags)

@@ -129,7 +129,7 @@ def _training_plot(rows: list[dict]) -> str:
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
     axes.grid(alpha=0.3)
-    if len(names) > 1:
+    if len(names) > 1 and axes.get_legend_handles_labels()[0]:
       axes.legend(frameon=False)
   return _image(figure, "loss, accuracy, radius and speed over the epochs")
 
@@ -154,7 +154,8 @@ def _margin_plot(workdir: str, summary: dict) -> str | None:
   axes.set_xlabel("margin: lower bound of z_label - z_other over the ball")
   axes.set_ylabel("share with at least it")
   axes.grid(alpha=0.3)
-  axes.legend(frameon=False)
+  if axes.get_legend_handles_labels()[0]:
+    axes.legend(frameon=False)
   return _image(figure, "share of examples with at least a given margin")
 
 

@@ -8,6 +8,7 @@ import time
 
 from flax import linen as nn
 import jax
+import jax.numpy as jnp
 from ml_collections import config_dict
 import optax
 
@@ -15,7 +16,7 @@ from diffai_jax import certification, console, report, workfolder
 from diffai_jax.config import validate
 from diffai_jax.data import Dataset, Examples, batches, dataset, load
 from diffai_jax.goals import Goal, objective
-from diffai_jax.networks import create, describe
+from diffai_jax.networks import canonical_name, create, describe
 from diffai_jax.training import checkpoints, optimizers
 from diffai_jax.training.metrics import MetricsWriter
 from diffai_jax.training.state import TrainState, create_state
@@ -48,7 +49,11 @@ class Job:
       UsageError: if a value is out of range or names nothing.
     """
     validate(config)
-    data = dataset(config.dataset)
+    config = config.copy_and_resolve_references()
+    config.network = canonical_name(config.network)
+    data = dataclasses.replace(
+        dataset(config.dataset), **config.augment.to_dict()
+    )
     network = create(config.network, data.num_classes, data.mean, data.std)
     return cls(config, data, network, objective(config.goal))
 
@@ -77,6 +82,7 @@ def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
     NotFiniteError: if training diverges.
   """
   job = Job.from_config(config)
+  config = job.config
   description = describe(job.network, job.dataset.image_shape)
 
   # Data, before anything is written: a missing folder leaves no trace.
@@ -112,6 +118,7 @@ def certify_checkpoint(config: config_dict.ConfigDict, workdir: str) -> None:
     UsageError: if there is no checkpoint, or it is another network's.
   """
   job = Job.from_config(config)
+  config = job.config
   source = config.checkpoint or workdir
   if os.path.basename(os.path.normpath(source)) == checkpoints.FOLDER:
     source = os.path.dirname(os.path.normpath(source))
@@ -127,7 +134,8 @@ def certify_checkpoint(config: config_dict.ConfigDict, workdir: str) -> None:
     raise UsageError(
         f"{source} has no checkpoint; train with --mode=train first"
     )
-  os.makedirs(workdir, exist_ok=True)
+  if workfolder.read_config(workdir) is None:
+    workfolder.claim(workdir, config)
   _certify(job, state, test_data, workdir)
 
 
@@ -162,7 +170,7 @@ def _train(job: Job, data: Examples, workdir: str) -> TrainState:
   ahead = 0 if forced_devices else _STEPS_AHEAD
   stream = batches(data, config.batch_size, config.seed, first)
   pending = collections.deque()  # (step, metrics) of steps under way.
-  clock = _Clock(config.batch_size)
+  summary = _Summary(config.batch_size)
   saved = time.monotonic()
 
   with (
@@ -171,35 +179,38 @@ def _train(job: Job, data: Examples, workdir: str) -> TrainState:
       console.progress_bar("training", total, "steps", first) as show,
   ):
 
+    def check(number: int, metrics: dict) -> dict[str, float]:
+      values = {name: float(v) for name, v in metrics.items()}
+      epoch = number / steps_per_epoch
+      _check_finite(number, epoch, values, checkpoints.latest_path(manager))
+      return values
+
     def look(until: int) -> None:
       """Checks and reports metrics until at most `until` are under way."""
       while len(pending) > until:
         number, metrics = pending.popleft()
-        values = {name: float(v) for name, v in metrics.items()}
-        epoch = number / steps_per_epoch
-        _check_finite(number, epoch, values, checkpoints.latest_path(manager))
-        due = clock.tick(number == total)
-        if due is not None:
-          row = {"epoch": epoch, **values, "examples_per_second": due}
+        row = summary.add(check(number, metrics), number == total)
+        if row is not None:
+          row = {"epoch": number / steps_per_epoch} | row
           writer.write(number, row)
-          show(number, _note(epoch, row))
+          show(number, _note(row))
 
     for number in range(first + 1, total + 1):
       images, labels = next(stream)
       shape = (devices, len(labels) // devices)
-      state, metrics = step(
-          state,
-          images.reshape(shape + images.shape[1:]),
-          labels.reshape(shape),
-      )
+      batch = images.reshape(shape + images.shape[1:]), labels.reshape(shape)
+      state, metrics = step(state, *batch)
       pending.append((number, metrics))
       look(ahead)
-      if time.monotonic() - saved > 60 * config.checkpoint_minutes:
-        look(0)  # Only what is known to be finite is saved.
+      last = number == total
+      if last or time.monotonic() - saved > 60 * config.checkpoint_minutes:
+        look(0)
+        # Finite weights can still have a loss that is not: only a state that
+        # could take another step is saved.
+        _, metrics = step(jax.tree.map(jnp.copy, state), *batch)
+        check(number + 1, metrics)
         checkpoints.save(manager, state)
         saved = time.monotonic()
-    look(0)
-    checkpoints.save(manager, state)
   return state
 
 
@@ -280,7 +291,7 @@ def _check_finite(
       else "there is no checkpoint yet"
   )
   raise NotFiniteError(
-      f"step {step} (epoch {epoch:.2f}, epsilon {values['epsilon']:.6g}) has"
+      f"step {step} (epoch {epoch:.2f}, epsilon {values['epsilon']:.4g}) has"
       f" loss {values['loss']:g} and gradient norm"
       f" {values['gradient_norm']:g}; the largest bound was"
       f" {values['largest_bound']:.3g}; {kept}; try a lower"
@@ -288,8 +299,8 @@ def _check_finite(
   )
 
 
-def _note(epoch: float, row: dict[str, float]) -> str:
-  parts = [f"epoch {epoch:.1f}", f"loss {row['loss']:.3f}"]
+def _note(row: dict[str, float]) -> str:
+  parts = [f"epoch {row['epoch']:.1f}", f"loss {row['loss']:.3f}"]
   for name in ("accuracy", "verified"):
     if name in row:
       parts.append(f"{name} {row[name]:.3f}")
@@ -297,21 +308,30 @@ def _note(epoch: float, row: dict[str, float]) -> str:
   return "  ".join(parts)
 
 
-class _Clock:
-  """Says when metrics are due, and how fast examples went since the last."""
+class _Summary:
+  """Sums up the metrics of the steps between two lines of metrics.jsonl."""
 
   def __init__(self, batch_size: int):
     self._batch_size = batch_size
-    self._last = time.monotonic()
-    self._steps = 0
+    self._since = time.monotonic()
+    self._steps = []
 
-  def tick(self, force: bool) -> float | None:
-    """Counts a step; examples a second if metrics are due, else None."""
-    self._steps += 1
-    now = time.monotonic()
-    elapsed = now - self._last
-    if elapsed < _SECONDS_BETWEEN_METRICS and not force:
+  def add(self, values: dict[str, float], last: bool) -> dict | None:
+    """Adds a step; returns a line if one is due, or it is the last step.
+
+    Means over the steps since the last line; of `epsilon` and `largest_bound`
+    the largest value.
+    """
+    self._steps.append(values)
+    elapsed = time.monotonic() - self._since
+    if elapsed < _SECONDS_BETWEEN_METRICS and not last:
       return None
-    rate = self._steps * self._batch_size / max(elapsed, 1e-9)
-    self._last, self._steps = now, 0
-    return rate
+    row = {}
+    for name in values:
+      column = [step[name] for step in self._steps]
+      largest = name in ("epsilon", "largest_bound")
+      row[name] = max(column) if largest else sum(column) / len(column)
+    examples = len(self._steps) * self._batch_size
+    row["examples_per_second"] = examples / max(elapsed, 1e-9)
+    self._since, self._steps = time.monotonic(), []
+    return row

@@ -22,7 +22,10 @@ def read_config(workdir: str) -> dict | None:
     return None
   try:
     with open(path, encoding="utf-8") as file:
-      return json.load(file)
+      config = json.load(file)
+    if not isinstance(config, dict):
+      raise ValueError("it holds no config")
+    return config
   except (OSError, ValueError) as error:
     raise UsageError(
         f"{path} cannot be read ({error}); choose another --workdir"

@@ -15,8 +15,8 @@ class Dataset:
     mean, std: of each channel, for Normalize; pixels in [0, 1].
     epsilon: the radius it is usually certified at.
     crop_padding: training images are cropped at random after padding with
-      this many zeros on each side.
-    flip: whether training images are mirrored at random.
+      this many zeros on each side, unless the config says otherwise.
+    flip: whether training images are mirrored at random, likewise.
   """
 
   image_shape: tuple[int, int, int]

@@ -3,6 +3,6 @@
 from diffai_jax.networks.convnets import ConvNet
 from diffai_jax.networks.describe import describe
 from diffai_jax.networks.feedforward import FFNN
-from diffai_jax.networks.registry import NETWORKS, create
+from diffai_jax.networks.registry import NETWORKS, canonical_name, create
 
-__all__ = ["NETWORKS", "ConvNet", "FFNN", "create", "describe"]
+__all__ = ["NETWORKS", "ConvNet", "FFNN", "canonical_name", "create", "describe"]

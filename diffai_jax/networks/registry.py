@@ -15,6 +15,18 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+def canonical_name(name: str) -> str:
+  """The key of NETWORKS that `name` is, whatever its case.
+
+  Raises:
+    UsageError: if there is no such network.
+  """
+  by_lower = {key.lower(): key for key in NETWORKS}
+  if name.lower() not in by_lower:
+    raise unknown_name("network", name, NETWORKS)
+  return by_lower[name.lower()]
+
+
 def create(
     name: str,
     num_classes: int,
@@ -31,8 +43,5 @@ def create(
   Raises:
     UsageError: if there is no such network.
   """
-  by_lower = {key.lower(): key for key in NETWORKS}
-  if name.lower() not in by_lower:
-    raise unknown_name("network", name, NETWORKS)
-  make = NETWORKS[by_lower[name.lower()]]
+  make = NETWORKS[canonical_name(name)]
   return make(num_classes, tuple(map(float, mean)), tuple(map(float, std)))

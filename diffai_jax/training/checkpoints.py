@@ -30,7 +30,9 @@ def open_manager(workdir: str, read_only: bool = False) -> ocp.CheckpointManager
   folder = os.path.abspath(os.path.join(workdir, FOLDER))
   if not read_only:
     os.makedirs(folder, exist_ok=True)
-  return ocp.CheckpointManager(folder, options=options)
+  return ocp.CheckpointManager(
+      folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
+  )
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
@@ -55,16 +57,36 @@ def restore(
   step = manager.latest_step()
   if step is None:
     return None
-  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
+  path = os.path.join(manager.directory, str(step))
+  # With shardings: another number of devices may have written it.
+  shapes = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+      like,
+  )
   try:
+    if _shapes(manager.item_metadata(step)) != _shapes(like):
+      raise UsageError(
+          f"checkpoint {path} is of another network or optimizer; give the"
+          f" --config that it was trained with"
+      )
     return manager.restore(step, args=ocp.args.StandardRestore(shapes))
+  except UsageError:
+    raise
   except Exception as error:  # Orbax raises many kinds on broken files.
-    path = os.path.join(manager.directory, str(step))
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise UsageError(
         f"checkpoint {path} cannot be read ({reason[:200]}); remove that"
         f" folder to go on from the one before it"
     ) from error
+
+
+def _shapes(tree) -> list[tuple[int, ...]]:
+  """Shapes of all arrays, whatever the containers are called."""
+  return sorted(
+      tuple(leaf.shape)
+      for leaf in jax.tree.leaves(tree)
+      if hasattr(leaf, "shape")
+  )
 
 
 def latest_path(manager: ocp.CheckpointManager) -> str | None:

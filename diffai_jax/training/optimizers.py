@@ -16,25 +16,38 @@ def global_norm(tree) -> Array:
   Divided by the largest entry before squaring: the square of a gradient above
   1e19 would overflow float32. Infinite or NaN where an entry is.
   """
-  largest = jnp.max(jnp.stack([
-      jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)
-  ]))
+  largest = _largest(tree)
   scale = jnp.where(largest > 0, largest, 1)
   squares = [jnp.sum(jnp.square(leaf / scale)) for leaf in jax.tree.leaves(tree)]
   return largest * jnp.sqrt(sum(squares))
 
 
+def _largest(tree) -> Array:
+  sizes = [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]
+  return jnp.max(jnp.stack(sizes))
+
+
 def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
   """Scales updates down to a global norm of at most `max_norm`.
 
-  `optax.clip_by_global_norm`, but right for gradients of any finite size.
+  `optax.clip_by_global_norm`, but right for gradients of any finite size:
+  huge ones are brought down first, or max_norm / norm would underflow to 0.
   """
 
   def update(updates, state, params=None):
     del params
-    norm = global_norm(updates)
-    factor = jnp.where(norm > max_norm, max_norm / norm, 1)
-    return jax.tree.map(lambda leaf: leaf * factor, updates), state
+    huge = _largest(updates) > 2.0**64
+    reduced = jax.tree.map(
+        lambda leaf: jnp.where(huge, leaf * 2.0**-64, leaf), updates
+    )
+    factor = max_norm / global_norm(reduced)
+    exceeds = global_norm(updates) > max_norm
+    clipped = jax.tree.map(
+        lambda leaf, small: jnp.where(exceeds, small * factor, leaf),
+        updates,
+        reduced,
+    )
+    return clipped, state
 
   return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 

@@ -5,6 +5,8 @@ import dataclasses
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
 import optax
 
 from diffai_jax.types import Array
@@ -46,4 +48,7 @@ def create_state(
   images = jnp.zeros((1, *image_shape))
   params = jax.jit(network.init)(jax.random.key(seed), images)["params"]
   step = jnp.zeros((), jnp.int32)
-  return TrainState(step, params, optimizer.init(params))
+  state = TrainState(step, params, optimizer.init(params))
+  # On all devices, as the step returns it: or it would be compiled twice.
+  mesh = Mesh(np.array(jax.devices()), ("devices",))
+  return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))

@@ -1,0 +1,18 @@
+"""ConvMed."""
+
+from diffai_jax.config import base_config
+
+
+def get_config(variant: str = ""):
+  """The config; `variant` is "dataset,epsilon", such as "cifar10,8/255"."""
+  config = base_config(variant, "mnist")
+  config.network = "ConvMed"
+  config.goal = "Mix(Point, Sub(Lin(0, 1.3, 60), Box), Lin(0, 0.8, 60))"
+  config.epochs = 40.0
+  config.schedule_epochs = 200.0
+  if config.dataset == "mnist":  # Shifts by a pixel: less overfitting.
+    config.augment.crop_padding = 1
+  config.optimizer.learning_rate = 2e-3
+  config.optimizer.milestones = (140, 180)
+  config.optimizer.decay = 0.2
+  return config
