@@ -209,9 +209,14 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
       continue
     if isinstance(old.get(key), dict) and isinstance(new.get(key), dict):
       found += differences(old[key], new[key], name + ".")
-    elif old.get(key) != new.get(key):
+    elif _comparable(name, old.get(key)) != _comparable(name, new.get(key)):
       found.append(name)
   return found
+
+
+def _comparable(name: str, value):
+  """The value, or for a network its name in lower case."""
+  return value.lower() if name == "network" and value else value
 
 
 def describe_differences(names: Sequence[str], old: dict, new: dict) -> str:

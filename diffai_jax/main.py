@@ -52,15 +52,21 @@ def main(argv: list[str]) -> None:
 
 def _config() -> config_dict.ConfigDict:
   """The config that --config names, with what the flags change in it."""
-  if _CONFIG.value is None:
+  flag = flags.FLAGS["config"]
+  if not flag.present:
     raise UsageError(
         "--config is missing; give a config file, such as"
         " --config=configs/quickstart.py"
     )
   if not isinstance(_CONFIG.value, config_dict.ConfigDict):
-    name = config_flags.get_config_filename(flags.FLAGS["config"])
+    name = config_flags.get_config_filename(flag)
+    wrong = (
+        "has no get_config() that returns a ConfigDict"
+        if os.path.isfile(name)
+        else "does not exist"
+    )
     raise UsageError(
-        f"config file {name} does not exist; give one, such as"
+        f"config file {name!r} {wrong}; give one such as"
         f" --config=configs/quickstart.py"
     )
   return _CONFIG.value

@@ -211,6 +211,8 @@ def _train(job: Job, data: Examples, workdir: str) -> TrainState:
         check(number + 1, metrics)
         checkpoints.save(manager, state)
         saved = time.monotonic()
+    if not total:
+      checkpoints.save(manager, state)
   return state
 
 

@@ -226,7 +226,8 @@ def resumed(tmp_path_factory) -> _Resumed:
         NETWORKS, "Tiny", functools.partial(Counting, hidden=_HIDDEN)
     )
     with patch.context() as kill, pytest.raises(_Killed):
-      _kill_after(kill, _STEPS + 1)
+      # Before each save, a further step is tried and dropped.
+      _kill_after(kill, 2 * (_STEPS + 1))
       train.train_and_certify(config, str(workdir))
     first = sum(traces)
     saved = int(_state(config, workdir).step)
