@@ -1,4 +1,10 @@
-"""ConvMed."""
+r"""ConvMed, with the settings of ConvSmall; not measured at full length here.
+
+  python -m diffai_jax.main --config=configs/convmed.py:mnist,0.1 \
+      --workdir=runs/convmed --config.data_dir=FOLDER
+
+The paper: 0.978 standard, 0.963 attacked, 0.955 verified by HBox.
+"""
 
 from diffai_jax.config import base_config
 

@@ -1,4 +1,15 @@
-"""ConvSmall."""
+r"""ConvSmall on MNIST, in about seven minutes of training on two CPU cores.
+
+  python -m diffai_jax.main --config=configs/convsmall.py:mnist,0.1 \
+      --workdir=runs/convsmall --config.data_dir=FOLDER
+
+Measured on 2 CPU cores, all 10,000 test images, epsilon 0.1, seed 0:
+0.9808 standard, 0.9664 attacked, 0.9606 verified by HBox (0.9605 by Box). The
+paper's Table 9 has 0.978, 0.962 and 0.955.
+
+Other datasets and radii (`:cifar10,8/255`) train with the same settings, which
+were chosen on the last 10,000 training images of MNIST.
+"""
 
 from diffai_jax.config import base_config
 

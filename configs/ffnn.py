@@ -1,4 +1,10 @@
-"""FFNN, five hidden layers of 100."""
+r"""FFNN, five hidden layers of 100; not measured at full length here.
+
+  python -m diffai_jax.main --config=configs/ffnn.py:mnist,0.1 \
+      --workdir=runs/ffnn --config.data_dir=FOLDER
+
+The paper: 0.933 standard, 0.908 attacked, 0.889 verified by HBox.
+"""
 
 from diffai_jax.config import base_config
 

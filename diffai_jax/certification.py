@@ -28,6 +28,10 @@ JSON_FILE = "certification.json"
 NPZ_FILE = "certification.npz"
 # Beyond this a larger batch only takes more memory.
 _LARGEST_BATCH = 512
+# On CPU, larger buffers go back to the system after each batch, and faulting
+# them in anew costs more than a larger batch saves (measured: 3.2 ms an image
+# of HBox on ConvSmall in 28 MiB, 4.5 ms in 890 MiB).
+_CPU_MEMORY_MB = 32
 
 # (params, images uint8 [b, ...], labels [b]) -> arrays [b] by name.
 Measure = Callable[[dict, Array, Array], dict[str, Array]]
@@ -286,6 +290,10 @@ def _batch_size(
         f" {memory_mb}; raise it with --config.certify.memory_mb, or leave the"
         f" domain out with --config.certify.domains"
     )
+  if share == 1:
+    return 1
+  if jax.default_backend() == "cpu":
+    memory_mb = min(memory_mb, max(_CPU_MEMORY_MB, one))
   each = max(needed(2) - one, 1e-3)
   fits = 1 + int((memory_mb - one) / each)
   largest = min(fits, _LARGEST_BATCH, share)
