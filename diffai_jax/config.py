@@ -64,8 +64,9 @@ def base_config(
   config.checkpoint_minutes = 5.0
 
   config.augment = config_dict.ConfigDict()
-  config.augment.crop_padding = dataset(dataset_name).crop_padding
-  config.augment.flip = dataset(dataset_name).flip
+  # Null is what the dataset usually gets.
+  config.augment.crop_padding = config_dict.placeholder(int)
+  config.augment.flip = config_dict.placeholder(bool)
 
   config.optimizer = config_dict.ConfigDict()
   config.optimizer.name = "adam"
@@ -170,7 +171,7 @@ _RANGES = (
     ("certify.attack.momentum", 0, math.inf, float),
     ("certify.attack.radius", 0, math.inf, float),
 )
-_MAY_BE_NULL = ("schedule_epochs", "certify.examples")
+_MAY_BE_NULL = ("schedule_epochs", "certify.examples", "augment.crop_padding")
 _MUST_BE_POSITIVE = ("schedule_epochs", "optimizer.clip_norm")
 
 

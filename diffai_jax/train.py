@@ -51,9 +51,8 @@ class Job:
     validate(config)
     config = config.copy_and_resolve_references()
     config.network = canonical_name(config.network)
-    data = dataclasses.replace(
-        dataset(config.dataset), **config.augment.to_dict()
-    )
+    chosen = {k: v for k, v in config.augment.items() if v is not None}
+    data = dataclasses.replace(dataset(config.dataset), **chosen)
     network = create(config.network, data.num_classes, data.mean, data.std)
     return cls(config, data, network, objective(config.goal))
 

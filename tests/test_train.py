@@ -444,3 +444,17 @@ def test_describe_gives_listing_and_objective():
       " Lin(0, 0.5, 150, 10))"
   )
   assert lines[-1] == "Epsilon: 0.05"
+
+
+def test_augmentation_is_the_datasets_unless_the_config_says_otherwise():
+  """Null keys follow the dataset, also one that a flag has set."""
+  config = base_config("digits")
+  config.network = "FFNN"
+  assert train.Job.from_config(config).dataset.crop_padding == 0
+  config.dataset = "cifar10"
+  job = train.Job.from_config(config)
+  assert (job.dataset.crop_padding, job.dataset.flip) == (4, True)
+  config.augment.crop_padding = 1
+  config.augment.flip = False
+  job = train.Job.from_config(config)
+  assert (job.dataset.crop_padding, job.dataset.flip) == (1, False)
