@@ -9,7 +9,6 @@ proves nothing.
 
 from collections.abc import Callable, Sequence
 import dataclasses
-import json
 import os
 import time
 
@@ -18,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax import losses
+from diffai_jax import files, losses
 from diffai_jax.attacks import mi_fgsm
 from diffai_jax.data import Examples, to_unit_range
 from diffai_jax.goals import REGIONS, Context, ball
@@ -155,15 +154,11 @@ def save(certification: Certification, workdir: str, about: dict) -> None:
   for domain, verified in certification.verified.items():
     arrays[f"verified_{domain}"] = verified
     arrays[f"margin_{domain}"] = certification.margins[domain]
-  path = os.path.join(workdir, NPZ_FILE)
-  with open(path + ".tmp", "wb") as file:
+  with files.replacing(os.path.join(workdir, NPZ_FILE), binary=True) as file:
     np.savez_compressed(file, **arrays)
-  os.replace(path + ".tmp", path)
-  path = os.path.join(workdir, JSON_FILE)
-  with open(path + ".tmp", "w", encoding="utf-8") as file:
-    json.dump(about | certification.summary(), file, indent=2)
-    file.write("\n")
-  os.replace(path + ".tmp", path)
+  files.write_json(
+      os.path.join(workdir, JSON_FILE), about | certification.summary()
+  )
 
 
 def load_summary(workdir: str) -> dict | None:
@@ -172,16 +167,9 @@ def load_summary(workdir: str) -> dict | None:
   Raises:
     UsageError: if it cannot be read.
   """
-  path = os.path.join(workdir, JSON_FILE)
-  if not os.path.exists(path):
-    return None
-  try:
-    with open(path, encoding="utf-8") as file:
-      return json.load(file)
-  except (OSError, ValueError) as error:
-    raise UsageError(
-        f"{path} cannot be read ({error}); make it again with --mode=certify"
-    ) from None
+  return files.read_json(
+      os.path.join(workdir, JSON_FILE), "make it again with --mode=certify"
+  )
 
 
 def _standard(network: nn.Module) -> Measure:

@@ -5,7 +5,7 @@ import html
 import io
 import os
 
-from diffai_jax import certification, console, workfolder
+from diffai_jax import certification, console, files, workfolder
 from diffai_jax.training import metrics
 from diffai_jax.types import UsageError
 
@@ -46,9 +46,8 @@ def write(workdir: str) -> str:
     body += ["<h2>Training</h2>", _training_plot(rows)]
   body += ["<h2>Config</h2>", _table(_flat(config))]
   path = os.path.join(workdir, FILE)
-  with open(path + ".tmp", "w", encoding="utf-8") as page:
+  with files.replacing(path) as page:
     page.write(_PAGE.format(title=html.escape(title), body="\n".join(body)))
-  os.replace(path + ".tmp", path)
   return path
 
 
@@ -60,7 +59,7 @@ def print_results(workdir: str) -> None:
         f"{summary['network']} on {summary['dataset']}, epsilon"
         f" {summary['epsilon']:g}", _result_rows(summary),
     )
-  files = (
+  kinds = (
       (certification.JSON_FILE, "results"),
       (certification.NPZ_FILE, "every example's results"),
       (metrics.FILE, "training, a line a moment"),
@@ -68,7 +67,7 @@ def print_results(workdir: str) -> None:
   )
   console.print_table("Files", [
       (os.path.join(workdir, name), what)
-      for name, what in files
+      for name, what in kinds
       if os.path.exists(os.path.join(workdir, name))
   ])
 

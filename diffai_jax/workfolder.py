@@ -5,6 +5,7 @@ import os
 
 from ml_collections import config_dict
 
+from diffai_jax import files
 from diffai_jax.config import describe_differences, differences
 from diffai_jax.types import UsageError
 
@@ -17,19 +18,9 @@ def read_config(workdir: str) -> dict | None:
   Raises:
     UsageError: if its file cannot be read.
   """
-  path = os.path.join(workdir, CONFIG_FILE)
-  if not os.path.exists(path):
-    return None
-  try:
-    with open(path, encoding="utf-8") as file:
-      config = json.load(file)
-    if not isinstance(config, dict):
-      raise ValueError("it holds no config")
-    return config
-  except (OSError, ValueError) as error:
-    raise UsageError(
-        f"{path} cannot be read ({error}); choose another --workdir"
-    ) from None
+  return files.read_json(
+      os.path.join(workdir, CONFIG_FILE), "choose another --workdir"
+  )
 
 
 def claim(workdir: str, config: config_dict.ConfigDict) -> None:
@@ -51,11 +42,7 @@ def claim(workdir: str, config: config_dict.ConfigDict) -> None:
       )
   try:
     os.makedirs(workdir, exist_ok=True)
-    path = os.path.join(workdir, CONFIG_FILE)
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
-      json.dump(new, file, indent=2)
-      file.write("\n")
-    os.replace(path + ".tmp", path)
+    files.write_json(os.path.join(workdir, CONFIG_FILE), new)
   except OSError as error:
     raise UsageError(
         f"cannot write to --workdir {workdir}: {error.strerror}; choose"

@@ -16,8 +16,7 @@ Places = tuple[int, ...]
 
 def inside(places: Places, extent: int, size: int) -> np.ndarray:
   """Whether entry a of the window at places[i] is within [0, size), [I, a]."""
-  positions = np.asarray(places)[:, None] + np.arange(extent)
-  return (positions >= 0) & (positions < size)
+  return _incidence(places, extent, size).any(axis=2)
 
 
 def coverage(places: Places, extent: int, size: int) -> int:

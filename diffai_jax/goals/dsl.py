@@ -88,7 +88,7 @@ def parse(text: str, schemes: Mapping[str, str] = {}) -> Goal:
   goal = _Reader(text, lead, schemes).read(tree, Goal)
   # So that whatever is accepted can be read back as it prints.
   written = str(goal)
-  if len(written) > MAX_LENGTH or _depth(written) > MAX_DEPTH:
+  if len(written) > MAX_LENGTH or max(_levels(written)) > MAX_DEPTH:
     raise ObjectiveError(
         f"longer than {MAX_LENGTH} characters, or nested deeper than"
         f" {MAX_DEPTH}, when it is written out", text, lead + 1
@@ -96,23 +96,19 @@ def parse(text: str, schemes: Mapping[str, str] = {}) -> Goal:
   return goal
 
 
-def _depth(text: str) -> int:
-  levels = itertools.accumulate(
-      (c == "(") - (c == ")") for c in text
-  )
-  return max(levels, default=0)
+def _levels(text: str) -> list[int]:
+  """How many parentheses are open after each character."""
+  return list(itertools.accumulate((c == "(") - (c == ")") for c in text))
 
 
 def _check_characters(text: str) -> None:
-  depth = 0
-  for position, character in enumerate(text):
+  for position, (character, level) in enumerate(zip(text, _levels(text))):
     if not (character.isascii() and (character.isalnum()
                                      or character in " _.,()+-")):
       raise ObjectiveError(
           f"unexpected character {character!r}", text, position + 1
       )
-    depth += (character == "(") - (character == ")")
-    if depth > MAX_DEPTH:
+    if level > MAX_DEPTH:
       raise ObjectiveError(
           f"nested deeper than {MAX_DEPTH}", text, position + 1
       )

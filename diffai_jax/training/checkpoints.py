@@ -64,20 +64,18 @@ def restore(
       like,
   )
   try:
-    if _shapes(manager.item_metadata(step)) != _shapes(like):
-      raise UsageError(
-          f"checkpoint {path} is of another network or optimizer; give the"
-          f" --config that it was trained with"
-      )
-    return manager.restore(step, args=ocp.args.StandardRestore(shapes))
-  except UsageError:
-    raise
+    if _shapes(manager.item_metadata(step)) == _shapes(like):
+      return manager.restore(step, args=ocp.args.StandardRestore(shapes))
   except Exception as error:  # Orbax raises many kinds on broken files.
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise UsageError(
         f"checkpoint {path} cannot be read ({reason[:200]}); remove that"
         f" folder to go on from the one before it"
     ) from error
+  raise UsageError(
+      f"checkpoint {path} is of another network or optimizer; give the"
+      f" --config that it was trained with"
+  )
 
 
 def _shapes(tree) -> list[tuple[int, ...]]:

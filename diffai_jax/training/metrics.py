@@ -5,6 +5,8 @@ import os
 
 import tensorboardX
 
+from diffai_jax import files
+
 FILE = "metrics.jsonl"
 
 
@@ -22,7 +24,8 @@ class MetricsWriter:
   def __init__(self, workdir: str, first_step: int):
     path = os.path.join(workdir, FILE)
     kept = [row for row in read(workdir) if row["step"] < first_step]
-    _write_lines(path, kept)
+    with files.replacing(path) as lines:
+      lines.writelines(json.dumps(row) + "\n" for row in kept)
     self._lines = open(path, "a", encoding="utf-8")
     self._events = tensorboardX.SummaryWriter(
         workdir, purge_step=first_step or None
@@ -56,11 +59,3 @@ def read(workdir: str) -> list[dict]:
       except json.JSONDecodeError:
         continue
   return rows
-
-
-def _write_lines(path: str, rows: list[dict]) -> None:
-  """Replaces a file by these lines, all or nothing."""
-  temporary = path + ".tmp"
-  with open(temporary, "w", encoding="utf-8") as lines:
-    lines.writelines(json.dumps(row) + "\n" for row in rows)
-  os.replace(temporary, path)

@@ -36,14 +36,12 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
 
   def update(updates, state, params=None):
     del params
-    huge = _largest(updates) > 2.0**64
-    reduced = jax.tree.map(
-        lambda leaf: jnp.where(huge, leaf * 2.0**-64, leaf), updates
-    )
-    factor = max_norm / global_norm(reduced)
-    exceeds = global_norm(updates) > max_norm
+    unit = jnp.where(_largest(updates) > 2.0**64, 2.0**-64, 1)
+    reduced = jax.tree.map(lambda leaf: leaf * unit, updates)
+    norm = global_norm(reduced)
+    exceeds = norm > max_norm * unit
     clipped = jax.tree.map(
-        lambda leaf, small: jnp.where(exceeds, small * factor, leaf),
+        lambda leaf, small: jnp.where(exceeds, small * (max_norm / norm), leaf),
         updates,
         reduced,
     )

@@ -11,6 +11,8 @@ import optax
 
 from diffai_jax.types import Array
 
+AXIS = "devices"  # Name of the axis that a batch is split along.
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -50,5 +52,5 @@ def create_state(
   step = jnp.zeros((), jnp.int32)
   state = TrainState(step, params, optimizer.init(params))
   # On all devices, as the step returns it: or it would be compiled twice.
-  mesh = Mesh(np.array(jax.devices()), ("devices",))
+  mesh = Mesh(np.array(jax.devices()), (AXIS,))
   return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))

@@ -14,10 +14,9 @@ from diffai_jax.domains import HybridZonotope, parts, radius
 from diffai_jax.domains.product import Value, center
 from diffai_jax.goals import Context, Goal, ball
 from diffai_jax.training.optimizers import global_norm
-from diffai_jax.training.state import TrainState
+from diffai_jax.training.state import AXIS, TrainState
 from diffai_jax.types import Array, Mode, PRNGKey
 
-AXIS = "devices"
 # What random keys are drawn for; each purpose has numbers of its own.
 _AUGMENT, _GOAL = range(2)
 

@@ -7,6 +7,7 @@ the convolution's matrix that their windows meet.
 """
 
 import math
+from typing import Callable
 
 from jax import lax
 import jax.numpy as jnp
@@ -59,17 +60,19 @@ def convolve_block(
   """
   if isinstance(block, Diagonal):
     _, height, width, _ = block.coefficients.shape
-    place = tuple(range(height)), tuple(range(width))
-    return _convolve_windows(
-        block.coefficients[..., None, None, :],
-        *place, (height, width), kernel, stride, padding, diagonal=True,
+    axes = _axes(
+        (range(height), range(width)), (1, 1), (height, width),
+        kernel, stride, padding,
     )
+    cells = block.coefficients[:, :, :, None, None, None]
+    return _convolve_windows(cells, axes, kernel, _contract_diagonal)
   if isinstance(block, Local):
-    if not _windows_are_large(block, kernel, stride, padding):
-      return _convolve_windows(
-          block.coefficients, block.rows, block.columns, block.shape,
-          kernel, stride, padding,
-      )
+    axes = _axes(
+        (block.rows, block.columns), block.extent, block.shape,
+        kernel, stride, padding,
+    )
+    if not _windows_are_large(block.extent, axes, kernel):
+      return _convolve_windows(block.coefficients, axes, kernel, _contract)
     block = to_dense(block)
   batch = block.coefficients.shape[0]
   folded = block.coefficients.reshape((-1,) + block.coefficients.shape[2:])
@@ -115,17 +118,26 @@ class _Axis:
     return windows.inside(self.places(), self.extent, self.size)
 
 
+def _axes(places, extents, sizes, kernel, stride, padding) -> list[_Axis]:
+  """The axis of the rows and that of the columns."""
+  return [
+      _Axis(place, extent, size, taps, stride, padding)
+      for place, extent, size, taps in zip(
+          places, extents, sizes, kernel.shape[:2], strict=True
+      )
+  ]
+
+
 def _convolve_windows(
-    coefficients, rows, columns, shape, kernel, stride, padding, diagonal=False
+    coefficients: Array, axes: list[_Axis], kernel: Array, contract: Callable
 ) -> Local:
-  """Convolution of windows [B, I, J, M, h, w, C], or of a Diagonal's.
+  """Convolution of windows [B, I, J, M, h, w, C].
 
   Windows whose places leave the same remainder share one matrix: as many
-  matrix products as the stride has pairs of remainders.
+  matrix products as the stride has pairs of remainders. `contract` multiplies
+  such windows by their matrix.
   """
-  height, width = coefficients.shape[4:6]
-  by_row = _Axis(rows, height, shape[0], kernel.shape[0], stride, padding)
-  by_column = _Axis(columns, width, shape[1], kernel.shape[1], stride, padding)
+  by_row, by_column = axes
   lines = []
   for row_shift in np.unique(by_row.shifts):
     cells = []
@@ -137,10 +149,7 @@ def _convolve_windows(
           by_column.kernel_rows(column_shift),
       )
       few = some[:, :, by_column.shifts == column_shift]
-      if diagonal:  # Symbol k moves channel k alone.
-        cells.append(few[:, :, :, 0, 0, :, None, None, None] * matrix[0, 0])
-      else:
-        cells.append(_contract(few, matrix))
+      cells.append(contract(few, matrix))
     lines.append(_restore(cells, by_column.shifts, axis=2))
   out = _restore(lines, by_row.shifts, axis=1)
   exists = by_row.inside()[:, None, None, :, None, None]
@@ -163,9 +172,16 @@ def _matrix(kernel: Array, by_row, by_column) -> Array:
 
 
 def _contract(coefficients: Array, matrix: Array) -> Array:
+  """Windows [B, I, J, M, h, w, C] times [h, w, C, h', w', F]."""
   lead, out = coefficients.shape[:4], matrix.shape[3:]
   flat = coefficients.reshape(math.prod(lead), -1)
   return (flat @ matrix.reshape(flat.shape[1], -1)).reshape(lead + out)
+
+
+def _contract_diagonal(coefficients: Array, matrix: Array) -> Array:
+  """Single pixels [B, I, J, 1, 1, 1, C] whose symbol k moves channel k alone."""
+  pixels = coefficients[:, :, :, 0, 0, 0]
+  return pixels[..., None, None, None] * matrix[0, 0]
 
 
 def _restore(groups: list[Array], shifts: np.ndarray, axis: int) -> Array:
@@ -176,15 +192,10 @@ def _restore(groups: list[Array], shifts: np.ndarray, axis: int) -> Array:
   return jnp.take(jnp.concatenate(groups, axis=axis), order, axis=axis)
 
 
-def _windows_are_large(block: Local, kernel, stride, padding) -> bool:
+def _windows_are_large(
+    extent: tuple[int, int], axes: list[_Axis], kernel: Array
+) -> bool:
   """Whether convolving windows takes more products than whole images."""
-  height, width = block.extent
-  by_row = _Axis(
-      block.rows, height, block.shape[0], kernel.shape[0], stride, padding
-  )
-  by_column = _Axis(
-      block.columns, width, block.shape[1], kernel.shape[1], stride, padding
-  )
-  small = height * width * by_row.extent * by_column.extent
-  whole = kernel.shape[0] * kernel.shape[1] * by_row.size * by_column.size
+  small = math.prod(extent) * math.prod(axis.extent for axis in axes)
+  whole = math.prod(kernel.shape[:2]) * math.prod(axis.size for axis in axes)
   return small >= whole
