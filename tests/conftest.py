@@ -17,3 +17,9 @@ def float64():
   jax.config.update("jax_enable_x64", True)
   yield
   jax.config.update("jax_enable_x64", before)
+
+
+def pytest_addoption(parser):
+  """How long the search for counterexamples in random networks takes."""
+  parser.addoption("--networks", type=int, default=4)
+  parser.addoption("--points", type=int, default=200)

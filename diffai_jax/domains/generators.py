@@ -74,6 +74,16 @@ class Local:
 Block = Dense | Diagonal | Local
 
 
+def variable_shape(block: Block) -> tuple[int, ...]:
+  """Shape [B, ...] of the variables that a block moves."""
+  shape = block.coefficients.shape
+  if isinstance(block, Dense):
+    return shape[:1] + shape[2:]
+  if isinstance(block, Local):
+    return shape[:1] + block.shape + shape[-1:]
+  return shape
+
+
 def symbol_count(block: Block) -> int:
   """m, the number of noise symbols of a block."""
   shape = block.coefficients.shape
@@ -105,31 +115,34 @@ def terms_summed(block: Block) -> int:
   return 1
 
 
-def keep_where(block: Block, kept: Array) -> Block:
-  """The block with the coefficients of all other variables set to 0.
-
-  Args:
-    block: over variables of shape [B, ...].
-    kept: bool, [B, ...].
-  """
-  if isinstance(block, Dense):
-    kept = kept[:, None]
-  if isinstance(block, Local):
-    kept = windows.view(kept, block.rows, block.columns, block.extent)
-    kept = kept[:, :, :, None]
-  coefficients = jnp.where(kept, block.coefficients, 0)
-  return dataclasses.replace(block, coefficients=coefficients)
-
-
 def scale(block: Block, factor: Array) -> Block:
-  """The block of factor · x; `factor` broadcasts against one example [...]."""
-  if isinstance(block, Local):
-    image = block.shape + block.coefficients.shape[-1:]
-    factor = jnp.broadcast_to(factor, (1,) + image)
-    factor = windows.view(factor, block.rows, block.columns, block.extent)
-    factor = factor[:, :, :, None]
-  coefficients = block.coefficients * factor
+  """The block of factor · x; `factor` broadcasts against [B, ...]."""
+  coefficients = block.coefficients * _as_seen(block, factor)
   return dataclasses.replace(block, coefficients=coefficients)
+
+
+def weigh(block: Block, slope: Array) -> Block:
+  """`scale`, but where the slope is 0 coefficients become 0 whatever they are.
+
+  A variable that no longer depends on a symbol must not inherit its overflow:
+  0 · ∞ would be NaN.
+  """
+  slope = _as_seen(block, slope)
+  coefficients = jnp.where(slope == 0, 0, block.coefficients * slope)
+  return dataclasses.replace(block, coefficients=coefficients)
+
+
+def _as_seen(block: Block, values: Array) -> Array:
+  """Values that broadcast against [B, ...], laid against the coefficients."""
+  shape = variable_shape(block)
+  batch = values.shape[0] if values.ndim == len(shape) else 1
+  values = jnp.broadcast_to(values, (batch,) + shape[1:])
+  if isinstance(block, Dense):
+    return values[:, None]
+  if isinstance(block, Local):
+    seen = windows.view(values, block.rows, block.columns, block.extent)
+    return seen[:, :, :, None]
+  return values
 
 
 def reshape(block: Block, shape: tuple[int, ...]) -> Block:
@@ -160,6 +173,5 @@ def to_dense(block: Block) -> Dense:
     return Dense(images.reshape((batch, -1) + images.shape[4:]))
   size = symbol_count(block)
   flat = coefficients.reshape(batch, size)
-  identity = jnp.eye(size, dtype=flat.dtype)
-  dense = flat[:, :, None] * identity
+  dense = jnp.where(jnp.eye(size, dtype=bool), flat[:, :, None], 0)
   return Dense(dense.reshape((batch, size) + coefficients.shape[1:]))

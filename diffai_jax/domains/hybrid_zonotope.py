@@ -29,13 +29,17 @@ class HybridZonotope:
       in whichever elements, share their symbols; different names are
       independent. The layer that creates symbols names them by its own path.
     relu: which ReLU rule the element uses, a key of `transformers.relu.RULES`
-      (static).
+      (static). With "box", other activations use their interval rule, else the
+      linear one.
+    zonotope: whether fresh error of nonlinear transformers becomes new noise
+      symbols (a pure zonotope) or stays uncorrelated (static).
   """
 
   center: Array
   uncorrelated: Array | None = None
   correlated: dict[str, Block] = dataclasses.field(default_factory=dict)
   relu: str = dataclasses.field(default="box", metadata={"static": True})
+  zonotope: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
 def point(x: Array) -> HybridZonotope:
@@ -83,6 +87,25 @@ def radius(element: HybridZonotope) -> Array:
   Shape [B, ...]. Long sums round, so it is widened by as much as the sum can
   be off; without generators it is `uncorrelated` itself.
   """
+  total, terms = _total_error(element)
+  if terms <= 1:
+    return total
+  slack = total * rounding.relative(total.dtype, terms)
+  return total + lax.stop_gradient(slack)
+
+
+def nearest_bounds(element: HybridZonotope) -> tuple[Array, Array]:
+  """Lower and upper bounds, rounded to nearest: for losses, never for proofs.
+
+  Where bounds are equal in exact arithmetic (the 0 below which no ReLU goes),
+  outward rounding by each variable's own error would tell them apart.
+  """
+  total, _ = _total_error(element)
+  return element.center - total, element.center + total
+
+
+def _total_error(element: HybridZonotope) -> tuple[Array, int]:
+  """h_B + Σ|h_E|, and how many numbers were summed for a variable."""
   blocks = element.correlated.values()
   sums = [generators.absolute_sum(block) for block in blocks]
   terms = sum(generators.terms_summed(block) for block in blocks)
@@ -90,12 +113,8 @@ def radius(element: HybridZonotope) -> Array:
     sums.append(element.uncorrelated)
     terms += 1
   if not sums:
-    return jnp.zeros_like(element.center)
-  total = functools.reduce(operator.add, sums)
-  if terms == 1:
-    return total
-  slack = total * rounding.relative(total.dtype, terms)
-  return total + lax.stop_gradient(slack)
+    return jnp.zeros_like(element.center), 0
+  return functools.reduce(operator.add, sums), terms
 
 
 def lower(element: HybridZonotope) -> Array:

@@ -14,9 +14,17 @@ from diffai_jax.types import Array
 Places = tuple[int, ...]
 
 
-def inside(places: Places, extent: int, size: int) -> np.ndarray:
-  """Whether entry a of the window at places[i] is within [0, size), [I, a]."""
-  return _incidence(places, extent, size).any(axis=2)
+def cut(
+    rows: Places, columns: Places, extent: tuple[int, int],
+    shape: tuple[int, int],
+) -> np.ndarray:
+  """Which entries of windows lie within an image, [I, J, 1, h, w, 1]."""
+  by_row, by_column = (
+      _incidence(places, size, length).any(axis=2)
+      for places, size, length in zip((rows, columns), extent, shape)
+  )
+  inside = by_row[:, None, :, None] & by_column[:, None, :]
+  return inside[:, :, None, :, :, None]
 
 
 def coverage(places: Places, extent: int, size: int) -> int:
@@ -86,6 +94,68 @@ def place(
       jnp.where(by_column[..., q, :, None], lines[..., q, None, :], 0)
       for q in range(width)
   )
+
+
+def place_some(
+    windows: Array, rows: Array, columns: Array, shape: tuple[int, int]
+) -> Array:
+  """Windows at places that depend on data, each as an image of its own.
+
+  Args:
+    windows: [B, k, h, w, C].
+    rows, columns: where each begins, int [B, k].
+    shape: (H, W).
+
+  Returns:
+    [B, k, H, W, C].
+  """
+  lines = _spread(windows, rows[:, :, None, None, None], 2, shape[0])
+  return _spread(lines, columns[:, :, None, None, None], 3, shape[1])
+
+
+def _spread(values: Array, first: Array, axis: int, size: int) -> Array:
+  """Moves entry a of an axis to first + a, zero elsewhere."""
+  extent = values.shape[axis]
+  shape = [1] * values.ndim
+  shape[axis] = size
+  source = jnp.arange(size).reshape(shape) - first
+  seen = jnp.take_along_axis(
+      values, jnp.clip(source, min=0, max=extent - 1), axis=axis
+  )
+  return jnp.where((source >= 0) & (source < extent), seen, 0)
+
+
+def regrid(
+    windows: Array,
+    places: tuple[Places, Places],
+    wider: tuple[Places, Places],
+    extent: tuple[int, int],
+) -> Array:
+  """The same windows, seen in larger ones that contain them.
+
+  Args:
+    windows: [B, I, J, M, h, w, C].
+    places: rows and columns where they begin.
+    wider: rows and columns where the larger ones begin.
+    extent: (h', w') of the larger ones.
+
+  Returns:
+    [B, I, J, M, h', w', C].
+  """
+  for axis in range(2):
+    first = np.asarray(places[axis]) - np.asarray(wider[axis])
+    if np.all(first == first[0]):  # The usual case, and a cheap one.
+      pads = [(0, 0)] * 7
+      rest = extent[axis] - first[0] - windows.shape[4 + axis]
+      pads[4 + axis] = (int(first[0]), int(rest))
+      windows = jnp.pad(windows, pads)
+    else:
+      shape = [1] * 7
+      shape[1 + axis] = len(first)
+      windows = _spread(
+          windows, jnp.asarray(first.reshape(shape)), 4 + axis, extent[axis]
+      )
+  return windows
 
 
 def _incidence(places: Places, extent: int, size: int) -> np.ndarray:

@@ -1,7 +1,9 @@
 """Objectives as text.
 
-  goal     = "Point" | "Box" | "HBox" | "Sub(" value "," goal ")"
+  goal     = "Point" | region | "Sub(" value "," goal ")"
            | "Mix(" goal "," goal "," value ")" | a scheme's name
+  region   = "Box" | "HBox" | "HSwitch" | "HSmooth" | "HDeepZ" | "ZBox"
+           | "ZSwitch" | "ZSmooth" | "ZDeepZ"
   value    = number | schedule
   schedule = "Lin(" number "," number "," number ["," number] ")"
            | "Until(" number "," value "," value ")"
@@ -20,7 +22,7 @@ from diffai_jax import schedules
 from diffai_jax.goals.base import Goal
 from diffai_jax.goals.combinators import Mix, Sub
 from diffai_jax.goals.points import Point
-from diffai_jax.goals.regions import Box, HBox
+from diffai_jax.goals.regions import REGIONS
 from diffai_jax.suggest import nearest
 from diffai_jax.terms import Number, Term
 from diffai_jax.types import UsageError
@@ -30,7 +32,10 @@ MAX_DEPTH = 40
 MAX_NUMBER = 10**30  # What float32 can hold, and more than anything means.
 CONSTRUCTORS: dict[str, type[Term]] = {
     term.__name__: term
-    for term in (Box, HBox, Mix, Point, Sub, schedules.Lin, schedules.Until)
+    for term in (
+        *map(type, REGIONS.values()),
+        Mix, Point, Sub, schedules.Lin, schedules.Until,
+    )
 }
 _KINDS = {
     Goal: "a goal",

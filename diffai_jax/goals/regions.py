@@ -53,18 +53,82 @@ class Box(Goal):
     return from_bounds(lower, upper)
 
 
-@dataclasses.dataclass(frozen=True)
-class HBox(Goal):
-  """The box with every input variable a noise symbol: Box's loss, sharper.
+class _Zonotope(Goal):
+  """A box with every input variable a noise symbol: Box's loss, sharper.
 
-  A ReLU keeps a variable's symbols where its sign is known (rule `box`).
+  Attributes:
+    relu: the ReLU rule, a key of `transformers.relu.RULES`.
+    zonotope: whether fresh error becomes symbols too.
   """
+
+  relu = "box"
+  zonotope = False
 
   def abstract(
       self, lower: Array, upper: Array, context: Context
   ) -> HybridZonotope:
-    return correlate_all(from_bounds(lower, upper), "input")
+    element = correlate_all(from_bounds(lower, upper), "input")
+    return dataclasses.replace(element, relu=self.relu, zonotope=self.zonotope)
+
+
+@dataclasses.dataclass(frozen=True)
+class HBox(_Zonotope):
+  """Hybrid zonotope, ReLU rule `box`: symbols stay where the sign is known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HSwitch(_Zonotope):
+  """Hybrid zonotope, ReLU rule `switch`."""
+
+  relu = "switch"
+
+
+@dataclasses.dataclass(frozen=True)
+class HSmooth(_Zonotope):
+  """Hybrid zonotope, ReLU rule `smooth`."""
+
+  relu = "smooth"
+
+
+@dataclasses.dataclass(frozen=True)
+class HDeepZ(_Zonotope):
+  """Hybrid zonotope, ReLU rule `deepz` (HNIPS in DiffAI v3)."""
+
+  relu = "deepz"
+
+
+@dataclasses.dataclass(frozen=True)
+class ZBox(HBox):
+  """Pure zonotope, ReLU rule `box`: fresh error becomes symbols."""
+
+  zonotope = True
+
+
+@dataclasses.dataclass(frozen=True)
+class ZSwitch(HSwitch):
+  """Pure zonotope, ReLU rule `switch`."""
+
+  zonotope = True
+
+
+@dataclasses.dataclass(frozen=True)
+class ZSmooth(HSmooth):
+  """Pure zonotope, ReLU rule `smooth`."""
+
+  zonotope = True
+
+
+@dataclasses.dataclass(frozen=True)
+class ZDeepZ(HDeepZ):
+  """Pure zonotope, ReLU rule `deepz`: the most precise of these domains."""
+
+  zonotope = True
 
 
 # Goals whose element contains the whole input box: what can certify.
-REGIONS: dict[str, Goal] = {"Box": Box(), "HBox": HBox()}
+REGIONS: dict[str, Goal] = {
+    region.__name__: region()
+    for region in (
+        Box, HBox, HSwitch, HSmooth, HDeepZ, ZBox, ZSwitch, ZSmooth, ZDeepZ
+    )
+}

@@ -1,4 +1,4 @@
-"""Concrete layers. On arrays they compute, on elements they bound.
+"""Affine layers. On arrays they compute, on elements they bound.
 
 Every layer is called as `layer(x, mode)`, whatever x is, and `describe` gives
 its line in the listings of the paper's appendix D.
@@ -102,11 +102,67 @@ class Linear(nn.Module):
     return f"Linear out={self.features}"
 
 
-class ReLU(nn.Module):
-  """max(x, 0); on elements by the rule that they carry."""
+class ConvTranspose2D(nn.Module):
+  """Transposed 2-D convolution with bias, over [H, W, C].
 
+  Attributes:
+    filters: number of output channels.
+    kernel_size: of both directions.
+    stride: of both directions.
+    padding: rows and columns that are cut off on each side.
+    kernel_init: initial weights.
+  """
+
+  filters: int
+  kernel_size: int
+  stride: int = 1
+  padding: int = 0
+  kernel_init: Callable = initializers.interval
+
+  @nn.compact
   def __call__(self, x: Value, mode: Mode = Mode.CONCRETE) -> Value:
-    return transformers.relu(x)
+    shape = (self.kernel_size,) * 2 + (example_shape(x)[2], self.filters)
+    kernel = self.param("kernel", self.kernel_init, shape)
+    bias = self.param("bias", initializers.zeros, (self.filters,))
+    return transformers.conv_transpose(
+        x, kernel, bias, stride=self.stride, padding=self.padding
+    )
 
   def describe(self, shape: tuple[int, ...]) -> str:
-    return "ReLU"
+    return (
+        f"ConvTranspose2D, filters={self.filters},"
+        f" kernel_size={[self.kernel_size] * 2}, input_shape={list(shape)},"
+        f" stride={[self.stride] * 2}, padding={self.padding}"
+    )
+
+
+class AvgPool2D(nn.Module):
+  """Means over windows of [H, W, C]; padded zeros are counted.
+
+  Attributes:
+    window: height and width.
+    stride: of both directions; None is `window`.
+    padding: rows and columns of zeros on each side.
+  """
+
+  window: int
+  stride: int | None = None
+  padding: int = 0
+
+  def __call__(self, x: Value, mode: Mode = Mode.CONCRETE) -> Value:
+    return transformers.average_pool(
+        x, self.window, stride=self.stride, padding=self.padding
+    )
+
+  def describe(self, shape: tuple[int, ...]) -> str:
+    return "AvgPool2D"
+
+
+class GlobalAvgPool2D(nn.Module):
+  """The mean of each channel, over [H, W, C] -> [C]."""
+
+  def __call__(self, x: Value, mode: Mode = Mode.CONCRETE) -> Value:
+    return transformers.global_average_pool(x)
+
+  def describe(self, shape: tuple[int, ...]) -> str:
+    return "GlobalAvgPool2D"

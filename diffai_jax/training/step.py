@@ -13,12 +13,14 @@ from diffai_jax.data import Dataset, augment, to_unit_range
 from diffai_jax.domains import HybridZonotope, parts, radius
 from diffai_jax.domains.product import Value, center
 from diffai_jax.goals import Context, Goal, ball
+from diffai_jax.nn import deep_loss
+from diffai_jax.nn.abstract import RNG
 from diffai_jax.training.optimizers import global_norm
 from diffai_jax.training.state import AXIS, TrainState
 from diffai_jax.types import Array, Mode, PRNGKey
 
 # What random keys are drawn for; each purpose has numbers of its own.
-_AUGMENT, _GOAL = range(2)
+_AUGMENT, _GOAL, _ABSTRACT = range(3)
 
 
 def example_keys(key: PRNGKey, step: Array, purpose: int, size: int) -> PRNGKey:
@@ -64,6 +66,13 @@ def make_step(
   def forward(params, value: Value, mode: Mode) -> Value:
     return network.apply({"params": params}, value, mode)
 
+  def train_forward(params, value: Value, key: PRNGKey):
+    """The output, and what the DeepLoss layers sowed."""
+    return network.apply(
+        {"params": params}, value, Mode.TRAIN,
+        rngs={RNG: key}, mutable=[deep_loss.COLLECTION],
+    )
+
   def local_step(state: TrainState, images: Array, labels: Array):
     key = jax.random.key(seed)
     size = labels.shape[0]
@@ -71,6 +80,10 @@ def make_step(
     images = augment(images, keys, dataset.crop_padding, dataset.flip)
     lower, upper = ball(to_unit_range(images), epsilon)
     goal_keys = example_keys(key, state.step, _GOAL, size)
+    # One key for the whole batch: abstract layers draw for all examples alike.
+    abstract_key = jax.random.fold_in(
+        jax.random.fold_in(key, state.step), _ABSTRACT
+    )
 
     def loss(params):
       context = Context(
@@ -80,8 +93,9 @@ def make_step(
           key=goal_keys,
       )
       value = goal.abstract(lower, upper, context)
-      output = forward(params, value, Mode.TRAIN)
+      output, sown = train_forward(params, value, abstract_key)
       losses = goal.loss(output, labels, context)
+      losses = deep_loss.fold(losses, sown, context.epoch)
       metrics = {
           "epsilon": _largest_radius(value),
           "largest_bound": _largest_bound(output),

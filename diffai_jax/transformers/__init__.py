@@ -5,17 +5,73 @@ function; on an element it returns an element with f(γ(h)) ⊆ γ(f(h)); on a
 Product it does both to its parts.
 """
 
-from diffai_jax.transformers.affine import conv, dense, scale_shift
-from diffai_jax.transformers.correlation import correlate_all
-from diffai_jax.transformers.relu import relu
-from diffai_jax.transformers.structure import flatten, reshape
+from diffai_jax.transformers.activations import (
+    elu,
+    gelu,
+    selu,
+    sigmoid,
+    softplus,
+    tanh,
+)
+from diffai_jax.transformers.affine import (
+    average_pool,
+    conv,
+    conv_transpose,
+    dense,
+    global_average_pool,
+    scale_shift,
+    sum_axes,
+)
+from diffai_jax.transformers.correlation import (
+    correlate_all,
+    correlate_fixed,
+    correlate_max,
+    correlate_max_pool,
+    correlate_random,
+)
+from diffai_jax.transformers.decorrelation import (
+    decorrelate_all,
+    decorrelate_min,
+    decorrelate_random,
+    to_hybrid,
+    to_zonotope,
+)
+from diffai_jax.transformers.joining import add, concat, subtract
+from diffai_jax.transformers.pooling import max_pool
+from diffai_jax.transformers.relu import leaky_relu, relu
+from diffai_jax.transformers.structure import flatten, gather, reshape
 
 __all__ = [
+    "add",
+    "average_pool",
+    "concat",
     "conv",
+    "conv_transpose",
     "correlate_all",
+    "correlate_fixed",
+    "correlate_max",
+    "correlate_max_pool",
+    "correlate_random",
+    "decorrelate_all",
+    "decorrelate_min",
+    "decorrelate_random",
     "dense",
+    "elu",
     "flatten",
+    "gather",
+    "gelu",
+    "global_average_pool",
+    "leaky_relu",
+    "max_pool",
     "relu",
     "reshape",
     "scale_shift",
+    "selu",
+    "sigmoid",
+    "softplus",
+    "subtract",
+    "sum_axes",
+    "tanh",
+    "to_hybrid",
+    "to_zonotope",
 ]

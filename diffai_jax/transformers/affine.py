@@ -1,57 +1,35 @@
-"""Affine maps: dense layers, convolutions, scaling. One rule serves them all.
+"""Affine maps: dense layers, convolutions, pools of means, sums, scaling.
 
-For y = A(x) + b and an element ⟨c, r, g⟩ the image is ⟨A(c) + b, |A|(r), A(g)⟩.
-It is sound, and exact but for the uncorrelated part: A(c + r·β + Σ g_j·e_j) + b
-= A(c) + b + Σ A(g_j)·e_j + A(r·β), and |A(r·β)| ≤ |A|(r) because |β| ≤ 1.
-
-Rounding. What A(c), A(g) and a concrete run A(x) are off by is at most
-κ·|A|(|c| + ε_H) + κ·|b|, with ε_H the total error and κ from
-`domains.rounding`. So κ·(|c| + ε_H) is added to r *before* it goes through |A|:
-the allowance costs no further product.
-
-Product. Points and centers of all parts are stacked and go through A in one
-contraction; so do all radii through |A|. Generator blocks are large batches by
-themselves and are not copied to be stacked.
+Each gives `affine_rule` its matrix A as functions on arrays and on blocks; the
+rule does the rest, and says why it is sound.
 """
 
-import dataclasses
 import functools
-from typing import Callable
+import math
 
-from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
-from diffai_jax.domains import rounding
-from diffai_jax.domains.generators import Block, Dense, Diagonal, scale
-from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius
-from diffai_jax.domains.product import Product, center, parts, rebuild
-from diffai_jax.transformers.convolution import convolve, convolve_block
+from diffai_jax.domains.generators import Block, Dense, Diagonal, Local, scale
+from diffai_jax.domains.generators import to_dense
+from diffai_jax.domains.hybrid_zonotope import HybridZonotope
+from diffai_jax.domains.product import Product, example_shape
+from diffai_jax.transformers.affine_rule import AffineMap, apply_affine
+from diffai_jax.transformers.convolution import (
+    convolve,
+    convolve_block,
+    convolve_transposed,
+    convolve_transposed_block,
+    pool,
+    pool_block,
+)
 from diffai_jax.transformers.dispatch import require_array
 from diffai_jax.types import Array
 
 
-@dataclasses.dataclass(frozen=True)
-class _AffineMap:
-  """x ↦ A(x) + b, described by what the rule above needs.
-
-  Attributes:
-    linear: A on [N, ...in] -> [N, ...out], for any N.
-    absolute: |A|, likewise.
-    block: A on a block of generators -> block.
-    bias: b, broadcasts against [N, ...out].
-    terms: how many products each output sums.
-  """
-
-  linear: Callable[[Array], Array]
-  absolute: Callable[[Array], Array]
-  block: Callable[[Block], Block]
-  bias: Array
-  terms: int
-
-
 @functools.singledispatch
 def dense(x, kernel: Array, bias: Array):
-  """x @ kernel + bias; sound on elements by the rule of this file.
+  """x @ kernel + bias; sound on elements by the rule of `affine_rule`.
 
   A Diagonal block becomes `coefficients[:, :, None] * kernel`: row i of the
   kernel is what symbol i does to the outputs. No n×n array is built.
@@ -82,7 +60,7 @@ def _(x, kernel: Array, bias: Array):
       return Dense(coefficients[:, :, None] * kernel)
     return Dense(coefficients @ kernel)
 
-  return _apply(x, _AffineMap(
+  return apply_affine(x, AffineMap(
       linear=lambda v: v @ kernel,
       absolute=lambda v: v @ magnitude,
       block=block,
@@ -93,7 +71,7 @@ def _(x, kernel: Array, bias: Array):
 
 @functools.singledispatch
 def conv(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
-  """2-D cross-correlation plus bias; sound on elements by the file's rule.
+  """2-D cross-correlation plus bias; sound on elements by `affine_rule`.
 
   Zero padding adds variables that are exactly 0. A Diagonal block becomes
   Local, and stays so while its windows are small: see `convolution`.
@@ -120,7 +98,7 @@ def conv(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
 def _(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
   magnitude = jnp.abs(kernel)
 
-  return _apply(x, _AffineMap(
+  return apply_affine(x, AffineMap(
       linear=lambda v: convolve(v, kernel, stride, padding),
       absolute=lambda v: convolve(v, magnitude, stride, padding),
       block=lambda g: convolve_block(g, kernel, stride, padding),
@@ -131,7 +109,7 @@ def _(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
 
 @functools.singledispatch
 def scale_shift(x, factor: Array, shift: Array):
-  """factor · x + shift, elementwise; sound on elements by the file's rule.
+  """factor · x + shift, elementwise; sound on elements by `affine_rule`.
 
   Blocks keep their structure: a Diagonal stays Diagonal.
 
@@ -151,7 +129,7 @@ def scale_shift(x, factor: Array, shift: Array):
 @scale_shift.register(Product)
 def _(x, factor: Array, shift: Array):
   factor, shift = jnp.asarray(factor), jnp.asarray(shift)
-  return _apply(x, _AffineMap(
+  return apply_affine(x, AffineMap(
       linear=lambda v: v * factor,
       absolute=lambda v: v * jnp.abs(factor),
       block=lambda generators: scale(generators, factor),
@@ -160,50 +138,148 @@ def _(x, factor: Array, shift: Array):
   ))
 
 
-def _apply(x: HybridZonotope | Product, affine: _AffineMap):
-  leaves = parts(x)
-  dtype = center(leaves[0]).dtype
-  # Twice: the bounds' own arithmetic, and a concrete run's.
-  relative = 2 * rounding.relative(dtype, affine.terms)
-  tiny = float(jnp.finfo(dtype).tiny)
+@functools.singledispatch
+def conv_transpose(
+    x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0
+):
+  """Transposed convolution plus bias; sound on elements by `affine_rule`.
 
-  centers = _stacked(affine.linear, [center(leaf) for leaf in leaves])
-  elements = [leaf for leaf in leaves if isinstance(leaf, HybridZonotope)]
-  widened = []
-  for element in elements:
-    total = radius(element)
-    slack = lax.stop_gradient(
-        relative * (jnp.abs(element.center) + total) + tiny
-    )
-    uncorrelated = element.uncorrelated
-    widened.append(slack if uncorrelated is None else uncorrelated + slack)
-  radii = iter(_stacked(affine.absolute, widened))
-  bias_slack = lax.stop_gradient(relative * jnp.abs(affine.bias))
-  bias_slack = bias_slack + rounding.absolute(dtype, affine.terms)
+  Input pixel i adds x[i]·kernel[a] to output i·stride + a - padding: the
+  transpose of `conv` as a linear map. A Diagonal block becomes Local.
 
-  results = []
-  for leaf, image in zip(leaves, centers, strict=True):
-    image = image + affine.bias
-    if isinstance(leaf, HybridZonotope):
-      image = HybridZonotope(
-          center=image,
-          uncorrelated=next(radii) + bias_slack,
-          correlated={
-              name: affine.block(block)
-              for name, block in leaf.correlated.items()
-          },
-          relu=leaf.relu,
-      )
-    results.append(image)
-  return rebuild(x, results)
+  Args:
+    x: array [B, H, W, C], HybridZonotope or Product over [H, W, C].
+    kernel: [kh, kw, C, F].
+    bias: [F].
+    stride: of both directions.
+    padding: rows and columns that are cut off on each side.
+
+  Returns:
+    The same kind, over [(H-1)·stride + kh - 2·padding, ..., F].
+
+  Raises:
+    TypeError: for any other kind.
+  """
+  require_array(x, "conv_transpose")
+  return convolve_transposed(x, kernel, stride, padding) + bias
 
 
-def _stacked(
-    function: Callable[[Array], Array], arrays: list[Array]
-) -> list[Array]:
-  """[function(a) for a in arrays], as one call on all of them stacked."""
-  if len(arrays) < 2:
-    return [function(a) for a in arrays]
-  sizes = [a.shape[0] for a in arrays]
-  ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
-  return jnp.split(function(jnp.concatenate(arrays)), ends)
+@conv_transpose.register(HybridZonotope)
+@conv_transpose.register(Product)
+def _(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
+  magnitude = jnp.abs(kernel)
+
+  return apply_affine(x, AffineMap(
+      linear=lambda v: convolve_transposed(v, kernel, stride, padding),
+      absolute=lambda v: convolve_transposed(v, magnitude, stride, padding),
+      block=lambda g: convolve_transposed_block(g, kernel, stride, padding),
+      bias=bias,
+      terms=kernel[..., 0].size,
+  ))
+
+
+@functools.singledispatch
+def average_pool(x, window: int, *, stride: int | None = None, padding: int = 0):
+  """Means over windows, channel by channel; padded zeros are counted.
+
+  Args:
+    x: array [B, H, W, C], HybridZonotope or Product over [H, W, C].
+    window: height and width.
+    stride: of both directions; None is `window`.
+    padding: rows and columns of zeros on each side.
+
+  Returns:
+    The same kind, over [H', W', C].
+
+  Raises:
+    TypeError: for any other kind.
+  """
+  require_array(x, "average_pool")
+  return pool(x, _mean(window), stride or window, padding)
+
+
+@average_pool.register(HybridZonotope)
+@average_pool.register(Product)
+def _(x, window: int, *, stride: int | None = None, padding: int = 0):
+  weights, stride = _mean(window), stride or window
+  linear = lambda v: pool(v, weights, stride, padding)
+  return apply_affine(x, AffineMap(
+      linear=linear,
+      absolute=linear,
+      block=lambda g: pool_block(g, weights, stride, padding),
+      bias=jnp.zeros(()),
+      terms=weights.size,
+  ))
+
+
+def _mean(window: int) -> np.ndarray:
+  return np.full((window, window), 1 / window**2)
+
+
+def global_average_pool(x):
+  """The mean of each channel, [B, H, W, C] -> [B, C]; exact as `sum_axes`.
+
+  Args:
+    x: array, HybridZonotope or Product over [H, W, C].
+  """
+  height, width, _ = example_shape(x)
+  return scale_shift(sum_axes(x, (0, 1)), 1 / (height * width), 0.0)
+
+
+@functools.singledispatch
+def sum_axes(x, axes: tuple[int, ...]):
+  """Sums over axes of one example; sound on elements by `affine_rule`.
+
+  A Diagonal block of n variables becomes Dense, n·k numbers for k sums.
+
+  Args:
+    x: array [B, ...], HybridZonotope or Product over [...].
+    axes: of one example, 0 is the first after the batch; or negative.
+
+  Raises:
+    TypeError: for any other kind.
+  """
+  require_array(x, "sum_axes")
+  return x.sum(axis=_behind_batch(axes, x.ndim - 1))
+
+
+@sum_axes.register(HybridZonotope)
+@sum_axes.register(Product)
+def _(x, axes: tuple[int, ...]):
+  shape = example_shape(x)
+  behind = _behind_batch(axes, len(shape))
+  linear = lambda v: v.sum(axis=behind)
+  return apply_affine(x, AffineMap(
+      linear=linear,
+      absolute=linear,
+      block=lambda block: _sum_block(block, behind),
+      bias=jnp.zeros(()),
+      terms=math.prod(shape[axis - 1] for axis in behind),
+  ))
+
+
+def _behind_batch(axes: tuple[int, ...], rank: int) -> tuple[int, ...]:
+  """Axes of one example as non-negative axes of the whole array."""
+  return tuple(axis % rank + 1 for axis in axes)
+
+
+def _sum_block(block: Block, axes: tuple[int, ...]) -> Dense:
+  if isinstance(block, Local) and axes == (1, 2):
+    sums = block.coefficients.sum(axis=(4, 5))
+    return Dense(sums.reshape((sums.shape[0], -1) + sums.shape[4:]))
+  if isinstance(block, Diagonal):
+    coefficients = block.coefficients
+    shape = coefficients.shape[1:]
+    kept = [a for a in range(len(shape)) if a + 1 not in axes]
+    # hit[i, k]: variable i is part of sum k.
+    grid = np.indices(shape).reshape(len(shape), -1)
+    sizes = tuple(shape[a] for a in kept)
+    target = np.zeros(grid.shape[1], int)
+    for axis in kept:
+      target = target * shape[axis] + grid[axis]
+    hit = jnp.asarray(target)[:, None] == jnp.arange(math.prod(sizes))
+    flat = coefficients.reshape(coefficients.shape[0], -1, 1)
+    dense = jnp.where(hit, flat, 0)
+    return Dense(dense.reshape(dense.shape[:2] + sizes))
+  axes = tuple(axis + 1 for axis in axes)
+  return Dense(to_dense(block).coefficients.sum(axis=axes))

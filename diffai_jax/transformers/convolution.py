@@ -6,7 +6,9 @@ images; Diagonal and Local ones are multiplied, window by window, by the part of
 the convolution's matrix that their windows meet.
 """
 
+import functools
 import math
+import operator
 from typing import Callable
 
 from jax import lax
@@ -21,6 +23,7 @@ from diffai_jax.domains.generators import (
     Local,
     to_dense,
 )
+from diffai_jax.domains.merging import to_windows
 from diffai_jax.types import Array
 
 
@@ -74,9 +77,111 @@ def convolve_block(
     if not _windows_are_large(block.extent, axes, kernel):
       return _convolve_windows(block.coefficients, axes, kernel, _contract)
     block = to_dense(block)
+  return _fold(block, lambda v: convolve(v, kernel, stride, padding))
+
+
+def convolve_transposed(
+    x: Array, kernel: Array, stride: int, padding: int
+) -> Array:
+  """Adds x[i]·kernel[a] to output i·stride + a - padding, NHWC and HWIO.
+
+  Args:
+    x: [N, H, W, C].
+    kernel: [kh, kw, C, F].
+    stride: of both directions.
+    padding: rows and columns that are cut off on each side.
+
+  Returns:
+    [N, (H-1)·stride + kh - 2·padding, ..., F].
+  """
+  return lax.conv_general_dilated(
+      x,
+      kernel[::-1, ::-1],
+      window_strides=(1, 1),
+      padding=[(size - 1 - padding,) * 2 for size in kernel.shape[:2]],
+      lhs_dilation=(stride, stride),
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+
+
+def convolve_transposed_block(
+    block: Block, kernel: Array, stride: int, padding: int
+) -> Block:
+  """The transposed convolution of every symbol's coefficients.
+
+  A pixel's symbol moves one window of the kernel's size, so a Diagonal block
+  becomes Local; Local ones become Dense.
+  """
+  if isinstance(block, Diagonal):
+    _, height, width, _ = block.coefficients.shape
+    sizes = [
+        (length - 1) * stride + taps - 2 * padding
+        for length, taps in zip((height, width), kernel.shape[:2])
+    ]
+    rows, columns = (
+        tuple(i * stride - padding for i in range(length))
+        for length in (height, width)
+    )
+    kept = windows.cut(rows, columns, kernel.shape[:2], sizes)
+    # Symbol (i, j, k) is channel k of its pixel: kernel[:, :, k] is its window.
+    by_channel = jnp.transpose(kernel, (2, 0, 1, 3))
+    cells = block.coefficients[..., None, None, None] * by_channel
+    return Local(jnp.where(kept, cells, 0), rows, columns, tuple(sizes))
+  return _fold(
+      to_dense(block), lambda v: convolve_transposed(v, kernel, stride, padding)
+  )
+
+
+def pool(x: Array, weights: np.ndarray, stride: int, padding: int) -> Array:
+  """Weighted sums over windows, channel by channel, with zero padding.
+
+  Args:
+    x: [N, H, W, C].
+    weights: static, [kh, kw]; what is 0 costs nothing.
+    stride: of both directions.
+    padding: rows and columns of zeros on each side.
+
+  Returns:
+    [N, H', W', C].
+  """
+  pads = [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)]
+  padded = jnp.pad(x, pads)
+  height, width = (
+      (length - taps) // stride + 1
+      for length, taps in zip(padded.shape[1:3], weights.shape)
+  )
+  terms = []
+  for p, q in zip(*np.nonzero(weights)):
+    rows = slice(p, p + (height - 1) * stride + 1, stride)
+    columns = slice(q, q + (width - 1) * stride + 1, stride)
+    seen = padded[:, rows, columns]
+    terms.append(seen if weights[p, q] == 1 else seen * weights[p, q])
+  return functools.reduce(operator.add, terms)
+
+
+def pool_block(
+    block: Block, weights: np.ndarray, stride: int, padding: int
+) -> Block:
+  """`pool` of every symbol's coefficients; windows stay windows.
+
+  Whatever the weights, the windows come to lie at the same places.
+  """
+  block = to_windows(block)
+  if isinstance(block, Dense):
+    return _fold(block, lambda v: pool(v, weights, stride, padding))
+  axes = _axes(
+      (block.rows, block.columns), block.extent, block.shape,
+      weights, stride, padding,
+  )
+  kernel = jnp.asarray(weights, block.coefficients.dtype)
+  return _convolve_windows(block.coefficients, axes, kernel, _contract_spatial)
+
+
+def _fold(block: Dense, function: Callable[[Array], Array]) -> Dense:
+  """A linear map of images on each symbol's image."""
   batch = block.coefficients.shape[0]
   folded = block.coefficients.reshape((-1,) + block.coefficients.shape[2:])
-  out = convolve(folded, kernel, stride, padding)
+  out = function(folded)
   return Dense(out.reshape((batch, -1) + out.shape[1:]))
 
 
@@ -114,9 +219,6 @@ class _Axis:
   def places(self) -> windows.Places:
     return tuple(int(first) for first in self.firsts)
 
-  def inside(self) -> np.ndarray:
-    return windows.inside(self.places(), self.extent, self.size)
-
 
 def _axes(places, extents, sizes, kernel, stride, padding) -> list[_Axis]:
   """The axis of the rows and that of the columns."""
@@ -152,22 +254,25 @@ def _convolve_windows(
       cells.append(contract(few, matrix))
     lines.append(_restore(cells, by_column.shifts, axis=2))
   out = _restore(lines, by_row.shifts, axis=1)
-  exists = by_row.inside()[:, None, None, :, None, None]
-  exists = exists & by_column.inside()[:, None, None, :, None]
-  return Local(
-      jnp.where(exists, out, 0),
-      by_row.places(),
-      by_column.places(),
-      (by_row.size, by_column.size),
-  )
+  rows, columns = by_row.places(), by_column.places()
+  sizes = (by_row.size, by_column.size)
+  extent = (by_row.extent, by_column.extent)
+  kept = windows.cut(rows, columns, extent, sizes)
+  return Local(jnp.where(kept, out, 0), rows, columns, sizes)
 
 
 def _matrix(kernel: Array, by_row, by_column) -> Array:
-  """The part of the convolution's matrix between windows, [h,w,C,h',w',F]."""
+  """The part of the convolution's matrix between windows.
+
+  [h, w, C, h', w', F] for a kernel [kh, kw, C, F]; [h, w, h', w'] for [kh, kw].
+  """
   (rows, row_valid), (columns, column_valid) = by_row, by_column
-  entries = kernel[rows[:, :, None, None], columns]  # [h, h', w, w', C, F]
+  entries = kernel[rows[:, :, None, None], columns]  # [h, h', w, w', ...]
   valid = row_valid[:, :, None, None] & column_valid
-  entries = jnp.where(valid[..., None, None], entries, 0)
+  valid = valid.reshape(valid.shape + (1,) * (kernel.ndim - 2))
+  entries = jnp.where(valid, entries, 0)
+  if kernel.ndim == 2:
+    return jnp.transpose(entries, (0, 2, 1, 3))
   return jnp.transpose(entries, (0, 2, 4, 1, 3, 5))
 
 
@@ -182,6 +287,11 @@ def _contract_diagonal(coefficients: Array, matrix: Array) -> Array:
   """Single pixels [B, I, J, 1, 1, 1, C] whose symbol k moves channel k alone."""
   pixels = coefficients[:, :, :, 0, 0, 0]
   return pixels[..., None, None, None] * matrix[0, 0]
+
+
+def _contract_spatial(coefficients: Array, matrix: Array) -> Array:
+  """Windows [B, I, J, M, h, w, C] times [h, w, h', w'], channel by channel."""
+  return jnp.einsum("bijmhwc,hwpq->bijmpqc", coefficients, matrix)
 
 
 def _restore(groups: list[Array], shifts: np.ndarray, axis: int) -> Array:

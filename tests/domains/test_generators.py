@@ -69,19 +69,27 @@ def test_terms_summed_counts_at_least_the_nonzero_terms(block):
   assert nonzero <= count <= generators.symbol_count(block)
 
 
-def test_keep_where(block):
-  kept = np.random.default_rng(2).random((3, *SHAPE)) < 0.5
-  result = elements.coefficients(generators.keep_where(block, kept))
-  expected = np.where(kept[:, None], elements.coefficients(block), 0)
-  np.testing.assert_array_equal(result, expected)
-
-
-@pytest.mark.parametrize("shape", [(), (2,), (5, 1), SHAPE])
-def test_scale(block, shape):
+@pytest.mark.parametrize("shape", [(), (2,), (5, 1), SHAPE, (3, *SHAPE)])
+def test_scale_and_weigh(block, shape):
   factor = np.random.default_rng(3).normal(size=shape)
-  result = elements.coefficients(generators.scale(block, factor))
-  expected = elements.coefficients(block) * factor
-  np.testing.assert_allclose(result, expected, rtol=1e-12)
+  expected = elements.coefficients(block) * (
+      factor[:, None] if len(shape) == 4 else factor
+  )
+  for operation in (generators.scale, generators.weigh):
+    result = elements.coefficients(operation(block, factor))
+    np.testing.assert_allclose(result, expected, rtol=1e-12)
+
+
+def test_weigh_clears_what_has_overflowed(block):
+  infinite = jax.tree.map(lambda c: np.full(np.shape(c), np.inf), block)
+  slope = (np.random.default_rng(2).random((3, *SHAPE)) < 0.5).astype(float)
+  result = elements.coefficients(generators.weigh(infinite, slope))
+  cleared = np.broadcast_to(slope[:, None] == 0, result.shape)
+  np.testing.assert_array_equal(result[cleared], 0)
+
+
+def test_variable_shape(block):
+  assert generators.variable_shape(block) == (3, *SHAPE)
 
 
 def test_reshape(block):

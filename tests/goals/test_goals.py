@@ -37,7 +37,7 @@ def two_layers(value, mode):
   """A network with a ReLU."""
   del mode
   value = transformers.dense(value, *map(jnp.asarray, HIDDEN))
-  value = transformers.relu(value)
+  value = transformers.relu(value, symbol="relu")
   return transformers.dense(value, *map(jnp.asarray, HEAD))
 
 

@@ -1,5 +1,6 @@
 """Networks: exact sizes, listings, reference bounds, soundness."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -120,8 +121,23 @@ def conv_small():
   return values, network, params
 
 
+def make_element(domain, images, epsilon):
+  """The input element of a domain, by its name in DiffAI v3."""
+  if domain == "Box":
+    return domains.box(images, epsilon)
+  rule = {"Box": "box", "Switch": "switch", "Smooth": "smooth",
+          "NIPS": "deepz"}[domain[1:]]
+  return dataclasses.replace(
+      domains.correlated_box(images, epsilon),
+      relu=rule, zonotope=domain[0] == "Z",
+  )
+
+
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("domain", ["Box", "HBox"])
+@pytest.mark.parametrize("domain", [
+    "Box", "HBox", "HSwitch", "HSmooth", "HNIPS",
+    "ZBox", "ZSwitch", "ZSmooth", "ZNIPS",
+])
 @pytest.mark.parametrize("case", [ffnn_small, conv_small])
 def test_bounds_and_losses_equal_diffai_v3(case, domain):
   """Values of an independent implementation, to 1e-9."""
@@ -132,11 +148,10 @@ def test_bounds_and_losses_equal_diffai_v3(case, domain):
     images = jnp.asarray(values["x"], jnp.float64)[..., None]
   labels = jnp.asarray(values["y"])
   exact = {"rtol": 0, "atol": 1e-9}
-  make_element = {"Box": domains.box, "HBox": domains.correlated_box}[domain]
 
   @jax.jit
   def run(epsilon):
-    value = Product((images, make_element(images, epsilon)))
+    value = Product((images, make_element(domain, images, epsilon)))
     return network.apply({"params": params}, value, Mode.CERTIFY)
 
   for epsilon in values["epss"]:
@@ -157,8 +172,9 @@ def test_bounds_and_losses_equal_diffai_v3(case, domain):
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("domain", ["Box", "HBox", "HSmooth", "ZSwitch"])
 @pytest.mark.parametrize("case", [ffnn_small, conv_small])
-def test_gradients_equal_diffai_v3(case):
+def test_gradients_equal_diffai_v3(case, domain):
   """The gradient of the mean abstract loss by every weight."""
   values, network, params = case()
   images = values["x"]
@@ -170,13 +186,13 @@ def test_gradients_equal_diffai_v3(case):
   epsilon = values["epss"][0]
 
   def loss(params):
-    value = domains.box(images, epsilon)
+    value = make_element(domain, images, epsilon)
     output = network.apply({"params": params}, value, Mode.TRAIN)
     worst = losses.worst_case_logits(output, labels)
     return losses.cross_entropy(losses.margins(worst, labels)).mean()
 
   gradient = jax.jit(jax.grad(loss))(params)
-  prefix = f"f64.eps{epsilon}.Box.grad."
+  prefix = f"f64.eps{epsilon}.{domain}.grad."
   names = sorted(k[len(prefix):] for k in values if k.startswith(prefix))
   assert names, [k for k in values if "grad" in k][:5]
   layers = sorted(params, key=lambda n: (n.startswith("Linear"), n))

@@ -1,6 +1,7 @@
 """ReLU: sound at every value of the symbols, the rule's formula, gradients."""
 
 import dataclasses
+import pathlib
 
 import elements
 import jax
@@ -14,6 +15,7 @@ from diffai_jax.transformers.relu import RULES
 
 pytestmark = pytest.mark.usefixtures("float64")
 SHAPE = (4, 5, 2)
+DATA = pathlib.Path(__file__).parents[1] / "data"
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -52,6 +54,50 @@ def test_box_rule_is_the_formula(kind):
     expected = np.where(low[:, None] >= 0, elements.coefficients(block), 0)
     after = elements.coefficients(result.correlated[name])
     np.testing.assert_array_equal(after, expected)
+
+
+RULES_OF_V3 = {"creluBoxy": "box", "creluSwitch": "switch",
+               "creluSmooth": "smooth", "creluNIPS": "deepz"}
+
+
+@pytest.mark.parametrize("name", RULES_OF_V3)
+@pytest.mark.parametrize("domain", ["HybridZonotope", "Zonotope"])
+@pytest.mark.parametrize("case", range(4))
+def test_rules_equal_diffai_v3(case, domain, name):
+  """Values of an independent implementation, in every field."""
+  with np.load(DATA / "relu_deeploss.npz") as file:
+    values = dict(file)
+  key = f"relu{case}.{domain}.{name}."
+  if key + "head" not in values:
+    pytest.skip("the reference has no zonotope without generators")
+
+  def blocks(key):
+    errors = values.get(key + "errors")
+    return None if errors is None else np.moveaxis(errors, 0, 1)
+
+  before = blocks(f"relu{case}.in.")
+  known = {} if before is None else {"a": Dense(before)}
+  result = transformers.relu(HybridZonotope(
+      values[f"relu{case}.in.head"], values.get(f"relu{case}.in.beta"), known,
+      relu=RULES_OF_V3[name], zonotope=domain == "Zonotope",
+  ), symbol="fresh")
+  exact = {"rtol": 0, "atol": 1e-9}
+  np.testing.assert_allclose(result.center, values[key + "head"], **exact)
+  after = blocks(key)
+  if before is not None:
+    np.testing.assert_allclose(
+        elements.coefficients(result.correlated["a"]),
+        after[:, : before.shape[1]], **exact,
+    )
+  if domain == "Zonotope":
+    np.testing.assert_allclose(
+        np.abs(elements.coefficients(result.correlated["fresh"])),
+        np.abs(after[:, before.shape[1] :]), **exact,
+    )
+  else:
+    np.testing.assert_allclose(
+        result.uncorrelated, values[key + "beta"], **exact
+    )
 
 
 def test_without_generators_it_is_interval_arithmetic():
@@ -108,7 +154,7 @@ def test_nan_and_infinite_bounds_prove_nothing():
 
 def test_unknown_rule_and_kind_are_refused():
   element = HybridZonotope(jnp.zeros((1, 2)), relu="smart")
-  with pytest.raises(ValueError, match="unknown ReLU rule 'smart'; known: box"):
+  with pytest.raises(ValueError, match="unknown ReLU rule 'smart'; known: box, "):
     transformers.relu(element)
   with pytest.raises(TypeError, match="relu has no rule for list"):
     transformers.relu([1.0])

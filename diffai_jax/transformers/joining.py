@@ -1,0 +1,180 @@
+"""Where two paths through a network meet: add, subtract, concatenate.
+
+Generators of the same name speak of the same symbols, so they are summed, and
+what two paths have in common cancels or adds up as it really does. Symbols are
+told apart by their names alone, never by position.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+
+from jax import lax
+import jax.numpy as jnp
+
+from diffai_jax.domains import merging, rounding
+from diffai_jax.domains.generators import scale
+from diffai_jax.domains.hybrid_zonotope import HybridZonotope, point, radius
+from diffai_jax.domains.product import Product, Value
+from diffai_jax.transformers.dispatch import require_array
+
+
+def add(x: Value, y: Value) -> Value:
+  """x + y, of the same shape.
+
+  Sound: at the same values of the symbols, x = c + r·β + Σ g_j·e_j and
+  y = c' + r'·β' + Σ g'_j·e_j sum to c + c' + (r·β + r'·β') + Σ (g_j + g'_j)·e_j, and
+  |r·β + r'·β'| ≤ r + r'. Symbols of one operand alone stay as they are. Each
+  sum rounds once, in the bounds and in a concrete run: both are added.
+
+  Args:
+    x, y: arrays [B, ...] and HybridZonotopes, in any mixture; or two Products
+      of as many parts, which are added part by part.
+
+  Raises:
+    ValueError: if the shapes differ, or the elements' rules, or blocks of one
+      name have different numbers of symbols.
+    TypeError: for any other kind.
+  """
+  if isinstance(x, Product) or isinstance(y, Product):
+    return Product(tuple(add(*pair) for pair in _part_by_part((x, y))))
+  if not any(isinstance(value, HybridZonotope) for value in (x, y)):
+    require_array(x, "add")
+    require_array(y, "add")
+    _check_shapes("add", x.shape, y.shape)
+    return x + y
+  x, y = _elements((x, y), "add")
+  _check_shapes("add", x.center.shape, y.center.shape)
+  correlated = dict(x.correlated)
+  for name, block in y.correlated.items():
+    known = correlated.get(name)
+    correlated[name] = block if known is None else merging.add(known, block)
+  magnitude = jnp.abs(x.center) + jnp.abs(y.center) + radius(x) + radius(y)
+  slack = 2 * rounding.elementary(magnitude.dtype) * magnitude
+  uncorrelated = lax.stop_gradient(slack)
+  for own in (x.uncorrelated, y.uncorrelated):
+    if own is not None:
+      uncorrelated = uncorrelated + own
+  return dataclasses.replace(
+      x,
+      center=x.center + y.center,
+      uncorrelated=uncorrelated,
+      correlated=correlated,
+  )
+
+
+def subtract(x: Value, y: Value) -> Value:
+  """x - y, of the same shape: `add` of -y, whose negation is exact."""
+  return add(x, _negate(y))
+
+
+def _negate(x: Value) -> Value:
+  """-x: centers and generators change their sign, radii stay."""
+  if isinstance(x, Product):
+    return Product(tuple(_negate(part) for part in x.parts))
+  if not isinstance(x, HybridZonotope):
+    require_array(x, "subtract")
+    return -x
+  minus = jnp.asarray(-1, x.center.dtype)
+  return dataclasses.replace(
+      x,
+      center=-x.center,
+      correlated={
+          name: scale(block, minus) for name, block in x.correlated.items()
+      },
+  )
+
+
+def concat(values: Sequence[Value], axis: int = -1) -> Value:
+  """Concatenates along an axis of one example; exact.
+
+  Variables keep their center, their uncorrelated error and their symbols; a
+  part without symbols of some name is not moved by them.
+
+  Args:
+    values: as of `add`, one or more; shapes agree but for `axis`.
+    axis: of one example, 0 is the first after the batch; or negative.
+
+  Raises:
+    ValueError: if there is nothing to concatenate, shapes do not agree,
+      elements' rules differ, or blocks of one name have different numbers of
+      symbols.
+    TypeError: for any other kind.
+  """
+  if not values:
+    raise ValueError("concat wants at least one value")
+  if any(isinstance(value, Product) for value in values):
+    return Product(
+        tuple(concat(group, axis) for group in _part_by_part(values))
+    )
+  if not any(isinstance(value, HybridZonotope) for value in values):
+    for value in values:
+      require_array(value, "concat")
+    return jnp.concatenate(values, axis=_from_end(axis, values[0].ndim))
+  elements = _elements(values, "concat")
+  shapes = [element.center.shape for element in elements]
+  axis = _from_end(axis, len(shapes[0]))
+  uncorrelated = None
+  if any(element.uncorrelated is not None for element in elements):
+    uncorrelated = jnp.concatenate([
+        jnp.zeros_like(element.center) if element.uncorrelated is None
+        else element.uncorrelated
+        for element in elements
+    ], axis=axis)
+  names = sorted(set().union(*(element.correlated for element in elements)))
+  correlated = {
+      name: merging.concatenate(
+          [element.correlated.get(name) for element in elements], shapes, axis
+      )
+      for name in names
+  }
+  return dataclasses.replace(
+      elements[0],
+      center=jnp.concatenate([e.center for e in elements], axis=axis),
+      uncorrelated=uncorrelated,
+      correlated=correlated,
+  )
+
+
+def _from_end(axis: int, rank: int) -> int:
+  """An axis of one example, of an array of that rank, as a negative number."""
+  return axis % (rank - 1) - (rank - 1)
+
+
+def _part_by_part(values: Sequence[Value]) -> list[tuple]:
+  """The values' first parts, their second parts, and so on."""
+  counts = {
+      len(value.parts) if isinstance(value, Product) else 0 for value in values
+  }
+  if len(counts) > 1:
+    raise ValueError(
+        f"values that meet must be Products of as many parts; here they have"
+        f" {sorted(counts)} (0 is no Product)"
+    )
+  return list(zip(*(value.parts for value in values)))
+
+
+def _elements(values: Sequence[Value], name: str) -> list[HybridZonotope]:
+  """All values as elements with the same rules; arrays are points."""
+  given = [value for value in values if isinstance(value, HybridZonotope)]
+  for value in values:
+    if not isinstance(value, HybridZonotope):
+      require_array(value, name)
+  rules = {(element.relu, element.zonotope) for element in given}
+  if len(rules) > 1:
+    raise ValueError(
+        f"{name} met elements of different rules (relu, zonotope):"
+        f" {sorted(rules)}"
+    )
+  like = functools.partial(
+      dataclasses.replace, relu=given[0].relu, zonotope=given[0].zonotope
+  )
+  return [
+      value if isinstance(value, HybridZonotope) else like(point(value))
+      for value in values
+  ]
+
+
+def _check_shapes(name: str, first: tuple, second: tuple) -> None:
+  if first != second:
+    raise ValueError(f"{name} met the shapes {first} and {second}")

@@ -1,0 +1,66 @@
+"""Soundness of whole networks: no point of the input leaves the bounds.
+
+  python -m pytest tests/test_random_networks.py --networks=200 --points=5000
+
+is the long run; its figures are in docs/soundness.md.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import random_networks
+
+from diffai_jax import domains
+from diffai_jax.types import Mode
+
+BATCH = 2
+
+
+def pytest_generate_tests(metafunc):
+  if "seed" in metafunc.fixturenames:
+    count = metafunc.config.getoption("networks")
+    metafunc.parametrize("seed", range(count))
+
+
+@pytest.mark.usefixtures("float64")
+def test_no_point_leaves_the_bounds(seed, request):
+  rng = np.random.default_rng(seed)
+  count = request.config.getoption("points")
+  network = random_networks.draw(rng)
+  center = rng.uniform(-1, 1, (BATCH, 6, 6, 2))
+  radius = float(rng.choice([0.0, 1e-9, 0.01, 0.1, 1.0]))
+  params = jax.jit(network.init)(jax.random.key(seed), center)
+  params = jax.tree.map(lambda w: 3.0 * w.astype(jnp.float64), params)
+  run = jax.jit(lambda x: network.apply(params, x))
+  push = jax.jit(jax.grad(lambda x, d: jnp.sum(run(x) * d)))
+
+  rule = str(rng.choice(random_networks.RULES))
+  make = domains.box if rng.random() < 0.3 else domains.correlated_box
+  element = dataclasses.replace(
+      make(jnp.asarray(center), radius),
+      relu=rule, zonotope=bool(rng.random() < 0.3),
+  )
+  bound = jax.jit(
+      lambda element, mode: network.apply(params, element, mode),
+      static_argnums=1,
+  )
+  points = random_networks.draw_points(rng, center, radius, count // BATCH)
+  attacked = np.broadcast_to(center, (40,) + center.shape)
+  attacked = attacked.reshape((-1,) + center.shape[1:])
+  direction = jnp.asarray(rng.normal(size=(len(attacked), 4)))
+  start = attacked
+  for _ in range(4):  # Towards extremes of random combinations of outputs.
+    gradient = np.asarray(push(jnp.asarray(attacked), direction))
+    attacked = start + radius * np.sign(gradient)
+  values = [np.asarray(run(points)), np.asarray(run(jnp.asarray(attacked)))]
+  for mode in (Mode.TRAIN, Mode.CERTIFY):
+    output = bound(element, mode)
+    low, high = np.asarray(domains.lower(output)), domains.upper(output)
+    high = np.asarray(high)
+    assert np.all(np.isfinite(low)) and np.all(np.isfinite(high))
+    for value in values:
+      value = value.reshape((-1,) + low.shape)
+      assert np.all(low <= value) and np.all(value <= high), (seed, mode)

@@ -1,0 +1,130 @@
+"""Smooth activations: sound at every value of the symbols, in each precision."""
+
+import dataclasses
+
+import elements
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from diffai_jax import domains, transformers
+from diffai_jax.domains import HybridZonotope, Product
+
+SHAPE = (4, 5, 2)
+SELU = 1.0507009873554805, 1.6732632423543772
+
+
+def numpy_selu(x):
+  scale, alpha = SELU
+  return scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+FUNCTIONS = {
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "selu": numpy_selu,
+    "softplus": lambda x: np.logaddexp(x, 0),
+    "sigmoid": special.expit,
+    "tanh": np.tanh,
+    "gelu": lambda x: x * special.ndtr(x),
+    "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
+}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("rule", ["box", "switch", "smooth", "deepz"])
+@pytest.mark.parametrize("spread", [1e-9, 1.0, 40.0])
+def test_covers_the_image_of_every_point(name, rule, spread):
+  rng = np.random.default_rng(0)
+  for kind in elements.KINDS:
+    element = elements.random_element(rng, SHAPE, kind, spread=spread)
+    element = dataclasses.replace(element, relu=rule)
+    result = getattr(transformers, name)(element)
+    for corner in [False] * 8 + [True] * 8:
+      noise = elements.draw_noise(rng, element, corner)
+      image = FUNCTIONS[name](elements.point_of(element, noise))
+      elements.assert_covers(result, noise, image)
+
+
+@pytest.mark.parametrize("rule", ["box", "deepz"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_float32_covers_exact_and_float32_runs(name, rule):
+  """Also far out, where values underflow, saturate or cancel."""
+  transform = getattr(transformers, name)
+  rng = np.random.default_rng(1)
+  center = np.concatenate([
+      rng.uniform(-100, 100, 4000), rng.uniform(-3, 3, 4000),
+      rng.normal(size=2000) * 10.0 ** rng.uniform(-30, -1, 2000),
+  ]).astype(np.float32)[None]
+  run = jax.jit(transform)
+  bound = jax.jit(lambda e: (lambda r: (domains.lower(r), domains.upper(r)))(
+      transform(e)))
+  for radius in (0.0, 1e-9, 1e-3, 1.0, 30.0):
+    element = dataclasses.replace(
+        domains.correlated_box(jnp.asarray(center), jnp.float32(radius)),
+        relu=rule,
+    )
+    low, high = (np.asarray(b, np.float64) for b in bound(element))
+    for _ in range(5):
+      x = center + np.float32(radius) * rng.uniform(-1, 1, center.shape)
+      x = np.clip(x, np.float64(center) - np.float32(radius),
+                  np.float64(center) + np.float32(radius))
+      exact = FUNCTIONS[name](x)
+      assert np.all(low <= exact) and np.all(exact <= high)
+    value = np.asarray(run(jnp.asarray(center)))
+    assert np.all(low <= value) and np.all(value <= high)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", [n for n in FUNCTIONS if n != "gelu"])
+def test_linear_rule_keeps_symbols_and_is_tighter(name):
+  """What later layers can cancel, at less fresh error than the interval."""
+  center = jnp.linspace(-2, 2, 9)[None]
+  element = domains.correlated_box(center, 0.1)
+  transform = getattr(transformers, name)
+  kept = transform(dataclasses.replace(element, relu="deepz"))
+  interval = transform(element)
+  assert np.all(np.asarray(kept.correlated["input"].coefficients) > 0)
+  assert np.all(kept.uncorrelated <= interval.uncorrelated + 1e-12)
+  assert np.all(domains.radius(kept) < 2.1 * domains.radius(interval))
+
+
+@pytest.mark.parametrize("rule", ["box", "deepz", "switch"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_gradients_are_finite(name, rule):
+  center = jnp.array([[0.0, 1.0, -1.0, 30.0, -30.0, -0.7517915]])
+
+  def total(center, radius):
+    element = dataclasses.replace(
+        domains.correlated_box(center, radius), relu=rule
+    )
+    result = getattr(transformers, name)(element)
+    return jnp.sum(domains.upper(result) - 2 * domains.lower(result))
+
+  for radius in (0.0, 1e-30, 1e-6, 1.0, 1e10):
+    for gradient in jax.grad(total, (0, 1))(center, jnp.full((1, 6), radius)):
+      assert np.all(np.isfinite(gradient)), radius
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_arrays_products_and_kinds(name):
+  transform = getattr(transformers, name)
+  x = jnp.linspace(-5, 5, 21)[None]
+  np.testing.assert_allclose(transform(x), FUNCTIONS[name](np.asarray(x)),
+                             rtol=1e-5, atol=1e-6)
+  product = transform(Product((x, domains.point(x))))
+  np.testing.assert_allclose(product[1].center, product[0], atol=1e-4)
+  with pytest.raises(TypeError, match="has no rule for list"):
+    transform([1.0])
+  pure = HybridZonotope(x, jnp.ones_like(x), zonotope=True)
+  assert set(transform(pure, symbol="new").correlated) == {"new"}
+  with pytest.raises(ValueError, match="need a name: give symbol="):
+    transform(pure)
+
+
+def test_negative_slopes_outside_0_and_1_are_refused():
+  for slope in (-0.1, 1.5, float("nan")):
+    with pytest.raises(ValueError, match="must be within 0 and 1"):
+      transformers.leaky_relu(jnp.ones(3), slope)

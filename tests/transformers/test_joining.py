@@ -1,0 +1,134 @@
+"""Two paths that meet: symbols are known by name, whatever their structure."""
+
+import dataclasses
+
+import elements
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffai_jax import domains, transformers
+from diffai_jax.domains import Dense, Diagonal, HybridZonotope, Product
+from diffai_jax.domains.generators import Local
+
+pytestmark = pytest.mark.usefixtures("float64")
+SHAPE = (4, 5, 2)
+
+
+def structured(rng, kind):
+  """Elements of 40 symbols named "s", in every structure a block can have."""
+  center = rng.normal(size=(3, *SHAPE))
+  radius = np.abs(rng.normal(size=(3, *SHAPE)))
+  block = Diagonal(rng.normal(size=(3, *SHAPE)))
+  if kind == "dense":
+    block = Dense(rng.normal(size=(3, 40, *SHAPE)))
+  element = HybridZonotope(center, radius, {"s": block})
+  if kind.startswith("window"):
+    size = int(kind[-1])
+    kernel = rng.normal(size=(size, size, 2, 2))
+    element = transformers.conv(
+        element, kernel, np.zeros(2), padding=size // 2
+    )
+    assert isinstance(element.correlated["s"], Local)
+  return element
+
+
+KINDS = ("diagonal", "dense", "window1", "window3")
+JOINS = {
+    "add": (lambda x, y: transformers.add(x, y), np.add),
+    "subtract": (lambda x, y: transformers.subtract(x, y), np.subtract),
+    "concat": (lambda x, y: transformers.concat([x, y]),
+               lambda x, y: np.concatenate([x, y], axis=-1)),
+    "stack": (lambda x, y: transformers.concat([x, y], axis=0),
+              lambda x, y: np.concatenate([x, y], axis=1)),
+}
+
+
+@pytest.mark.parametrize("join", JOINS)
+@pytest.mark.parametrize("second", KINDS)
+@pytest.mark.parametrize("first", KINDS)
+def test_symbols_of_one_name_are_the_same(first, second, join):
+  rng = np.random.default_rng(0)
+  x, y = structured(rng, first), structured(rng, second)
+  y = dataclasses.replace(
+      y, correlated=y.correlated | {"own": Diagonal(np.ones((3, *SHAPE)))}
+  )
+  transform, concrete = JOINS[join]
+  result = transform(x, y)
+  assert set(result.correlated) == {"s", "own"}
+  for corner in [False] * 5 + [True] * 5:
+    one = elements.draw_noise(rng, x, corner)
+    other = elements.draw_noise(rng, y, corner) | {"s": one["s"]}
+    image = concrete(elements.point_of(x, one), elements.point_of(y, other))
+    noise = {"s": one["s"], "own": other["own"]}
+    elements.assert_covers(result, noise, image)
+  np.testing.assert_allclose(  # Exact: sums of the coefficients, no more.
+      elements.coefficients(result.correlated["s"]),
+      concrete(*(
+          np.moveaxis(elements.coefficients(e.correlated["s"]), 1, 0)
+          .reshape((-1, *SHAPE)) for e in (x, y)
+      )).reshape((40, 3) + result.center.shape[1:]).swapaxes(0, 1),
+      atol=1e-12,
+  )
+
+
+def test_what_is_shared_cancels():
+  x = structured(np.random.default_rng(1), "window3")
+  x = dataclasses.replace(x, uncorrelated=None)
+  assert np.all(np.asarray(domains.radius(transformers.subtract(x, x))) < 1e-12)
+  array = transformers.subtract(x, jnp.asarray(x.center))
+  np.testing.assert_allclose(array.center, 0, atol=1e-12)
+
+
+def test_symbols_of_two_layers_stay_apart():
+  """relu(x) - relu(-x) over [-1, 1] is x; DiffAI v3 said [0, 0]."""
+  x = transformers.to_zonotope(
+      domains.correlated_box(jnp.zeros((1, 1)), 1.0), "none"
+  )
+  minus = transformers.scale_shift(x, -1.0, 0.0)
+  result = transformers.subtract(
+      transformers.relu(x, symbol="one"), transformers.relu(minus, symbol="two")
+  )
+  assert domains.lower(result)[0, 0] <= -1 and domains.upper(result)[0, 0] >= 1
+
+
+@pytest.mark.parametrize("kind", elements.KINDS)
+def test_gather(kind):
+  rng = np.random.default_rng(2)
+  element = elements.random_element(rng, SHAPE, kind)
+  for axis, indices in ((-1, [1, 0, 1]), (0, [3, 1]), (1, [0, 2, 4])):
+    result = transformers.gather(element, indices, axis)
+    for _ in range(5):
+      noise = elements.draw_noise(rng, element)
+      image = elements.point_of(element, noise).take(
+          indices, axis=axis % 3 + 1
+      )
+      elements.assert_covers(result, noise, image)
+  with pytest.raises(IndexError, match="of an axis of size 2"):
+    transformers.gather(element, [2])
+
+
+def test_products_meet_part_by_part():
+  x, y = jnp.ones((2, 3)), domains.box(jnp.ones((2, 3)), 0.5)
+  total = transformers.add(Product((x, y)), Product((x, x)))
+  np.testing.assert_array_equal(total[0], 2)
+  np.testing.assert_allclose(total[1].center, 2)
+  wide = transformers.concat([Product((x, y)), Product((x, y))])
+  assert wide[1].center.shape == (2, 6)
+  with pytest.raises(ValueError, match="Products of as many parts"):
+    transformers.add(Product((x, y)), x)
+
+
+def test_what_cannot_meet_is_refused():
+  x = domains.correlated_box(jnp.zeros((1, 3)), 1.0)
+  with pytest.raises(ValueError, match="met the shapes"):
+    transformers.add(x, domains.point(jnp.zeros((1, 4))))
+  with pytest.raises(ValueError, match="different rules"):
+    transformers.add(x, dataclasses.replace(x, relu="deepz"))
+  few = HybridZonotope(x.center, None, {"input": Dense(jnp.ones((1, 2, 3)))})
+  with pytest.raises(ValueError, match=r"\[2, 3\] noise symbols"):
+    transformers.add(x, few)
+  with pytest.raises(TypeError, match="add has no rule for str"):
+    transformers.add(x, "y")
+  with pytest.raises(ValueError, match="at least one value"):
+    transformers.concat([])

@@ -1,0 +1,150 @@
+"""Pools, sums and transposed convolutions against their definitions."""
+
+import dataclasses
+
+import elements
+import numpy as np
+import pytest
+
+from diffai_jax import domains, transformers
+from diffai_jax.domains.generators import Local
+
+pytestmark = pytest.mark.usefixtures("float64")
+SHAPE = (7, 6, 2)
+KERNEL = np.random.default_rng(9).normal(size=(3, 2, 2, 3))
+
+
+def numpy_pool(x, reduce, window, stride, padding, fill):
+  pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+  x = np.pad(x, pads, constant_values=fill)
+  sizes = [(n - window) // stride + 1 for n in x.shape[1:3]]
+  out = np.empty((len(x), *sizes, x.shape[3]))
+  for p in range(sizes[0]):
+    for q in range(sizes[1]):
+      y, z = p * stride, q * stride
+      out[:, p, q] = reduce(x[:, y : y + window, z : z + window], axis=(1, 2))
+  return out
+
+
+def numpy_conv_transpose(x, stride, padding):
+  """Each pixel adds its multiple of the kernel; the rim is cut off."""
+  height, width = ((n - 1) * stride + k for n, k in zip(x.shape[1:3], (3, 2)))
+  out = np.zeros((len(x), height, width, 3))
+  for i in range(x.shape[1]):
+    for j in range(x.shape[2]):
+      y, z = i * stride, j * stride
+      out[:, y : y + 3, z : z + 2] += np.einsum(
+          "bc,hwcf->bhwf", x[:, i, j], KERNEL
+      )
+  return out[:, padding : height - padding, padding : width - padding]
+
+
+def average(window, stride, padding):
+  return (
+      lambda x: transformers.average_pool(
+          x, window, stride=stride, padding=padding),
+      lambda x: numpy_pool(x, np.mean, window, stride, padding, 0),
+  )
+
+
+def transposed(stride, padding):
+  return (
+      lambda x: transformers.conv_transpose(
+          x, KERNEL, np.zeros(3), stride=stride, padding=padding),
+      lambda x: numpy_conv_transpose(x, stride, padding),
+  )
+
+
+AFFINE = {
+    "average2": average(2, 2, 0),
+    "average3": average(3, 2, 1),
+    "average_overlap": average(3, 1, 1),
+    "transposed": transposed(1, 0),
+    "transposed_stride2": transposed(2, 1),
+    "global": (transformers.global_average_pool,
+               lambda x: x.mean(axis=(1, 2))),
+    "sum_channels": (lambda x: transformers.sum_axes(x, (-1,)),
+                     lambda x: x.sum(axis=-1)),
+    "sum_all": (lambda x: transformers.sum_axes(x, (0, 1, 2)),
+                lambda x: x.sum(axis=(1, 2, 3))),
+}
+
+
+@pytest.mark.parametrize("kind", elements.KINDS)
+@pytest.mark.parametrize("case", AFFINE)
+def test_affine_pools_are_exact_and_sound(case, kind):
+  transform, concrete = AFFINE[case]
+  rng = np.random.default_rng(0)
+  element = elements.random_element(rng, SHAPE, kind)
+  result = transform(element)
+  np.testing.assert_allclose(
+      result.center, concrete(np.asarray(element.center)), atol=1e-12
+  )
+  for name, block in element.correlated.items():
+    before = elements.coefficients(block)
+    images = concrete(before.reshape((-1, *SHAPE)))
+    np.testing.assert_allclose(
+        elements.coefficients(result.correlated[name]),
+        images.reshape(before.shape[:2] + images.shape[1:]), atol=1e-12,
+    )
+  for corner in [False] * 5 + [True] * 5:
+    noise = elements.draw_noise(rng, element, corner)
+    image = concrete(elements.point_of(element, noise))
+    elements.assert_covers(result, noise, image)
+
+
+@pytest.mark.parametrize("case", ["average2", "average3", "transposed"])
+def test_windows_stay_windows(case):
+  element = domains.correlated_box(np.zeros((1, *SHAPE)), 1.0)
+  assert isinstance(AFFINE[case][0](element).correlated["input"], Local)
+
+
+@pytest.mark.parametrize("window, stride, padding", [
+    (2, 2, 0), (3, 2, 1), (3, 1, 1), (1, 1, 0),
+])
+@pytest.mark.parametrize("rule", ["box", "switch", "deepz"])
+@pytest.mark.parametrize("kind", elements.KINDS)
+def test_max_pool_covers_every_point(kind, rule, window, stride, padding):
+  rng = np.random.default_rng(1)
+  for spread in (0.01, 1.0):
+    element = elements.random_element(rng, SHAPE, kind, spread=spread)
+    element = dataclasses.replace(element, relu=rule)
+    result = transformers.max_pool(
+        element, window, stride=stride, padding=padding
+    )
+    for corner in [False] * 6 + [True] * 6:
+      noise = elements.draw_noise(rng, element, corner)
+      image = numpy_pool(elements.point_of(element, noise), np.max, window,
+                         stride, padding, -np.inf)
+      elements.assert_covers(result, noise, image)
+
+
+def test_max_pool_is_exact_where_one_input_dominates():
+  rng = np.random.default_rng(2)
+  element = elements.random_element(rng, (4, 4, 2), "dense", spread=0.01)
+  center = np.zeros((3, 4, 4, 2))
+  center[:, ::2, 1::2] = 5.0
+  element = dataclasses.replace(element, center=center)
+  result = transformers.max_pool(element, 2)
+  np.testing.assert_allclose(
+      elements.coefficients(result.correlated["a"]),
+      elements.coefficients(element.correlated["a"])[:, :, ::2, 1::2],
+  )
+  np.testing.assert_allclose(
+      result.uncorrelated, element.uncorrelated[:, ::2, 1::2], atol=1e-12
+  )
+
+
+def test_max_pool_of_arrays_and_without_generators():
+  rng = np.random.default_rng(3)
+  x = rng.normal(size=(2, *SHAPE))
+  np.testing.assert_array_equal(
+      transformers.max_pool(x, 3, stride=2, padding=1),
+      numpy_pool(x, np.max, 3, 2, 1, -np.inf),
+  )
+  box = transformers.max_pool(domains.box(x, 0.5), 2)
+  np.testing.assert_allclose(
+      domains.upper(box), numpy_pool(x, np.max, 2, 2, 0, 0) + 0.5, atol=1e-12
+  )
+  with pytest.raises(ValueError, match="must be below the window"):
+    transformers.max_pool(x, 2, padding=2)
