@@ -31,6 +31,7 @@ class Residual(nn.Module):
   first: tuple
   second: tuple
   meet: str
+  axis: int = -1  # Of "concat".
 
   @nn.compact
   def __call__(self, x, mode):
@@ -40,19 +41,21 @@ class Residual(nn.Module):
       return transformers.subtract(relu(x, mode), relu(minus, mode))
     one, other = (run(branch, x, mode) for branch in (self.first, self.second))
     if self.meet == "concat":
-      return transformers.concat([one, other])
+      return transformers.concat([one, other], self.axis)
     return getattr(transformers, self.meet)(one, other)
 
 
 class Network(nn.Module):
-  """The layers in order, then flattened, then four outputs."""
+  """Layers on images, then layers on vectors, then four outputs."""
 
   body: tuple
+  tail: tuple = ()
 
   @nn.compact
   def __call__(self, x, mode=Mode.CONCRETE):
     x = run(self.body, x, mode)
-    return layers.Linear(4)(transformers.flatten(x), mode)
+    x = run(self.tail, transformers.flatten(x), mode)
+    return layers.Linear(4)(x, mode)
 
 
 def run(steps, x, mode):
@@ -98,8 +101,7 @@ def draw_branch(rng, rules_may_change: bool, channels: int) -> tuple:
   steps = []
   for _ in range(rng.integers(0, 3)):
     step = draw_abstract(rng)
-    changes = step[0] in (layers.ToZonotope, layers.ToHybrid)
-    if rules_may_change or not changes:
+    if rules_may_change or not changes_rules(step):
       steps.append(step)
   size = int(rng.choice([1, 3]))
   steps.append((layers.Conv2D, (
@@ -107,11 +109,37 @@ def draw_branch(rng, rules_may_change: bool, channels: int) -> tuple:
   )))
   if rng.random() < 0.6:
     steps.append((ACTIVATIONS[rng.integers(len(ACTIVATIONS))], ()))
-  if rng.random() < 0.3:
-    steps.append((layers.MaxPool2D, (
-        ("window", 3), ("stride", 1), ("padding", 1),
-    )))
+  if rng.random() < 0.4:
+    pool = (layers.MaxPool2D, layers.AvgPool2D)[rng.integers(2)]
+    steps.append((pool, (("window", 3), ("stride", 1), ("padding", 1))))
   return tuple(steps)
+
+
+def draw_tail(rng) -> tuple:
+  """Layers on vectors; a residual branch of vectors, too."""
+  steps = []
+  for _ in range(rng.integers(0, 3)):
+    if rng.random() < 0.5:
+      steps.append(draw_abstract(rng))
+    if rng.random() < 0.4:
+      branches = [
+          (draw_abstract(rng),) if rng.random() < 0.5 else () for _ in range(2)
+      ]
+      if not any(changes_rules(step) for b in branches for step in b):
+        steps.append((Residual, (
+            ("first", branches[0]),
+            ("second", branches[1] + ((layers.Tanh, ()),)),
+            ("meet", str(rng.choice(["add", "subtract", "concat", "same"]))),
+        )))
+    steps.append((layers.Linear, (("features", int(rng.integers(3, 9))),)))
+    steps.append((ACTIVATIONS[rng.integers(len(ACTIVATIONS))], ()))
+  if rng.random() < 0.5:
+    steps.append((layers.CorrelateAll, ()))
+  return tuple(steps)
+
+
+def changes_rules(step: tuple) -> bool:
+  return step[0] in (layers.ToZonotope, layers.ToHybrid)
 
 
 def draw(rng) -> Network:
@@ -130,6 +158,7 @@ def draw(rng) -> Network:
           ("first", draw_branch(rng, False, channels)),
           ("second", draw_branch(rng, False, channels)),
           ("meet", meet),
+          ("axis", int(rng.choice([-1, -1, 0, 1]))),
       )))
     elif choice == 6:
       body.append((layers.ConvTranspose2D, (
@@ -148,9 +177,7 @@ def draw(rng) -> Network:
       ("scale", (-1.5, 0.25)),
   ]
   body.append(ends[rng.integers(len(ends))])
-  if rng.random() < 0.5:
-    body.append((layers.CorrelateAll, ()))
-  return Network(tuple(body))
+  return Network(tuple(body), draw_tail(rng))
 
 
 def draw_points(rng, center, radius, count):

@@ -48,7 +48,8 @@ def test_no_point_leaves_the_bounds(seed, request):
       static_argnums=1,
   )
   points = random_networks.draw_points(rng, center, radius, count // BATCH)
-  attacked = np.broadcast_to(center, (40,) + center.shape)
+  attacks = max(20, count // 20)
+  attacked = np.broadcast_to(center, (attacks,) + center.shape)
   attacked = attacked.reshape((-1,) + center.shape[1:])
   direction = jnp.asarray(rng.normal(size=(len(attacked), 4)))
   start = attacked
