@@ -1,4 +1,4 @@
-"""Attacks: points of a region that a network gets wrong."""
+"""Attacks: points of a region that a network gets wrong, or nearly."""
 
 from typing import Callable
 
@@ -7,7 +7,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from diffai_jax import losses
-from diffai_jax.types import Array
+from diffai_jax.types import Array, PRNGKey
 
 Forward = Callable[[Array], Array]
 
@@ -48,20 +48,106 @@ def mi_fgsm(
     wrong = jnp.argmax(logits, axis=1) != labels
     return losses.cross_entropy(losses.margins(logits, labels)).sum(), wrong
 
-  def per_example(values: Array) -> Array:
-    return values.reshape((-1,) + (1,) * (images.ndim - 1))
-
   def step(_, state):
     x, direction, found = state
     gradient, wrong = jax.grad(loss, has_aux=True)(x)
     found = found | wrong
-    axes = tuple(range(1, gradient.ndim))
-    norm = jnp.sum(jnp.abs(gradient), axis=axes, keepdims=True)
-    direction = momentum * direction + gradient / jnp.where(norm > 0, norm, 1)
+    direction = momentum * direction + _unit(gradient)
     moved = jnp.clip(x + step_size * jnp.sign(direction), lower, upper)
-    return jnp.where(per_example(found), x, moved), direction, found
+    return jnp.where(_per_example(found, x), x, moved), direction, found
 
   start = jnp.clip(images, lower, upper)
   found = jnp.zeros(images.shape[0], bool)
   state = (start, jnp.zeros_like(images), found)
   return lax.fori_loop(0, steps, step, state)[0]
+
+
+def pgd(
+    forward: Forward,
+    lower: Array,
+    upper: Array,
+    labels: Array,
+    *,
+    steps: int | Array,
+    step_size: float | Array,
+    momentum: float | Array = 0.0,
+    restarts: int | Array = 1,
+    random_start: bool = False,
+    keys: PRNGKey | None = None,
+    data_range: tuple[float, float] = (0.0, 1.0),
+) -> Array:
+  """Projected gradient ascent in a box, for training: all steps are taken.
+
+  From each start, `steps` times: m ← momentum·m + ∇/‖∇‖₁ of each example's own
+  loss, x ← clip(x + step_size·½(u - l)·sign(m), l, u). With k steps of 1/k and no
+  momentum from the center it is IFGSM_k of the paper; from a random point it is
+  PGD (Madry et al. 2018).
+
+  Args:
+    forward: the concrete network, [B, ...] -> logits [B, K]. Its parameters
+      must not be differentiated.
+    lower, upper: l and u, [B, ...].
+    labels: int, [B].
+    steps: number of steps; may be traced.
+    step_size: as a share of the box's radius.
+    momentum: μ ≥ 0.
+    restarts: number of starts, at least 1; may be traced. The last point of the
+      start that ends with the highest loss is kept.
+    random_start: whether the first start, too, is drawn uniformly from the box
+      and not its center.
+    keys: a random key for each example, [B], if a start is random.
+    data_range: the result stays within it, too.
+
+  Returns:
+    Points, [B, ...], within the box; without gradient.
+  """
+  center, reach = (lower + upper) / 2, (upper - lower) / 2
+  low, high = (jnp.clip(end, *data_range) for end in (lower, upper))
+
+  def loss(x: Array) -> Array:
+    return losses.cross_entropy(losses.margins(forward(x), labels))
+
+  def step(_, state):
+    x, direction = state
+    gradient = jax.grad(lambda x: loss(x).sum())(x)
+    direction = momentum * direction + _unit(gradient)
+    moved = x + step_size * reach * jnp.sign(direction)
+    return jnp.clip(moved, low, high), direction
+
+  def attempt(start: Array) -> Array:
+    state = (jnp.clip(start, low, high), jnp.zeros_like(center))
+    return lax.fori_loop(0, steps, step, state)[0]
+
+  def drawn(number: Array | int) -> Array:
+    own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+    noise = jax.vmap(
+        lambda key: jax.random.uniform(key, center.shape[1:], center.dtype)
+    )(own)
+    return lower + (upper - lower) * noise
+
+  def again(number, best):
+    point, highest = best
+    found = attempt(drawn(number))
+    value = loss(found)
+    better = value > highest
+    point = jnp.where(_per_example(better, found), found, point)
+    return point, jnp.where(better, value, highest)
+
+  point = attempt(drawn(0) if random_start else center)
+  if not (isinstance(restarts, int) and restarts == 1):
+    point, _ = lax.fori_loop(1, restarts, again, (point, loss(point)))
+  return lax.stop_gradient(point)
+
+
+def _unit(gradient: Array) -> Array:
+  """Each example's gradient over its own L1 norm; 0 where that is 0."""
+  axes = tuple(range(1, gradient.ndim))
+  # The largest entry first: a sum of huge entries would overflow.
+  largest = jnp.max(jnp.abs(gradient), axis=axes, keepdims=True)
+  gradient = gradient / jnp.where(largest > 0, largest, 1)
+  norm = jnp.sum(jnp.abs(gradient), axis=axes, keepdims=True)
+  return gradient / jnp.where(norm > 0, norm, 1)
+
+
+def _per_example(values: Array, like: Array) -> Array:
+  return values.reshape((-1,) + (1,) * (like.ndim - 1))

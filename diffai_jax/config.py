@@ -6,8 +6,10 @@ import math
 from ml_collections import config_dict
 
 from diffai_jax.data import DATASETS, dataset
-from diffai_jax.goals import REGIONS, objective
+from diffai_jax.goals import REGIONS, ObjectiveError, objective, parse_value
 from diffai_jax.networks import canonical_name
+from diffai_jax.nn.initializers import INITIALIZERS
+from diffai_jax.schedules import Schedule, extent
 from diffai_jax.suggest import unknown_name
 from diffai_jax.training.optimizers import OPTIMIZERS
 from diffai_jax.types import UsageError
@@ -51,11 +53,13 @@ def base_config(
 
   config = config_dict.ConfigDict()
   config.network = "ConvSmall"
+  config.initializer = "interval"
+  config.dropout = _value(0.0)
   config.goal = "Baseline"
   config.dataset = dataset_name
   config.train_split = "train"
   config.data_dir = ""
-  config.epsilon = epsilon
+  config.epsilon = _value(epsilon)
   config.epochs = 200.0
   config.schedule_epochs = config_dict.placeholder(float)
   config.batch_size = 128
@@ -70,12 +74,17 @@ def base_config(
 
   config.optimizer = config_dict.ConfigDict()
   config.optimizer.name = "adam"
-  config.optimizer.learning_rate = 1e-3
+  config.optimizer.learning_rate = _value(1e-3)
   config.optimizer.milestones = ()
   config.optimizer.decay = 0.1
-  config.optimizer.momentum = 0.9
-  config.optimizer.l2 = 0.0
-  config.optimizer.clip_norm = 1.0
+  config.optimizer.momentum = _value(0.9)
+  config.optimizer.l2 = _value(0.0)
+  config.optimizer.clip_norm = _value(1.0)
+
+  config.regularizers = config_dict.ConfigDict()
+  config.regularizers.tightness = _value(0.0)
+  config.regularizers.relu_balance = _value(0.0)
+  config.regularizers.tolerance = 0.5
 
   config.certify = config_dict.ConfigDict()
   config.certify.domains = ("Box", "HBox")
@@ -87,6 +96,11 @@ def base_config(
   config.certify.attack.momentum = 0.8
   config.certify.attack.radius = 2.0
   return config
+
+
+def _value(default: float) -> config_dict.FieldReference:
+  """A key that holds a number, or text: a fraction or a schedule."""
+  return config_dict.FieldReference(default, field_type=object)
 
 
 def parse_number(text: str, name: str) -> float:
@@ -121,12 +135,17 @@ def validate(config: config_dict.ConfigDict) -> None:
     )
   canonical_name(config.network)
   dataset(config.dataset)
+  epsilon_of(config)
   objective(config.goal)
   for domain in config.certify.domains:
     if domain not in REGIONS:
       raise unknown_name("certification domain", str(domain), REGIONS)
   if config.optimizer.name not in OPTIMIZERS:
     raise unknown_name("optimizer", config.optimizer.name, OPTIMIZERS)
+  if config.initializer not in INITIALIZERS:
+    raise unknown_name("initializer", config.initializer, INITIALIZERS)
+  for key, low, high in _VALUES:
+    _check_value(config, key, low, high)
   for key, low, high, kind in _RANGES:
     _check_range(config, key, low, high, kind)
   milestones = list(config.optimizer.milestones)
@@ -138,6 +157,26 @@ def validate(config: config_dict.ConfigDict) -> None:
         f"optimizer.milestones is {tuple(milestones)}; expected rising epochs,"
         f" such as (140, 180)"
     )
+
+
+def epsilon_of(config: config_dict.ConfigDict) -> float:
+  """The radius as a number; a config may hold it as text, such as "8/255".
+
+  Raises:
+    UsageError: if it is no number from 0 to 1.
+  """
+  given = config.epsilon
+  try:
+    value = parse_value(given) if isinstance(given, str) else given
+  except ObjectiveError:
+    value = None
+  fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+  if not fits or not 0 <= value <= 1:
+    raise UsageError(
+        f"epsilon is {given!r}; expected a number or fraction from 0 to 1,"
+        f" such as 0.1 or 8/255; set it with --config.epsilon="
+    )
+  return float(value)
 
 
 def _missing(config, base, prefix: str = "") -> str | None:
@@ -152,19 +191,25 @@ def _missing(config, base, prefix: str = "") -> str | None:
   return None
 
 
+# Numbers or schedules, and the range that their values must stay in.
+_VALUES = (
+    ("dropout", 0, 0.999),
+    ("optimizer.learning_rate", 0, math.inf),
+    ("optimizer.momentum", 0, 1),
+    ("optimizer.l2", 0, math.inf),
+    ("optimizer.clip_norm", 1e-30, math.inf),
+    ("regularizers.tightness", 0, math.inf),
+    ("regularizers.relu_balance", 0, math.inf),
+)
 _RANGES = (
-    ("epsilon", 0, 1, float),
     ("epochs", 0, math.inf, float),
     ("schedule_epochs", 0, math.inf, float),
     ("batch_size", 1, math.inf, int),
     ("seed", 0, 2**31 - 1, int),
     ("checkpoint_minutes", 0, math.inf, float),
     ("augment.crop_padding", 0, math.inf, int),
-    ("optimizer.learning_rate", 0, math.inf, float),
     ("optimizer.decay", 0, math.inf, float),
-    ("optimizer.momentum", 0, 1, float),
-    ("optimizer.l2", 0, math.inf, float),
-    ("optimizer.clip_norm", 0, math.inf, float),
+    ("regularizers.tolerance", 0, math.inf, float),
     ("certify.examples", 1, math.inf, int),
     ("certify.memory_mb", 1, math.inf, int),
     ("certify.attack.steps", 0, math.inf, int),
@@ -172,13 +217,36 @@ _RANGES = (
     ("certify.attack.radius", 0, math.inf, float),
 )
 _MAY_BE_NULL = ("schedule_epochs", "certify.examples", "augment.crop_padding")
-_MUST_BE_POSITIVE = ("schedule_epochs", "optimizer.clip_norm")
+_MUST_BE_POSITIVE = ("schedule_epochs", "regularizers.tolerance")
+
+
+def get(config, key: str):
+  """The value at a key with dots."""
+  for name in key.split("."):
+    config = config[name]
+  return config
+
+
+def _check_value(config, key: str, low: float, high: float) -> None:
+  """Checks a key that holds a number or the text of a schedule."""
+  given = get(config, key)
+  wanted = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+  message = (
+      f"{key} is {given!r}; expected a number or a schedule {wanted}, such as"
+      f" 0.5 or Lin(0, 0.5, 60); set it with --config.{key}="
+  )
+  if isinstance(given, bool) or not isinstance(given, (int, float, str)):
+    raise UsageError(message)
+  try:
+    least, most = extent(parse_value(given))
+  except ObjectiveError as error:
+    raise UsageError(f"{key}: {error.reason}", error.detail) from None
+  if not low <= least <= most <= high or most == math.inf:
+    raise UsageError(message)
 
 
 def _check_range(config, key: str, low, high, kind: type) -> None:
-  value = config
-  for name in key.split("."):
-    value = value[name]
+  value = get(config, key)
   if value is None and key in _MAY_BE_NULL:
     return
   noun = "whole number" if kind is int else "number"

@@ -100,3 +100,126 @@ class Until(Schedule):
             [self.epochs],
         )(epoch)
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Smooth(Schedule):
+  """`start` for `hold` epochs, then to `end` with a slow beginning.
+
+  Over `length` epochs the share of the way is α·x⁴ for the first quarter and
+  a straight line, its tangent there, for the rest (x is the share of the time):
+  the ramp of ε of Xu et al. 2020 and Shi et al. 2021, which spares a network
+  the first moments of interval training. With `length` 0 it jumps at `hold`.
+  """
+
+  start: Number
+  end: Number
+  length: Number
+  hold: Number = 0
+
+  def check(self) -> None:
+    if self.length < 0 or self.hold < 0:
+      raise ValueError("Smooth's numbers of epochs must not be below 0")
+
+  def extent(self) -> tuple[float, float]:
+    return min(self.start, self.end), max(self.start, self.end)
+
+  def __call__(self, epoch: Array | Number) -> Array:
+    passed = jnp.asarray(epoch) - self.hold
+    if self.length <= 0:
+      return jnp.where(passed < 0, float(self.start), float(self.end))
+    x = jnp.clip(passed / self.length, min=0, max=1)
+    # α·x⁴ up to x = m, then its tangent, which must reach 1 at x = 1.
+    m = 0.25
+    alpha = 1 / (m**4 + 4 * m**3 * (1 - m))
+    line = alpha * (m**4 + 4 * m**3 * (x - m))
+    share = jnp.where(x < m, alpha * x**4, line)
+    return self.start + (self.end - self.start) * share
+
+
+@dataclasses.dataclass(frozen=True)
+class Complement(Schedule):
+  """1 - schedule, of a schedule within 0 and 1."""
+
+  schedule: Value
+
+  def check(self) -> None:
+    low, high = extent(self.schedule)
+    if low < 0 or high > 1:
+      raise ValueError(
+          f"Complement wants values within 0 and 1; they go from {low} to"
+          f" {high}"
+      )
+
+  def extent(self) -> tuple[float, float]:
+    low, high = extent(self.schedule)
+    return 1 - high, 1 - low
+
+  def __call__(self, epoch: Array | Number) -> Array:
+    return 1 - value_at(self.schedule, epoch)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale(Schedule):
+  """c/(1 - c): the weight that has the share c beside a weight of 1."""
+
+  schedule: Value
+
+  def check(self) -> None:
+    low, high = extent(self.schedule)
+    if low < 0 or high >= 1:
+      raise ValueError(
+          f"Scale wants values of at least 0 and below 1; they go from {low}"
+          f" to {high}"
+      )
+
+  def extent(self) -> tuple[float, float]:
+    low, high = extent(self.schedule)
+    return low / (1 - low), high / (1 - high)
+
+  def __call__(self, epoch: Array | Number) -> Array:
+    share = value_at(self.schedule, epoch)
+    return share / (1 - share)
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip(Schedule):
+  """The schedule, but at least `least` and at most `largest`."""
+
+  schedule: Value
+  least: Value
+  largest: Value
+
+  def check(self) -> None:
+    least, largest = extent(self.least)[1], extent(self.largest)[0]
+    if least > largest:
+      raise ValueError(
+          f"Clip's least value, {least}, must not be above its largest,"
+          f" {largest}"
+      )
+
+  def extent(self) -> tuple[float, float]:
+    lows, highs = zip(extent(self.least), extent(self.largest))
+    return tuple(
+        min(max(end, least), largest)
+        for end, least, largest in zip(extent(self.schedule), lows, highs)
+    )
+
+  def __call__(self, epoch: Array | Number) -> Array:
+    value = value_at(self.schedule, epoch)
+    return jnp.clip(
+        value, min=value_at(self.least, epoch), max=value_at(self.largest, epoch)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Staircase(Schedule):
+  """The schedule's value at the last whole epoch: it moves once an epoch."""
+
+  schedule: Value
+
+  def extent(self) -> tuple[float, float]:
+    return extent(self.schedule)
+
+  def __call__(self, epoch: Array | Number) -> Array:
+    return value_at(self.schedule, jnp.floor(epoch))

@@ -19,7 +19,8 @@ def number_text(value: Number) -> str:
   return str(int(value))
 
 
-def _argument_text(value: Any) -> str:
+def argument_text(value: Any) -> str:
+  """A number or term as text."""
   if isinstance(value, (int, float)):
     return number_text(value)
   return str(value)
@@ -29,21 +30,22 @@ class Term:
   """Base of goals and schedules: prints as the text that builds it.
 
   Subclasses are frozen dataclasses whose fields, in order, are the
-  constructor's arguments: numbers or other terms. Trailing arguments that
-  equal their default are left out, and so are the parentheses of a term
-  without arguments.
+  constructor's arguments: numbers or other terms. Arguments that equal their
+  default are left out, later ones are then given by name, and a term without
+  arguments has no parentheses.
   """
 
   def check(self) -> None:
     """Raises ValueError, in one line, if an argument is out of range."""
 
   def __str__(self) -> str:
-    fields = [f for f in dataclasses.fields(self) if f.init]
-    values = [getattr(self, f.name) for f in fields]
-    while fields and values[-1] == fields[-1].default:
-      fields.pop()
-      values.pop()
+    words, skipped = [], False
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if value == field.default:
+        skipped = True
+      else:
+        name = f"{field.name}=" if skipped else ""
+        words.append(name + argument_text(value))
     name = type(self).__name__
-    if not values:
-      return name
-    return f"{name}({', '.join(map(_argument_text, values))})"
+    return f"{name}({', '.join(words)})" if words else name

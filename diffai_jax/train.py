@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import math
 import os
 import time
@@ -13,14 +14,14 @@ from ml_collections import config_dict
 import optax
 
 from diffai_jax import certification, console, report, workfolder
-from diffai_jax.config import validate
+from diffai_jax.config import epsilon_of, validate
 from diffai_jax.data import Dataset, Examples, batches, dataset, load
-from diffai_jax.goals import Goal, objective
+from diffai_jax.goals import Goal, objective, parse_value, phases
 from diffai_jax.networks import canonical_name, create, describe
 from diffai_jax.training import checkpoints, optimizers
 from diffai_jax.training.metrics import MetricsWriter
 from diffai_jax.training.state import TrainState, create_state
-from diffai_jax.training.step import make_step
+from diffai_jax.training.step import Regularizers, batch_key, make_step
 from diffai_jax.types import Array, UsageError
 
 # Steps that may be under way before the oldest one's metrics are looked at.
@@ -51,9 +52,14 @@ class Job:
     validate(config)
     config = config.copy_and_resolve_references()
     config.network = canonical_name(config.network)
+    with config.ignore_type():  # It may have been text.
+      config.epsilon = epsilon_of(config)
     chosen = {k: v for k, v in config.augment.items() if v is not None}
     data = dataclasses.replace(dataset(config.dataset), **chosen)
-    network = create(config.network, data.num_classes, data.mean, data.std)
+    network = create(
+        config.network, data.num_classes, data.mean, data.std,
+        dropout=parse_value(config.dropout), initializer=config.initializer,
+    )
     return cls(config, data, network, objective(config.goal))
 
   def describe(self) -> str:
@@ -64,6 +70,16 @@ class Job:
         f"Objective: {self.goal}",
         f"Epsilon: {config.epsilon:g}",
     ))
+
+  @property
+  def regularizers(self) -> Regularizers:
+    """The weights that the config gives them."""
+    given = self.config.regularizers
+    return Regularizers(
+        parse_value(given.tightness),
+        parse_value(given.relu_balance),
+        given.tolerance,
+    )
 
   def epoch_of(self, step: Array, steps_per_epoch: int) -> Array:
     """The time on the schedules' clock, in fractional epochs."""
@@ -121,9 +137,12 @@ def certify_checkpoint(config: config_dict.ConfigDict, workdir: str) -> None:
   source = config.checkpoint or workdir
   if os.path.basename(os.path.normpath(source)) == checkpoints.FOLDER:
     source = os.path.dirname(os.path.normpath(source))
-  workfolder.require_same_network(source, config)
+  trained = workfolder.require_same_network(source, config)
   test_data = _test_data(config)
-  optimizer = _optimizer(job, steps_per_epoch=1)
+  # A checkpoint holds its optimiser's state, whose form depends on settings.
+  optimizer = optimizers.create(
+      config_dict.ConfigDict(trained["optimizer"]), lambda step: step
+  )
   state = create_state(
       job.network, optimizer, job.dataset.image_shape, config.seed
   )
@@ -159,10 +178,20 @@ def _train(job: Job, data: Examples, workdir: str) -> TrainState:
         f"going on from step {int(state.step)} of {total}"
     )
   first = int(state.step)
-  step = make_step(
-      job.network, job.goal, optimizer, job.dataset, config.epsilon,
-      config.seed, epoch_of,
+  # Where a weight is 0 its part is left out: one program for each objective.
+  numbers = jnp.arange(total + 1)
+  objectives, which = phases(
+      job.goal,
+      epoch_of(numbers),
+      jax.vmap(batch_key, (None, 0))(config.seed, numbers),
   )
+
+  @functools.cache
+  def step_of(goal: Goal):
+    return make_step(
+        job.network, goal, optimizer, job.dataset, config.epsilon,
+        config.seed, epoch_of, job.regularizers,
+    )
 
   devices = jax.local_device_count()
   forced_devices = devices > 1 and jax.default_backend() == "cpu"
@@ -198,6 +227,7 @@ def _train(job: Job, data: Examples, workdir: str) -> TrainState:
       images, labels = next(stream)
       shape = (devices, len(labels) // devices)
       batch = images.reshape(shape + images.shape[1:]), labels.reshape(shape)
+      step = step_of(objectives[which[number - 1]])
       state, metrics = step(state, *batch)
       pending.append((number, metrics))
       look(ahead)
@@ -328,8 +358,10 @@ class _Summary:
     if elapsed < _SECONDS_BETWEEN_METRICS and not last:
       return None
     row = {}
-    for name in values:
-      column = [step[name] for step in self._steps]
+    names = dict.fromkeys(name for step in self._steps for name in step)
+    for name in names:
+      # Parts of weight 0 are left out of a step, and so is what they measure.
+      column = [step[name] for step in self._steps if name in step]
       largest = name in ("epsilon", "largest_bound")
       row[name] = max(column) if largest else sum(column) / len(column)
     examples = len(self._steps) * self._batch_size

@@ -52,8 +52,11 @@ def claim(workdir: str, config: config_dict.ConfigDict) -> None:
 
 def require_same_network(
     workdir: str, config: config_dict.ConfigDict
-) -> None:
+) -> dict:
   """Checks that a folder's checkpoint is of this config's network.
+
+  Returns:
+    The config that it was trained with.
 
   Raises:
     UsageError: if the folder has no run, or one of another network or dataset.
@@ -75,3 +78,4 @@ def require_same_network(
         f"{workdir} has another network: it differs in"
         f" {describe_differences(changed, old, new)}; give its own --config"
     )
+  return old

@@ -10,7 +10,8 @@ _PACKAGE = pathlib.Path(__file__).parents[1] / "diffai_jax"
 # Floors from the ground up, rooms in order. A room may use every floor below
 # its own, and the earlier rooms of its floor. A new file is placed here.
 _FLOORS = (
-    ("types", "terms", "suggest", "files", "schedules"),
+    ("types", "terms", "suggest", "files", "schedules",
+     "arithmetic", "optax_schedules"),
     (
         "domains.rounding",
         "domains.windows",
@@ -34,12 +35,14 @@ _FLOORS = (
         "transformers.structure",
         "transformers.joining",
     ),
-    ("losses", "attacks"),
+    ("losses", "attacks", "regularizers"),
     (
         "nn.initializers",
         "nn.symbols",
+        "nn.observation",
         "nn.layers",
         "nn.activations",
+        "nn.dropout",
         "nn.abstract",
         "nn.deep_loss",
     ),
@@ -50,9 +53,13 @@ _FLOORS = (
         "networks.describe",
         "goals.base",
         "goals.points",
+        "goals.attacks",
         "goals.regions",
         "goals.combinators",
+        "goals.mixtures",
+        "goals.phases",
         "goals.dsl",
+        "goals.diffai",
         "goals.schemes",
         "data.datasets",
         "data.sources",

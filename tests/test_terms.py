@@ -76,8 +76,8 @@ def test_a_term_without_arguments_is_its_name():
     (Node(1, 2, 0.5, 2), "Node(1, 2)"),
     (Node(1, 2, 0.25), "Node(1, 2, 0.25)"),
     (Node(1, 2, 0.25, 2), "Node(1, 2, 0.25)"),
-    # An argument that equals its default stays if a later one does not.
-    (Node(1, 2, 0.5, 3), "Node(1, 2, 0.5, 3)"),
+    # After an argument that equals its default, others have names.
+    (Node(1, 2, 0.5, 3), "Node(1, 2, fourth=3)"),
     (Node(0.5, 2), "Node(0.5, 2)"),
     (Node(Leaf(), Node(Leaf(), -1)), "Node(Leaf, Node(Leaf, -1))"),
 ])

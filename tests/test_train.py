@@ -94,10 +94,10 @@ class _Killed(BaseException):
 def _kill_after(monkeypatch, steps: int) -> None:
   """The next runs die when they have taken this many steps of their own."""
   make_step = train.make_step
+  taken = []
 
   def killing(*args, **kwargs):
     step = make_step(*args, **kwargs)
-    taken = []
 
     def counted(*values):
       taken.append(1)

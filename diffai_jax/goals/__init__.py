@@ -1,24 +1,44 @@
 """Training goals (paper, section 4): regions to train on, and losses on them."""
 
+from diffai_jax.goals.attacks import FGSM, IFGSM, MIFGSM, PGD
 from diffai_jax.goals.base import Context, Goal
-from diffai_jax.goals.combinators import Mix, Sub
-from diffai_jax.goals.dsl import ObjectiveError, parse
-from diffai_jax.goals.points import Point
+from diffai_jax.goals.combinators import AdvDom, BiSample, Sample, Sub
+from diffai_jax.goals.dsl import ObjectiveError, parse, parse_value
+from diffai_jax.goals.mixtures import Coin, Mix, MixLogs, MixMargins, Weighted
+from diffai_jax.goals.phases import phases
+from diffai_jax.goals.points import Attacked, Normal, Original, Point, Uniform
 from diffai_jax.goals.regions import REGIONS, Box, HBox, ball
 from diffai_jax.goals.schemes import SCHEMES, objective
 
 __all__ = [
+    "AdvDom",
+    "Attacked",
+    "BiSample",
     "Box",
+    "Coin",
     "Context",
+    "FGSM",
     "Goal",
     "HBox",
+    "IFGSM",
+    "MIFGSM",
     "Mix",
+    "MixLogs",
+    "MixMargins",
+    "Normal",
     "ObjectiveError",
+    "Original",
+    "PGD",
     "Point",
     "REGIONS",
     "SCHEMES",
+    "Sample",
     "Sub",
+    "Uniform",
+    "Weighted",
     "ball",
     "objective",
     "parse",
+    "parse_value",
+    "phases",
 ]

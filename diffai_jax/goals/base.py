@@ -1,7 +1,10 @@
 """What a goal is (paper, section 4.2): an abstraction and a loss."""
 
+from collections.abc import Iterator
 import dataclasses
 from typing import Callable
+
+import jax
 
 from diffai_jax import losses
 from diffai_jax.domains.product import Value
@@ -14,18 +17,44 @@ class Context:
   """What a goal may use besides its input box.
 
   Attributes:
-    forward: the network with the current parameters, (value, mode) -> output.
+    forward: the network, (value, mode) -> output, with the current parameters
+      held fixed: for attacks.
     labels: int, [B].
     epoch: fractional epochs completed, on the schedules' clock; a scalar.
     key: a random key for each example, [B], or None where a run draws none.
+    batch_key: a random key for the whole batch, or None likewise.
     data_range: lowest and highest value that data can have.
+    shared: the points (original, attacked) that the surrounding AdvDom or
+      BiSample shares with its goals, or None outside of one.
   """
 
   forward: Callable[[Value, Mode], Value]
   labels: Array
   epoch: Array
   key: PRNGKey | None = None
+  batch_key: PRNGKey | None = None
   data_range: tuple[float, float] = (0.0, 1.0)
+  shared: tuple[Array, Array] | None = None
+
+  def child(self, number: int) -> "Context":
+    """The context of a goal's part: its random numbers are its own."""
+    if self.key is None:
+      return self
+    keys = jax.vmap(jax.random.fold_in, (0, None))(self.key, number)
+    return dataclasses.replace(self, key=keys)
+
+  def keys(self, goal: "Goal") -> PRNGKey:
+    """`key`, which `goal` draws from.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    if self.key is None:
+      raise ValueError(
+          f"{goal} draws random numbers; give its Context a key for each"
+          f" example"
+      )
+    return self.key
 
 
 class Goal(Term):
@@ -76,3 +105,28 @@ class Goal(Term):
     """
     margin = self.margins(output, labels, context)
     return {self.measures: losses.proved(margin, labels)}
+
+  def children(self) -> tuple["Goal", ...]:
+    """The goals that this one is made of, in the order of its text."""
+    values = (getattr(self, f.name) for f in dataclasses.fields(self))
+    return tuple(value for value in values if isinstance(value, Goal))
+
+  def with_children(self, children: Iterator["Goal"]) -> "Goal":
+    """This goal with other goals in the places of `children()`."""
+    replaced = {
+        f.name: next(children)
+        for f in dataclasses.fields(self)
+        if isinstance(getattr(self, f.name), Goal)
+    }
+    return dataclasses.replace(self, **replaced) if replaced else self
+
+  def is_single(self) -> bool:
+    """Whether `abstract` gives one array or element, not a Product."""
+    return True
+
+
+def walk(goal: Goal) -> Iterator[Goal]:
+  """The goal and all that it is made of, from the outside in."""
+  yield goal
+  for child in goal.children():
+    yield from walk(child)

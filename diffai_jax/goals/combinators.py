@@ -1,18 +1,41 @@
-"""Goals made of goals (paper, Table 1)."""
+"""Goals that give another goal a box of their own (paper, Table 1)."""
 
 import dataclasses
 
 import jax.numpy as jnp
 
-from diffai_jax.domains.product import Product, Value
+from diffai_jax.domains.hybrid_zonotope import HybridZonotope, upper
+from diffai_jax.domains.product import Value, center
 from diffai_jax.goals.base import Context, Goal
 from diffai_jax.schedules import Value as Weight
 from diffai_jax.schedules import extent, value_at
 from diffai_jax.types import Array
 
 
+class _Within(Goal):
+  """Base: the loss, margins and accuracies are those of `inner`."""
+
+  @property
+  def inner(self) -> Goal:
+    raise NotImplementedError
+
+  def margins(self, output: Value, labels: Array, context: Context) -> Array:
+    return self.inner.margins(output, labels, context)
+
+  def loss(self, output: Value, labels: Array, context: Context) -> Array:
+    return self.inner.loss(output, labels, context)
+
+  def accuracies(
+      self, output: Value, labels: Array, context: Context
+  ) -> dict[str, Array]:
+    return self.inner.accuracies(output, labels, context)
+
+  def is_single(self) -> bool:
+    return self.inner.is_single()
+
+
 @dataclasses.dataclass(frozen=True)
-class Sub(Goal):
+class Sub(_Within):
   """`goal` on the box scaled by `scale` around its center.
 
   Sub(δ, g) is α^g(½(u + l - δ(u - l)), ½(u + l + δ(u - l))), with the loss of
@@ -22,74 +45,132 @@ class Sub(Goal):
   scale: Weight
   goal: Goal
 
+  @property
+  def inner(self) -> Goal:
+    return self.goal
+
   def check(self) -> None:
     low, _ = extent(self.scale)
     if low < 0:
       raise ValueError(f"the scale of Sub must not be below 0, not {low}")
 
   def abstract(self, lower: Array, upper: Array, context: Context) -> Value:
-    width = value_at(self.scale, context.epoch) * (upper - lower)
-    total = upper + lower
     return self.goal.abstract(
-        (total - width) / 2, (total + width) / 2, context
+        *scaled(lower, upper, value_at(self.scale, context.epoch)), context
     )
-
-  def margins(self, output: Value, labels: Array, context: Context) -> Array:
-    return self.goal.margins(output, labels, context)
-
-  def loss(self, output: Value, labels: Array, context: Context) -> Array:
-    return self.goal.loss(output, labels, context)
-
-  def accuracies(
-      self, output: Value, labels: Array, context: Context
-  ) -> dict[str, Array]:
-    return self.goal.accuracies(output, labels, context)
 
 
 @dataclasses.dataclass(frozen=True)
-class Mix(Goal):
-  """Both goals in one run, their losses weighed against each other.
+class Sample(_Within):
+  """`target` on a small box around a point that `source` picks in the box.
 
-  Mix(g1, g2, λ) abstracts to α^g1 × α^g2; its loss is
-  (1 - λ)·loss^g1 + λ·loss^g2.
+  Sample(δ, r, gs, gt) is α^gt(b - ½δ(u - l), b + ½δ(u - l)), b the center of
+  α^{Sub(1 - r·δ, gs)}(l, u), with the loss of gt. With r = 1, which the text may
+  leave out, the small box stays within [l, u]; with r < 1 it may stick out.
   """
 
-  first: Goal
-  second: Goal
-  weight: Weight
+  scale: Weight
+  reach: Weight
+  source: Goal
+  target: Goal
+
+  @property
+  def inner(self) -> Goal:
+    return self.target
 
   def check(self) -> None:
-    low, high = extent(self.weight)
-    if low < 0 or high > 1:
+    (low, high), (least, most) = extent(self.scale), extent(self.reach)
+    if low < 0 or least < 0 or most > 1 or high * most > 1:
       raise ValueError(
-          f"the weight of Mix must stay within 0 and 1; it goes from {low} to"
-          f" {high}"
+          f"Sample's scale must be at least 0, its reach within 0 and 1 and"
+          f" their product at most 1; they go from {low} to {high} and from"
+          f" {least} to {most}"
       )
+    _require_single(self, self.source)
 
-  def abstract(self, lower: Array, upper: Array, context: Context) -> Product:
-    return Product((
-        self.first.abstract(lower, upper, context),
-        self.second.abstract(lower, upper, context),
-    ))
+  def abstract(self, lower: Array, upper: Array, context: Context) -> Value:
+    scale = value_at(self.scale, context.epoch)
+    reach = value_at(self.reach, context.epoch)
+    inside = scaled(lower, upper, 1 - reach * scale)
+    point = center(self.source.abstract(*inside, context.child(0)))
+    half = scale * (upper - lower) / 2
+    return self.target.abstract(point - half, point + half, context.child(1))
 
-  def margins(self, output: Product, labels: Array, context: Context) -> Array:
-    """The larger of both bounds: what holds for both parts."""
-    return jnp.maximum(
-        self.first.margins(output[0], labels, context),
-        self.second.margins(output[1], labels, context),
+
+class _Sharing(_Within):
+  """Base of goals on a box between the center and a point that `source` finds.
+
+  That point is the upper end of α^source(l, u). Both points are shared:
+  `Original` and `Attacked` within `target` are them.
+  """
+
+  @property
+  def inner(self) -> Goal:
+    return self.target
+
+  def check(self) -> None:
+    _require_single(self, self.source)
+
+  def box(self, original: Array, attacked: Array) -> tuple[Array, Array]:
+    """The bounds that `target` is given."""
+    raise NotImplementedError
+
+  def abstract(self, lower: Array, upper: Array, context: Context) -> Value:
+    found = self.source.abstract(lower, upper, context.child(0))
+    original, attacked = (lower + upper) / 2, upper_end(found)
+    inner = dataclasses.replace(
+        context.child(1), shared=(original, attacked)
     )
+    return self.target.abstract(*self.box(original, attacked), inner)
 
-  def loss(self, output: Product, labels: Array, context: Context) -> Array:
-    weight = value_at(self.weight, context.epoch)
-    first = self.first.loss(output[0], labels, context)
-    second = self.second.loss(output[1], labels, context)
-    mixed = (1 - weight) * first + weight * second
-    # A bound that overflows must not spoil the loss it has no part in.
-    return jnp.where(weight == 0, first, mixed)
 
-  def accuracies(
-      self, output: Product, labels: Array, context: Context
-  ) -> dict[str, Array]:
-    return self.second.accuracies(
-        output[1], labels, context
-    ) | self.first.accuracies(output[0], labels, context)
+@dataclasses.dataclass(frozen=True)
+class BiSample(_Sharing):
+  """`target` on the box around the center that just reaches a found point.
+
+  BiSample(g1, g2) is α^g2(c - |p - c|, c + |p - c|) with the loss of g2, where
+  c = ½(l + u) and p is the upper end of α^g1(l, u). DiffAI v3 calls it BiAdv.
+  """
+
+  source: Goal
+  target: Goal
+
+  def box(self, original: Array, attacked: Array) -> tuple[Array, Array]:
+    reach = jnp.abs(attacked - original)
+    return original - reach, original + reach
+
+
+@dataclasses.dataclass(frozen=True)
+class AdvDom(_Sharing):
+  """`target` on the box whose corners are the center and a found point.
+
+  AdvDom(g1, g2) is α^g2(min(c, p), max(c, p)) with the loss of g2, where
+  c = ½(l + u) and p is the upper end of α^g1(l, u).
+  """
+
+  source: Goal
+  target: Goal
+
+  def box(self, original: Array, attacked: Array) -> tuple[Array, Array]:
+    return jnp.minimum(original, attacked), jnp.maximum(original, attacked)
+
+
+def scaled(
+    lower: Array, upper: Array, scale: Array
+) -> tuple[Array, Array]:
+  """The box [l, u], [B, ...] each, scaled around its center."""
+  width, total = scale * (upper - lower), upper + lower
+  return (total - width) / 2, (total + width) / 2
+
+
+def upper_end(value: Array | HybridZonotope) -> Array:
+  """A point itself, an element's upper bounds."""
+  return upper(value) if isinstance(value, HybridZonotope) else value
+
+
+def _require_single(goal: Goal, source: Goal) -> None:
+  if not source.is_single():
+    raise ValueError(
+        f"{type(goal).__name__}'s first goal must pick one point or element;"
+        f" {type(source).__name__} has several"
+    )

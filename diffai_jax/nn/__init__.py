@@ -25,6 +25,7 @@ from diffai_jax.nn.activations import (
     Tanh,
 )
 from diffai_jax.nn.deep_loss import DeepLoss
+from diffai_jax.nn.dropout import Dropout
 from diffai_jax.nn.layers import (
     AvgPool2D,
     Conv2D,
@@ -48,6 +49,7 @@ __all__ = [
     "DecorrelateMin",
     "DecorrelateRandom",
     "DeepLoss",
+    "Dropout",
     "ELU",
     "GELU",
     "GlobalAvgPool2D",

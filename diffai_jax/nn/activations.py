@@ -4,6 +4,7 @@ from flax import linen as nn
 
 from diffai_jax import transformers
 from diffai_jax.domains.product import Value
+from diffai_jax.nn.observation import observe
 from diffai_jax.nn.symbols import fresh_symbol
 from diffai_jax.types import Mode
 
@@ -26,6 +27,7 @@ class ReLU(Activation):
   """max(x, 0); on elements by the rule that they carry."""
 
   def transform(self, x: Value, symbol: str) -> Value:
+    observe(self, "before ReLU", x)
     return transformers.relu(x, symbol=symbol)
 
 

@@ -27,4 +27,11 @@ def interval(key: PRNGKey, shape: tuple[int, ...], dtype=None) -> Array:
   return std * jax.random.normal(key, shape, dtype or jnp.result_type(float))
 
 
+# By the name that a config gives: `interval`; He et al. 2015; and PyTorch's
+# default, uniform within ±1/sqrt(fan_in), which DiffAI v3 trained from.
+INITIALIZERS = {
+    "interval": interval,
+    "he": nn.initializers.he_normal(),
+    "pytorch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+}
 zeros = nn.initializers.zeros_init()

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from diffai_jax import transformers
 from diffai_jax.domains.product import Value, center, example_shape, parts
 from diffai_jax.nn import initializers
+from diffai_jax.nn.observation import observe
 from diffai_jax.types import Mode, UsageError
 
 
@@ -29,7 +30,9 @@ class Normalize(nn.Module):
     dtype = center(parts(x)[0]).dtype
     std = jnp.asarray(self.std, dtype)
     shift = -jnp.asarray(self.mean, dtype) / std
-    return transformers.scale_shift(x, 1 / std, shift)
+    x = transformers.scale_shift(x, 1 / std, shift)
+    observe(self, "input", x)
+    return x
 
   def describe(self, shape: tuple[int, ...]) -> str:
     return f"Normalize mean={list(self.mean)} std={list(self.std)}"

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffai_jax.goals import parse_value
+from diffai_jax.schedules import Schedule, Value, value_at
 from diffai_jax.suggest import unknown_name
 from diffai_jax.types import Array
 
@@ -51,12 +53,12 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
 
 
 def learning_rate(
-    initial: float, milestones, decay: float, epoch_of
+    initial: Value, milestones, decay: float, epoch_of
 ) -> optax.Schedule:
   """`initial`, multiplied by `decay` at each milestone that is reached.
 
   Args:
-    initial: the first learning rate.
+    initial: the first learning rate, or a schedule of the epoch.
     milestones: epochs, on the schedules' clock.
     decay: factor at each of them.
     epoch_of: step -> epoch on the schedules' clock.
@@ -64,12 +66,17 @@ def learning_rate(
   Returns:
     The learning rate as a function of the step.
   """
-  if not milestones:
+  if not milestones and not isinstance(initial, Schedule):
     return optax.constant_schedule(initial)
   piecewise = optax.piecewise_constant_schedule(
-      initial, {milestone: decay for milestone in milestones}
+      1.0, {milestone: decay for milestone in milestones}
   )
-  return lambda step: piecewise(epoch_of(step))
+
+  def rate(step):
+    epoch = epoch_of(step)
+    return value_at(initial, epoch) * piecewise(epoch)
+
+  return rate
 
 
 def create(config, epoch_of) -> optax.GradientTransformation:
@@ -80,23 +87,43 @@ def create(config, epoch_of) -> optax.GradientTransformation:
 
   Args:
     config: with name, learning_rate, milestones, decay, momentum (of SGD), l2
-      and clip_norm.
+      and clip_norm; numbers, or texts of schedules such as "1 - Lin(0, 1, 9)".
     epoch_of: step -> epoch on the schedules' clock.
 
   Raises:
-    UsageError: if there is no optimiser of that name.
+    UsageError: if there is no optimiser of that name, or a text is no
+      schedule.
   """
   rate = learning_rate(
-      config.learning_rate, config.milestones, config.decay, epoch_of
+      parse_value(config.learning_rate), config.milestones, config.decay,
+      epoch_of,
   )
   if config.name == "adam":
     descend = optax.adam(rate)
   elif config.name == "sgd":
-    descend = optax.sgd(rate, momentum=config.momentum)
+    descend = _scheduled(
+        lambda momentum: optax.sgd(rate, momentum=momentum),
+        "momentum", config.momentum, epoch_of,
+    )
   else:
     raise unknown_name("optimizer", config.name, OPTIMIZERS)
   return optax.chain(
-      optax.add_decayed_weights(config.l2),
-      clip_by_norm(config.clip_norm),
+      _scheduled(
+          lambda weight_decay: optax.add_decayed_weights(weight_decay),
+          "weight_decay", config.l2, epoch_of,
+      ),
+      _scheduled(clip_by_norm, "max_norm", config.clip_norm, epoch_of),
       descend,
+  )
+
+
+def _scheduled(
+    make, name: str, text: str | float, epoch_of
+) -> optax.GradientTransformation:
+  """make(value), where the value follows a schedule if the text is one."""
+  value = parse_value(text)
+  if not isinstance(value, Schedule):
+    return make(value)
+  return optax.inject_hyperparams(make)(
+      **{name: lambda step: value_at(value, epoch_of(step))}
   )

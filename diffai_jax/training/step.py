@@ -1,5 +1,6 @@
 """The training step, pmapped over the devices."""
 
+import dataclasses
 import functools
 from typing import Callable
 
@@ -9,18 +10,45 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
+from diffai_jax import regularizers
 from diffai_jax.data import Dataset, augment, to_unit_range
 from diffai_jax.domains import HybridZonotope, parts, radius
 from diffai_jax.domains.product import Value, center
 from diffai_jax.goals import Context, Goal, ball
-from diffai_jax.nn import deep_loss
+from diffai_jax.nn import deep_loss, dropout, observation
 from diffai_jax.nn.abstract import RNG
+from diffai_jax.schedules import Value as Weight
+from diffai_jax.schedules import value_at
 from diffai_jax.training.optimizers import global_norm
 from diffai_jax.training.state import AXIS, TrainState
 from diffai_jax.types import Array, Mode, PRNGKey
 
 # What random keys are drawn for; each purpose has numbers of its own.
-_AUGMENT, _GOAL, _ABSTRACT = range(3)
+_AUGMENT, _GOAL, _ABSTRACT, _BATCH, _DROPOUT = range(5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Regularizers:
+  """Weights of what is added to the loss; see `diffai_jax.regularizers`.
+
+  Attributes:
+    tightness, relu_balance: numbers or schedules of the epoch.
+    tolerance: τ of both.
+  """
+
+  tightness: Weight = 0
+  relu_balance: Weight = 0
+  tolerance: float = regularizers.TOLERANCE
+
+  def __bool__(self) -> bool:
+    return self.tightness != 0 or self.relu_balance != 0
+
+
+def batch_key(seed: int, step: Array) -> PRNGKey:
+  """The key that a step's coins are thrown with, the same on all devices."""
+  return jax.random.fold_in(
+      jax.random.fold_in(jax.random.key(seed), step), _BATCH
+  )
 
 
 def example_keys(key: PRNGKey, step: Array, purpose: int, size: int) -> PRNGKey:
@@ -42,6 +70,7 @@ def make_step(
     epsilon: float,
     seed: int,
     epoch_of: Callable[[Array], Array],
+    regularize: Regularizers = Regularizers(),
 ) -> Callable[[TrainState, Array, Array], tuple[TrainState, dict[str, Array]]]:
   """The pmapped step (state, images, labels) -> (state, metrics).
 
@@ -56,6 +85,7 @@ def make_step(
     epsilon: radius of the input box, before the goal changes it.
     seed: of augmentation and of random goals.
     epoch_of: step -> epoch on the schedules' clock.
+    regularize: what is added to the loss.
 
   Returns:
     The step. Metrics are scalars over the whole batch: `loss`, `epsilon` (the
@@ -66,11 +96,15 @@ def make_step(
   def forward(params, value: Value, mode: Mode) -> Value:
     return network.apply({"params": params}, value, mode)
 
-  def train_forward(params, value: Value, key: PRNGKey):
-    """The output, and what the DeepLoss layers sowed."""
+  asked = [deep_loss.COLLECTION]
+  if regularize:
+    asked.append(observation.COLLECTION)
+
+  def train_forward(params, value: Value, key: PRNGKey, epoch: Array, keys):
+    """The output, and what the layers showed on the way."""
+    variables = {"params": params} | dropout.training_state(epoch, keys)
     return network.apply(
-        {"params": params}, value, Mode.TRAIN,
-        rngs={RNG: key}, mutable=[deep_loss.COLLECTION],
+        variables, value, Mode.TRAIN, rngs={RNG: key}, mutable=asked
     )
 
   def local_step(state: TrainState, images: Array, labels: Array):
@@ -80,6 +114,7 @@ def make_step(
     images = augment(images, keys, dataset.crop_padding, dataset.flip)
     lower, upper = ball(to_unit_range(images), epsilon)
     goal_keys = example_keys(key, state.step, _GOAL, size)
+    dropout_keys = example_keys(key, state.step, _DROPOUT, size)
     # One key for the whole batch: abstract layers draw for all examples alike.
     abstract_key = jax.random.fold_in(
         jax.random.fold_in(key, state.step), _ABSTRACT
@@ -87,15 +122,19 @@ def make_step(
 
     def loss(params):
       context = Context(
-          forward=functools.partial(forward, params),
+          forward=functools.partial(forward, lax.stop_gradient(params)),
           labels=labels,
           epoch=epoch_of(state.step),
           key=goal_keys,
+          batch_key=batch_key(seed, state.step),
       )
       value = goal.abstract(lower, upper, context)
-      output, sown = train_forward(params, value, abstract_key)
+      output, sown = train_forward(
+          params, value, abstract_key, context.epoch, dropout_keys
+      )
       losses = goal.loss(output, labels, context)
       losses = deep_loss.fold(losses, sown, context.epoch)
+      losses = losses + _regularization(regularize, sown, context.epoch)
       metrics = {
           "epsilon": _largest_radius(value),
           "largest_bound": _largest_bound(output),
@@ -126,6 +165,36 @@ def make_step(
       out_axes=None,
       donate_argnums=0,
   )
+
+
+def _regularization(
+    regularize: Regularizers, sown: dict, epoch: Array
+) -> Array:
+  """What the regularisers add to the loss, a mean over a Product's elements."""
+  firsts = observation.observed(sown, "input")
+  inputs = observation.observed(sown, "before ReLU")
+  total, count = jnp.zeros(()), len(firsts[0]) if firsts else 0
+  for number in range(count):
+    first, rest = firsts[0][number], [call[number] for call in inputs]
+    tightness = regularizers.tightness(
+        first, rest, regularize.tolerance, _mean_of_all
+    )
+    balance = regularizers.relu_balance(
+        rest, regularize.tolerance, _mean_of_all
+    )
+    total = total + value_at(regularize.tightness, epoch) * tightness
+    total = total + value_at(regularize.relu_balance, epoch) * balance
+  return total / max(count, 1)
+
+
+def _mean_of_all(values: Array) -> Array:
+  """The mean over all devices' examples, with the gradient of their own share.
+
+  Gradients are averaged over the devices afterwards, which makes of these
+  shares the gradient of the whole mean.
+  """
+  own = jnp.mean(values)
+  return own + lax.stop_gradient(lax.pmean(own, AXIS) - own)
 
 
 def _elements(value: Value) -> list[HybridZonotope]:

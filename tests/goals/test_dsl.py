@@ -19,6 +19,7 @@ from diffai_jax.goals import (
     parse,
 )
 from diffai_jax.goals.dsl import MAX_DEPTH, MAX_LENGTH
+from diffai_jax.goals.schemes import Scheme
 from diffai_jax.schedules import Lin, Until
 from diffai_jax.types import UsageError
 
@@ -171,19 +172,31 @@ def test_baseline_is_the_papers():
 @pytest.mark.parametrize("name", SCHEMES)
 def test_schemes(name):
   """Each is a goal by itself, and inside of others."""
-  goal = objective(name)
+  call = name + "(3)" if ("k", None) in SCHEMES[name].parameters else name
+  goal = objective(call)
   assert isinstance(goal, Goal)
   assert parse(str(goal)) == goal
-  assert objective(f"Sub(0.5, {name})") == Sub(0.5, goal)
-  assert objective(f"Mix({name}, Box, 0.5)") == Mix(goal, Box(), 0.5)
-  error = refused(f"Sub(1, {name}())")
+  assert objective(f"Sub(0.5, {call})") == Sub(0.5, goal)
+  assert objective(f"Mix({call}, Box, 0.5)") == Mix(goal, Box(), 0.5)
+  error = refused(f"Sub(1, {name}(1, 2, 3, 4))")
   assert error.column == 8
-  assert "takes no arguments" in str(error)
+  assert "not 4" in str(error)
 
 
 def test_schemes_are_only_known_where_they_are_given():
-  assert parse("Mine", {"Mine": "Sub(0.5, Box)"}) == Sub(0.5, Box())
+  mine = Scheme("Sub({scale}, Box)", "here", (("scale", 0.5), ("rest", 0)))
+  assert parse("Mine", {"Mine": mine}) == Sub(0.5, Box())
+  assert parse("Mine(0.25)", {"Mine": mine}) == Sub(0.25, Box())
+  assert parse("Mine(scale=2)", {"Mine": mine}) == Sub(2, Box())
   assert "unknown name Baseline" in str(refused("Baseline", parse))
+
+
+def test_a_scheme_with_wrong_numbers_is_refused_at_its_name():
+  error = refused("Sub(1, AdvIS(2.5))")
+  assert error.column == 8
+  assert "IFGSM's steps must be a whole number" in str(error)
+  assert "takes 1 argument, not 0" in str(refused("AdvIS"))
+  assert "expected a number" in str(refused("AdvIS(Lin(0, 1, 5))"))
 
 
 # What is refused.
@@ -194,7 +207,8 @@ def test_schemes_are_only_known_where_they_are_given():
     ("", 1, ["empty"]),
     ("  \n ", 1, ["empty"]),
     # Unknown names, at their own column, with what was meant.
-    ("Piont", 1, ["unknown name Piont", "did you mean Point?", "known:"]),
+    ("Piont", 1, ["unknown name Piont", "did you mean Point?"]),
+    ("Zzzzzz", 1, ["unknown name Zzzzzz", "known: Point, Normal"]),
     ("  Piont", 3, ["did you mean Point?"]),
     ("\n\tPiont", 3, ["did you mean Point?"]),
     ("box", 1, ["unknown name box", "did you mean Box?"]),
@@ -225,7 +239,14 @@ def test_schemes_are_only_known_where_they_are_given():
     ("Point, Box", 1, ["expected a goal"]),
     ("Point + Box", 1, ["expected a goal"]),
     ("Point if Box else HBox", 1, ["expected a goal"]),
-    ("Sub(1 - 2, Box)", 5, ["expected a number"]),
+    ("Sub(1 - 2, Box)", 1, ["scale of Sub", "-1"]),
+    ("Sub(1 ** 2, Box)", 5, ["combined by + - * / only"]),
+    ("Sub(1 // 2, Box)", 5, ["combined by + - * / only"]),
+    ("Sub(Box - 1, Box)", 5, ["expected a number or a schedule, not Box"]),
+    ("Sub(1 / 0, Box)", 5, ["division by 0"]),
+    ("Sub(1 / Lin(-1, 1, 5), Box)", 5, ["division by 0"]),
+    ("Sub(1e20 * 1e20, Box)", 5, ["too large"]),
+    ("Sub(1e20 * Lin(0, 1e20, 5), Box)", 5, ["too large"]),
     ("Point.loss", 1, ["expected a goal"]),
     ("Sub(1, Box.check())", 8, ["expected a name"]),
     ("Point()()", 1, ["expected a name"]),
@@ -234,8 +255,8 @@ def test_schemes_are_only_known_where_they_are_given():
     ("Sub(None, Box)", 5, ["expected a number"]),
     ("Sub(..., Box)", 5, ["expected a number"]),
     ("Sub(1j, Box)", 5, ["expected a number"]),
-    ("Sub(--1, Box)", 6, ["expected a number"]),
     ("Sub(not 1, Box)", 5, ["expected a number"]),
+    ("Sub(~1, Box)", 5, ["unexpected character '~'"]),
     ("Sub(1e999, Box)", 5, ["too large"]),
     ("Sub(-1e300, Box)", 6, ["too large"]),
     ("Sub(1" + "0" * 400 + ", Box)", 5, ["too large"]),
@@ -249,6 +270,38 @@ def test_schemes_are_only_known_where_they_are_given():
     ("Sub(Lin(0, 1, -2), Box)", 5, ["must not be below 0"]),
     ("Sub(Lin(0, 1, 2, -3), Box)", 5, ["must not be below 0"]),
     ("Sub(Until(-1, 0, 1), Box)", 5, ["must not be below 0"]),
+    ("Sample(2, Uniform, Box)", 1, ["product at most 1"]),
+    ("Sample(0.5, Mix(Point, Normal, 0.5), Box)", 1, ["Mix has several"]),
+    ("BiSample(Coin((Point, 1)), Box)", 1, ["Coin has several"]),
+    ("MixMargins(Point, Mix(Point, Box, 0), 0)", 1, ["Mix has several"]),
+    ("MixLogs(Point, Box, 2)", 1, ["weight of MixLogs", "2"]),
+    ("PGD(0.5)", 1, ["PGD's steps must be a whole number"]),
+    ("PGD(1, -1)", 1, ["PGD's step must not be below 0"]),
+    ("PGD(1, 1, 0)", 1, ["PGD's restarts must be a whole number from 1"]),
+    ("MIFGSM(momentum=-1)", 1, ["momentum must not be below 0"]),
+    ("Weighted()", 1, ["pairs (goal, weight)"]),
+    ("Weighted((Point, 0))", 1, ["may all be 0 at once"]),
+    ("Weighted((Point, 1), (Box, Lin(0, -1, 9)))", 1, ["not be below 0"]),
+    ("Sub(Complement(Lin(0, 2, 5)), Box)", 5, ["within 0 and 1"]),
+    ("Sub(Scale(1), Box)", 5, ["below 1"]),
+    ("Sub(Clip(Lin(0, 1, 5), 2, 1), Box)", 5, ["must not be above"]),
+    ("Sub(Smooth(0, 1, -5), Box)", 5, ["must not be below 0"]),
+    ("Sub(cosine(1, 0), Box)", 5, ["cosine", "positive decay_steps"]),
+    ("Sub(exponential(1, 5, 2), Box)", 5, ["exponential", "end_value"]),
+    ("Sub(polynomial(1, 0, -1, 5), Box)", 5, ["power must be above 0"]),
+    ("Attacked", 1, ["only has a meaning within AdvDom or BiSample"]),
+    ("AdvDom(Original, Box)", 1, ["only has a meaning within AdvDom"]),
+    # Arguments by name.
+    ("Sub(goal=Box)", 1, ["Sub(scale, goal)", "not 1"]),
+    ("Sub(0.5, scale=1)", 1, ["Sub(scale, goal)", "not 2"]),
+    ("Sub(0.5, gaol=Box)", 1, ["has no argument gaol", "did you mean goal?"]),
+    ("Sub(scale=1, Box)", 17, ["positional argument"]),
+    ("Sub(1, **Box)", 8, ["unexpected **"]),
+    ("Sub(1, *Box)", 8, ["unexpected *"]),
+    ("Weighted(parts=(Point, 1))", 1, ["none by name"]),
+    ("Weighted(Point, 1)", 10, ["expected a pair (goal, weight)"]),
+    ("Weighted((Point, 1, 2))", 10, ["expected a pair (goal, weight)"]),
+    ("Sub(cosine(1, 5, beta=1), Box)", 5, ["cosine(init_value", "'beta'"]),
     # Grammar.
     ("Sub(0.5, Box", 4, ["never closed"]),
     ("Sub(0.5, Box))", 14, ["unmatched"]),
@@ -259,7 +312,6 @@ def test_schemes_are_only_known_where_they_are_given():
     ("Sub(1if 2 else 3, Box)", 5, []),
     ("Point if", 1, []),
     # Characters that no objective has.
-    ("Sub(scale=1, Box)", 10, ["unexpected character '='"]),
     ("__import__('os')", 12, ["unexpected character"]),
     ("Box # the usual", 5, ["unexpected character '#'"]),
     ("Point;Box", 6, ["unexpected character ';'"]),
@@ -267,7 +319,7 @@ def test_schemes_are_only_known_where_they_are_given():
     ("Sub(\u0661, Box)", 5, ["unexpected character"]),
     ("Box\u2028", 4, ["unexpected character"]),
     ("Box\x00", 4, ["unexpected character"]),
-    ("Sub(*[1], Box)", 5, ["unexpected character '*'"]),
+    ("Sub(*[1], Box)", 6, ["unexpected character '['"]),
     ("Sub(1:2, Box)", 6, ["unexpected character ':'"]),
 ])
 def test_errors_show_the_place(text, column, fragments):

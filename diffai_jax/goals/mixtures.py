@@ -1,0 +1,260 @@
+"""Goals that weigh several goals against each other, in one run."""
+
+from collections.abc import Iterator
+import dataclasses
+import functools
+import zlib
+
+import jax
+import jax.numpy as jnp
+
+from diffai_jax import losses
+from diffai_jax.domains.product import Product
+from diffai_jax.goals.base import Context, Goal
+from diffai_jax.schedules import Value as Weight
+from diffai_jax.schedules import extent, value_at
+from diffai_jax.terms import argument_text
+from diffai_jax.types import Array, PRNGKey
+
+
+class Mixture(Goal):
+  """Base: `abstract` gives the product α^g1 × α^g2 × … of the children.
+
+  The loss is Σ_i w_i·loss_i, with weights that sum to 1. A subclass supplies
+  `weights`, and `combine` where the loss is another function of both. Parts
+  whose weight is 0 at an epoch are left out by `goals.phases`, so they cost
+  nothing.
+  """
+
+  def weights(self, epoch: Array, batch_key: PRNGKey | None) -> Array:
+    """w_i of each child, which sum to 1, [P]."""
+    raise NotImplementedError
+
+  def combine(
+      self, weights: Array, outputs: Product, labels: Array, context: Context
+  ) -> Array:
+    """The loss, [B]."""
+    found = (
+        child.loss(output, labels, context)
+        for child, output in zip(self.children(), outputs.parts, strict=True)
+    )
+    # A bound that overflows must not spoil the loss it has no part in.
+    return sum(
+        jnp.where(weight == 0, 0, weight * loss)
+        for weight, loss in zip(weights, found)
+    )
+
+  def only(self, kept: tuple[bool, ...]) -> Goal:
+    """This goal without the children that are not kept; one at least is."""
+    children = [c for c, keep in zip(self.children(), kept) if keep]
+    return children[0] if len(children) == 1 else self
+
+  def abstract(self, lower: Array, upper: Array, context: Context) -> Product:
+    return Product(tuple(
+        child.abstract(lower, upper, context.child(number))
+        for number, child in enumerate(self.children())
+    ))
+
+  def margins(self, output: Product, labels: Array, context: Context) -> Array:
+    """The largest of the children's bounds: what holds for all parts."""
+    margins = [
+        child.margins(part, labels, context)
+        for child, part in zip(self.children(), output.parts, strict=True)
+    ]
+    return functools.reduce(jnp.maximum, margins)
+
+  def loss(self, output: Product, labels: Array, context: Context) -> Array:
+    weights = self.weights(context.epoch, context.batch_key)
+    return self.combine(weights, output, labels, context)
+
+  def accuracies(
+      self, output: Product, labels: Array, context: Context
+  ) -> dict[str, Array]:
+    """Of goals that measure the same, the first one's counts."""
+    found = {}
+    for child, part in zip(self.children(), output.parts, strict=True):
+      found = child.accuracies(part, labels, context) | found
+    return found
+
+  def is_single(self) -> bool:
+    return False
+
+
+class _Pair(Mixture):
+  """Base of mixtures of two goals in the shares 1 - λ and λ."""
+
+  def check(self) -> None:
+    low, high = extent(self.weight)
+    if low < 0 or high > 1:
+      raise ValueError(
+          f"the weight of {type(self).__name__} must stay within 0 and 1; it"
+          f" goes from {low} to {high}"
+      )
+
+  def weights(self, epoch: Array, batch_key: PRNGKey | None) -> Array:
+    weight = value_at(self.weight, epoch)
+    return jnp.stack([1 - weight, weight])
+
+
+@dataclasses.dataclass(frozen=True)
+class Mix(_Pair):
+  """Both goals in one run, their losses weighed against each other.
+
+  Mix(g1, g2, λ) abstracts to α^g1 × α^g2; its loss is
+  (1 - λ)·loss^g1 + λ·loss^g2 (paper, Table 1). With an attack and Box it is
+  MTL-IBP (De Palma et al. 2024, "Expressive losses for verified robustness via
+  convex combinations", section 4.2).
+  """
+
+  first: Goal
+  second: Goal
+  weight: Weight
+
+
+@dataclasses.dataclass(frozen=True)
+class MixMargins(_Pair):
+  """The cross entropy of mixed margins: CC-IBP of De Palma et al. 2024.
+
+  MixMargins(g1, g2, λ) has the margins m = (1 - λ)·m^g1 + λ·m^g2, bounds of
+  z_k - z_y, and the loss log Σ_k exp(m_k) (their section 4.1).
+  """
+
+  first: Goal
+  second: Goal
+  weight: Weight
+
+  def check(self) -> None:
+    super().check()
+    for child in self.children():
+      if not child.is_single():
+        raise ValueError(
+            f"MixMargins mixes goals on one point or element each;"
+            f" {type(child).__name__} has several"
+        )
+
+  def combine(
+      self, weights: Array, outputs: Product, labels: Array, context: Context
+  ) -> Array:
+    margins = (
+        child.margins(output, labels, context)
+        for child, output in zip(self.children(), outputs.parts, strict=True)
+    )
+    mixed = sum(
+        jnp.where(weight == 0, 0, weight * margin)
+        for weight, margin in zip(weights, margins)
+    )
+    return losses.cross_entropy(mixed)
+
+
+@dataclasses.dataclass(frozen=True)
+class MixLogs(_Pair):
+  """The geometric mean of two losses: Exp-IBP of De Palma et al. 2024.
+
+  MixLogs(g1, g2, λ) has the loss (loss^g1)^(1 - λ)·(loss^g2)^λ, computed as
+  exp((1 - λ)·log loss^g1 + λ·log loss^g2) (their section 4.3).
+  """
+
+  first: Goal
+  second: Goal
+  weight: Weight
+
+  def combine(
+      self, weights: Array, outputs: Product, labels: Array, context: Context
+  ) -> Array:
+    found = (
+        child.loss(output, labels, context)
+        for child, output in zip(self.children(), outputs.parts, strict=True)
+    )
+    # A loss can round to 0, whose logarithm has no finite gradient.
+    logs = sum(
+        jnp.where(
+            weight == 0, 0, weight * jnp.log(jnp.maximum(loss, _tiny(loss)))
+        )
+        for weight, loss in zip(weights, found)
+    )
+    return jnp.exp(logs)
+
+
+def _tiny(values: Array) -> float:
+  return float(jnp.finfo(values.dtype).tiny)
+
+
+class _Listed(Mixture):
+  """Base of mixtures of any number of goals: Name((g1, w1), (g2, w2), …).
+
+  Attributes:
+    parts: (goal, weight) of each.
+  """
+
+  parts: tuple[tuple[Goal, Weight], ...]
+
+  def check(self) -> None:
+    name = type(self).__name__
+    if not self.parts:
+      raise ValueError(f"{name} wants pairs (goal, weight), at least one")
+    bounds = [extent(weight) for _, weight in self.parts]
+    for low, _ in bounds:
+      if low < 0:
+        raise ValueError(f"a weight of {name} must not be below 0, not {low}")
+    if sum(low for low, _ in bounds) <= 0 and not self._surely_positive():
+      raise ValueError(f"the weights of {name} may all be 0 at once")
+
+  def _surely_positive(self) -> bool:
+    """Whether the sum of weights is above 0 on a fine grid of epochs."""
+    epochs = jnp.linspace(0, 2000, 20001)
+    total = sum(
+        jax.vmap(lambda t, w=weight: value_at(w, t).astype(float))(epochs)
+        for _, weight in self.parts
+    )
+    return bool(jnp.all(total > 0))
+
+  def children(self) -> tuple[Goal, ...]:
+    return tuple(goal for goal, _ in self.parts)
+
+  def with_children(self, children: Iterator[Goal]) -> Goal:
+    return type(self)(
+        tuple((next(children), weight) for _, weight in self.parts)
+    )
+
+  def shares(self, epoch: Array) -> Array:
+    """The weights over their sum, [P]."""
+    weights = jnp.stack([
+        value_at(weight, epoch).astype(float) for _, weight in self.parts
+    ])
+    return weights / jnp.sum(weights)
+
+  def __str__(self) -> str:
+    pairs = [f"({g}, {argument_text(w)})" for g, w in self.parts]
+    return f"{type(self).__name__}({', '.join(pairs)})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighted(_Listed):
+  """Σ_i w_i·loss_i / Σ_i w_i over all goals, in one run (DList of DiffAI v3)."""
+
+  parts: tuple[tuple[Goal, Weight], ...]
+
+  def weights(self, epoch: Array, batch_key: PRNGKey | None) -> Array:
+    return self.shares(epoch)
+
+  def only(self, kept: tuple[bool, ...]) -> Goal:
+    parts = tuple(part for part, keep in zip(self.parts, kept) if keep)
+    return parts[0][0] if len(parts) == 1 else Weighted(parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Coin(_Listed):
+  """One of the goals, drawn for each batch with probability w_i / Σ_i w_i.
+
+  Training runs the drawn goal alone. Equal coins in one objective fall alike,
+  different ones independently.
+  """
+
+  parts: tuple[tuple[Goal, Weight], ...]
+
+  def weights(self, epoch: Array, batch_key: PRNGKey | None) -> Array:
+    if batch_key is None:
+      raise ValueError(f"{self} draws a goal; give its Context a batch_key")
+    own = jax.random.fold_in(batch_key, zlib.crc32(str(self).encode()))
+    drawn = jax.random.categorical(own, jnp.log(self.shares(epoch)))
+    return (jnp.arange(len(self.parts)) == drawn).astype(float)

@@ -1,0 +1,66 @@
+"""What an objective comes down to at each step: parts of weight 0 left out.
+
+A part that has no weight should cost nothing, and under jit everything in the
+program runs. So the goal itself, which is static, changes: it is replaced by one
+without those parts wherever a weight is 0 or a coin has fallen. A step is
+compiled once for each different goal, such as twice for a Mix whose weight
+leaves 0, and never because an epoch has passed.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from diffai_jax.goals.base import Goal, walk
+from diffai_jax.goals.mixtures import Mixture
+from diffai_jax.types import Array, PRNGKey
+
+
+def phases(
+    goal: Goal, epochs: Array, batch_keys: PRNGKey
+) -> tuple[list[Goal], np.ndarray]:
+  """The goals that take the place of `goal`, and which one at each step.
+
+  Args:
+    goal: the objective.
+    epochs: of each step, on the schedules' clock, [N].
+    batch_keys: the key of each step that coins are thrown with, [N].
+
+  Returns:
+    Different goals, and the number of each step's in them, int [N]. Their
+    losses are those of `goal` at these steps.
+  """
+  mixtures = list(dict.fromkeys(
+      term for term in walk(goal) if isinstance(term, Mixture)
+  ))
+  if not mixtures or not len(epochs):
+    return [goal], np.zeros(len(epochs), int)
+  active = [
+      np.asarray(jax.vmap(mixture.weights)(epochs, batch_keys)) != 0
+      for mixture in mixtures
+  ]
+  counts = [row.shape[1] for row in active]
+  rows, which = np.unique(
+      np.concatenate(active, axis=1), axis=0, return_inverse=True
+  )
+  splits = np.cumsum(counts)[:-1]
+  found, numbers = [], []
+  for row in rows:
+    kept = {
+        mixture: tuple(map(bool, mask))
+        for mixture, mask in zip(mixtures, np.split(row, splits))
+    }
+    reduced = _reduced(goal, kept)
+    if reduced not in found:
+      found.append(reduced)
+    numbers.append(found.index(reduced))
+  return found, np.asarray(numbers)[which.reshape(-1)]
+
+
+def _reduced(goal: Goal, kept: Mapping[Goal, tuple[bool, ...]]) -> Goal:
+  """The goal with what is not kept left out, from the inside out."""
+  inner = goal.with_children(
+      iter([_reduced(child, kept) for child in goal.children()])
+  )
+  return inner.only(kept[goal]) if isinstance(goal, Mixture) else inner
