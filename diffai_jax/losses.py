@@ -72,6 +72,7 @@ def _(output: HybridZonotope, labels: Array) -> Array:
   magnitude = jnp.abs(center) + total
   magnitude = magnitude + _at_labels(magnitude, labels)
   slack = rounding.relative(center.dtype, terms) * magnitude
+  slack = slack + rounding.absolute(center.dtype, terms)
   bound = center - _at_labels(center, labels) + reach
   bound = bound + lax.stop_gradient(slack)
   own = jnp.arange(center.shape[1]) == labels[:, None]

@@ -150,6 +150,8 @@ def reshape(block: Block, shape: tuple[int, ...]) -> Block:
 
   A Local block becomes Dense: windows have no meaning in another shape.
   """
+  if tuple(shape) == variable_shape(block)[1:]:
+    return block
   if isinstance(block, Local):
     block = to_dense(block)
   coefficients = block.coefficients
@@ -160,7 +162,8 @@ def reshape(block: Block, shape: tuple[int, ...]) -> Block:
 def to_dense(block: Block) -> Dense:
   """The same symbols as a Dense block, m·n numbers.
 
-  For a Diagonal block that is n² numbers: for tests only.
+  For a Diagonal block that is n² numbers: for tests, and where variables are
+  mixed in ways that no other structure holds (see `merging`).
   """
   if isinstance(block, Dense):
     return block

@@ -7,6 +7,7 @@ import operator
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 from diffai_jax.domains import generators, rounding
 from diffai_jax.domains.generators import Block, Diagonal
@@ -43,8 +44,13 @@ class HybridZonotope:
 
 
 def point(x: Array) -> HybridZonotope:
-  """The element that stands for the points x, [B, ...], alone."""
-  return HybridZonotope(x)
+  """The element that stands for the points x, [B, ...], alone.
+
+  Numbers of NumPy that JAX's floating-point type cannot hold get the error of
+  their conversion as radius; here and in the other makers.
+  """
+  center, moved = _converted(x)
+  return HybridZonotope(center, moved)
 
 
 def box(center: Array, radius: Array) -> HybridZonotope:
@@ -52,7 +58,8 @@ def box(center: Array, radius: Array) -> HybridZonotope:
 
   It is exactly the set of these two arrays: nothing is widened.
   """
-  return HybridZonotope(center, jnp.broadcast_to(radius, center.shape))
+  center, moved = _converted(center)
+  return HybridZonotope(center, _widened(radius, moved, center.shape))
 
 
 def from_bounds(lower: Array, upper: Array) -> HybridZonotope:
@@ -61,10 +68,14 @@ def from_bounds(lower: Array, upper: Array) -> HybridZonotope:
   The midpoint is rounded, so the radius reaches the farther bound from where
   it came to lie, and its own rounding is added: sound to the last bit.
   """
-  center = (lower + upper) / 2
+  (lower, below), (upper, above) = _converted(lower), _converted(upper)
+  center = lower / 2 + upper / 2  # Their sum could overflow.
   reach = jnp.maximum(upper - center, center - lower)
   slack = reach * rounding.elementary(center.dtype)
-  return HybridZonotope(center, reach + lax.stop_gradient(slack))
+  radius = reach + lax.stop_gradient(slack)
+  for moved in (below, above):
+    radius = radius if moved is None else radius + moved
+  return HybridZonotope(center, radius)
 
 
 def correlated_box(
@@ -77,8 +88,45 @@ def correlated_box(
     radius: [B, ...], non-negative.
     symbol: name of the new symbols.
   """
-  radius = jnp.broadcast_to(radius, center.shape)
+  center, moved = _converted(center)
+  radius = _widened(radius, moved, center.shape)
   return HybridZonotope(center, None, {symbol: Diagonal(radius)})
+
+
+def _converted(x: Array) -> tuple[Array, Array | None]:
+  """x as JAX holds it, and how far that moved its numbers (None: not at all).
+
+  Raises:
+    TypeError: if x is not of a floating-point type.
+  """
+  held = jnp.asarray(x)
+  if not jnp.issubdtype(held.dtype, jnp.floating):
+    raise TypeError(
+        f"elements are of floating-point numbers, not {held.dtype}; convert"
+        f" them first"
+    )
+  if not isinstance(x, np.ndarray) or x.dtype == held.dtype:
+    return held, None
+  return held, jnp.asarray(_upwards(np.abs(x - np.asarray(held, x.dtype)),
+                                    held.dtype))
+
+
+def _widened(radius: Array, moved: Array | None, shape: tuple) -> Array:
+  """A radius as JAX holds it, not smaller, plus what the center has moved."""
+  if isinstance(radius, np.ndarray):
+    dtype = jax.dtypes.canonicalize_dtype(radius.dtype)
+    radius = _upwards(radius, dtype)
+  radius = jnp.broadcast_to(radius, shape)
+  if moved is None:
+    return radius
+  return (radius + moved) * (1 + rounding.elementary(moved.dtype))
+
+
+def _upwards(values: np.ndarray, dtype) -> np.ndarray:
+  """The least numbers of that type that are not below the values."""
+  nearest = values.astype(dtype)
+  above = np.nextafter(nearest, np.asarray(np.inf, dtype))
+  return np.where(nearest < values, above, nearest).astype(dtype)
 
 
 def radius(element: HybridZonotope) -> Array:
@@ -133,5 +181,8 @@ def upper(element: HybridZonotope) -> Array:
 
 
 def _slack(center: Array, total: Array) -> Array:
-  relative = rounding.elementary(center.dtype)
-  return lax.stop_gradient(relative * (jnp.abs(center) + total))
+  magnitude = jnp.abs(center) + total
+  slack = rounding.elementary(center.dtype) * magnitude
+  # A difference so small that it underflows is lost; that of zeros is exact.
+  tiny = jnp.where(magnitude > 0, rounding.tiny(center.dtype), 0)
+  return lax.stop_gradient(slack + tiny)

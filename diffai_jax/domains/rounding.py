@@ -17,6 +17,7 @@ and TPU.
 The widening carries no gradient: it is not what training should minimise.
 """
 
+import jax
 import jax.numpy as jnp
 
 # Operations around a sum of products that round as well: bias, differences,
@@ -35,16 +36,31 @@ def relative(dtype, terms: int) -> float:
     m·u/(1 - 4m·u) with m = terms + 8; the denominator pays for errors of
     errors. Infinite when sums are so long that nothing can be said.
   """
-  unit = float(jnp.finfo(dtype).eps) / 2
+  unit = float(_info(dtype).eps) / 2
   share = (terms + _EXTRA_TERMS) * unit
   return share / (1 - 4 * share) if share < 0.125 else float("inf")
 
 
 def elementary(dtype) -> float:
   """Bound of the relative error of up to three elementary operations, 4u."""
-  return 2 * float(jnp.finfo(dtype).eps)
+  return 2 * float(_info(dtype).eps)
 
 
 def absolute(dtype, terms: int) -> float:
-  """Bound of what underflow can lose in a sum of `terms` products."""
-  return 4 * (terms + _EXTRA_TERMS) * float(jnp.finfo(dtype).tiny)
+  """Bound of what underflow can lose in a sum of `terms` products.
+
+  Args:
+    dtype: the floating-point type computed in.
+    terms: how many products each output sums, those of all symbols included.
+  """
+  return 4 * (terms + _EXTRA_TERMS) * tiny(dtype)
+
+
+def tiny(dtype) -> float:
+  """The smallest normal number: what one operation can lose to underflow."""
+  return float(_info(dtype).tiny)
+
+
+def _info(dtype):
+  """Of the type that JAX computes in: float32 for NumPy's float64, unless x64."""
+  return jnp.finfo(jax.dtypes.canonicalize_dtype(dtype))

@@ -12,9 +12,9 @@ from diffai_jax.domains import HybridZonotope, parts
 from diffai_jax.domains.product import Value
 from diffai_jax.nn.abstract import AbstractLayer
 from diffai_jax.schedules import Value as Weight
-from diffai_jax.schedules import value_at
+from diffai_jax.schedules import extent, value_at
 from diffai_jax.terms import number_text
-from diffai_jax.types import Array
+from diffai_jax.types import Array, UsageError
 
 COLLECTION = "deep_loss"  # The collection that DeepLoss layers sow into.
 
@@ -44,12 +44,21 @@ class DeepLoss(AbstractLayer):
     weight: of the term; a number or a schedule of the epoch, within [0, 1].
     activation: f of the paper; non-decreasing.
     only_train: as of AbstractLayer; usually True.
+
+  Raises:
+    UsageError: when called, if the weight leaves [0, 1].
   """
 
   weight: Weight
   activation: Callable[[Array], Array] = jax.nn.relu
 
   def transform(self, x: Value) -> Value:
+    low, high = extent(self.weight)
+    if low < 0 or high > 1:
+      raise UsageError(
+          f"the weight of DeepLoss is {self.weight}; it must stay within 0 and"
+          f" 1 at every epoch"
+      )
     values = [
         losses.deep_loss(part, self.activation)
         for part in parts(x) if isinstance(part, HybridZonotope)
@@ -71,7 +80,8 @@ def fold(
 ) -> Array:
   """L ← (1 - w)·L + w·value for each deep loss, in the order of the layers.
 
-  A weight that is 0 leaves L alone, even if the value has overflowed.
+  A weight that is 0 leaves L alone, even if the value has overflowed, and one
+  that is 1 leaves the value alone.
 
   Args:
     loss: [B].
@@ -85,6 +95,7 @@ def fold(
     weight = value_at(term.weight, epoch)
     mixed = (1 - weight) * loss + weight * term.value
     loss = jnp.where(weight == 0, loss, mixed)
+    loss = jnp.where(weight == 1, term.value, loss)
   return loss
 
 

@@ -1,6 +1,13 @@
 """Names for the noise symbols that a layer creates."""
 
+import itertools
+import weakref
+
 from flax import linen as nn
+
+_numbers = itertools.count()
+# A number for each run of a lifted block, by the block's own root scope.
+_lifted = weakref.WeakKeyDictionary()
 
 
 def fresh_symbol(layer: nn.Module) -> str:
@@ -11,19 +18,38 @@ def fresh_symbol(layer: nn.Module) -> str:
   later would take them for the same. Calls are counted among the names that the
   run's outermost scope has reserved, which live as long as the run.
 
-  A lifted transformation (`nn.remat`, `nn.jit`) hides the outer scope: give each
-  call of a lifted block an instance of its own, as the networks here do.
+  A lifted transformation (`nn.remat`, `nn.jit`) hides the outermost scope, and a
+  layer outside of `init` and `apply` has none: their symbols get a number that
+  no other call in this process has.
+
+  Elements of several runs (`network.apply` twice) must not meet under the same
+  names either. Give the networks names, `Network(..., name="first")`: they then
+  stand before the path.
 
   Args:
-    layer: a bound module (within `init` or `apply`); else its class names it.
+    layer: a module.
 
   Returns:
-    Such as "Block_1/ReLU_0", and "Block_1/ReLU_0#1" in its second call.
+    Such as "Block_1/ReLU_0", "Block_1/ReLU_0#1" in its second call,
+    "Block_1/ReLU_0@7" in a lifted block, "first:ReLU_0" in a network of that
+    name.
   """
   if layer.scope is None:
-    return type(layer).__name__
+    return f"{type(layer).__name__}@{next(_numbers)}"
   name = "/".join(layer.path) or type(layer).__name__
   root = layer.scope.root
+  if root.path:
+    if root not in _lifted:
+      _lifted[root] = next(_numbers)
+    name = f"{name}@{_lifted[root]}"
+  else:
+    outermost = layer
+    while isinstance(outermost.parent, nn.Module):
+      outermost = outermost.parent
+    if outermost.name is not None and not outermost.path:
+      name = f"{outermost.name}:{name}"
+  if name == "input":  # The symbols of the input box.
+    name = "input#layer"
   # `default_name` appends the first number that is still free.
   reserved = root.default_name(f"symbols of {name}#")
   root.reserve(reserved)

@@ -70,9 +70,13 @@ class _Activation:
 
 
 def _tangent(f: _Activation, low: Array, high: Array):
-  """Convex f: the tangent at the middle."""
+  """Convex f: the tangent at the middle.
+
+  Any slope is sound. This one carries no gradient: where it falls, its
+  derivative times a wide interval would drown all others.
+  """
   middle = (low + high) / 2
-  slope = f.derivative(middle)
+  slope = lax.stop_gradient(f.derivative(middle))
   ends = jnp.maximum(f.function(low) - slope * low,
                      f.function(high) - slope * high)
   return slope, f.function(middle) - slope * middle, ends
@@ -204,6 +208,7 @@ gelu = _transformer(
     _Activation(
         functools.partial(jax.nn.gelu, approximate=False),
         bottom=(_GELU_BOTTOM, _GELU_LEAST),
-        growth=lambda x: 1 + jnp.minimum(x * x, 400),  # Beyond, it is flat.
+        # Left of 0; beyond x = -20 it is flat.
+        growth=lambda x: 1 + jnp.square(jnp.clip(x, min=-20, max=0)),
     ),
 )

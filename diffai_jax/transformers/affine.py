@@ -13,7 +13,7 @@ import numpy as np
 from diffai_jax.domains.generators import Block, Dense, Diagonal, Local, scale
 from diffai_jax.domains.generators import to_dense
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope
-from diffai_jax.domains.product import Product, example_shape
+from diffai_jax.domains.product import Product, center, example_shape, parts
 from diffai_jax.transformers.affine_rule import AffineMap, apply_affine
 from diffai_jax.transformers.convolution import (
     convolve,
@@ -23,7 +23,7 @@ from diffai_jax.transformers.convolution import (
     pool,
     pool_block,
 )
-from diffai_jax.transformers.dispatch import require_array
+from diffai_jax.transformers.dispatch import check_axis, require_array
 from diffai_jax.types import Array
 
 
@@ -128,7 +128,8 @@ def scale_shift(x, factor: Array, shift: Array):
 @scale_shift.register(HybridZonotope)
 @scale_shift.register(Product)
 def _(x, factor: Array, shift: Array):
-  factor, shift = jnp.asarray(factor), jnp.asarray(shift)
+  dtype = center(parts(x)[0]).dtype
+  factor, shift = jnp.asarray(factor, dtype), jnp.asarray(shift, dtype)
   return apply_affine(x, AffineMap(
       linear=lambda v: v * factor,
       absolute=lambda v: v * jnp.abs(factor),
@@ -195,21 +196,25 @@ def average_pool(x, window: int, *, stride: int | None = None, padding: int = 0)
     TypeError: for any other kind.
   """
   require_array(x, "average_pool")
-  return pool(x, _mean(window), stride or window, padding)
+  return pool(x, _mean(window), _stride(stride, window), padding)
 
 
 @average_pool.register(HybridZonotope)
 @average_pool.register(Product)
 def _(x, window: int, *, stride: int | None = None, padding: int = 0):
-  weights, stride = _mean(window), stride or window
+  weights, stride = _mean(window), _stride(stride, window)
   linear = lambda v: pool(v, weights, stride, padding)
   return apply_affine(x, AffineMap(
       linear=linear,
       absolute=linear,
       block=lambda g: pool_block(g, weights, stride, padding),
-      bias=jnp.zeros(()),
+      bias=0.0,
       terms=weights.size,
   ))
+
+
+def _stride(stride: int | None, window: int) -> int:
+  return window if stride is None else stride
 
 
 def _mean(window: int) -> np.ndarray:
@@ -253,14 +258,14 @@ def _(x, axes: tuple[int, ...]):
       linear=linear,
       absolute=linear,
       block=lambda block: _sum_block(block, behind),
-      bias=jnp.zeros(()),
+      bias=0.0,
       terms=math.prod(shape[axis - 1] for axis in behind),
   ))
 
 
 def _behind_batch(axes: tuple[int, ...], rank: int) -> tuple[int, ...]:
   """Axes of one example as non-negative axes of the whole array."""
-  return tuple(axis % rank + 1 for axis in axes)
+  return tuple(check_axis(axis, rank) + 1 for axis in axes)
 
 
 def _sum_block(block: Block, axes: tuple[int, ...]) -> Dense:

@@ -20,7 +20,7 @@ from typing import Callable
 from jax import lax
 import jax.numpy as jnp
 
-from diffai_jax.domains import rounding
+from diffai_jax.domains import generators, rounding
 from diffai_jax.domains.generators import Block
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius
 from diffai_jax.domains.product import Product, center, parts, rebuild
@@ -42,7 +42,7 @@ class AffineMap:
   linear: Callable[[Array], Array]
   absolute: Callable[[Array], Array]
   block: Callable[[Block], Block]
-  bias: Array
+  bias: Array | float
   terms: int
 
 
@@ -55,7 +55,7 @@ def apply_affine(
   dtype = center(leaves[0]).dtype
   # Twice: the bounds' own arithmetic, and a concrete run's.
   relative = 2 * rounding.relative(dtype, affine.terms)
-  tiny = float(jnp.finfo(dtype).tiny)
+  tiny = rounding.tiny(dtype)
 
   centers = _stacked(affine.linear, [center(leaf) for leaf in leaves])
   elements = [leaf for leaf in leaves if isinstance(leaf, HybridZonotope)]
@@ -69,16 +69,18 @@ def apply_affine(
     widened.append(slack if uncorrelated is None else uncorrelated + slack)
   radii = iter(_stacked(affine.absolute, widened))
   bias_slack = lax.stop_gradient(relative * jnp.abs(affine.bias))
-  bias_slack = bias_slack + rounding.absolute(dtype, affine.terms)
 
   results = []
   for leaf, image in zip(leaves, centers, strict=True):
     image = image + affine.bias
     if isinstance(leaf, HybridZonotope):
+      blocks = leaf.correlated.values()
+      sums = 1 + sum(map(generators.terms_summed, blocks))
+      underflow = rounding.absolute(dtype, affine.terms * sums)
       image = dataclasses.replace(
           leaf,
           center=image,
-          uncorrelated=next(radii) + bias_slack,
+          uncorrelated=next(radii) + bias_slack + underflow,
           correlated={
               name: affine.block(block)
               for name, block in leaf.correlated.items()

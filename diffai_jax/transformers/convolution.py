@@ -39,6 +39,7 @@ def convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
   Returns:
     [N, H', W', F].
   """
+  check_window(x.shape[1:3], kernel.shape[:2], stride, padding)
   return lax.conv_general_dilated(
       x,
       kernel,
@@ -46,6 +47,16 @@ def convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
       padding=[(padding, padding)] * 2,
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
   )
+
+
+def check_window(sizes, window, stride: int, padding: int) -> None:
+  """Raises ValueError unless a window fits into the padded image."""
+  fits = all(n + 2 * padding >= k for n, k in zip(sizes, window))
+  if not fits or stride < 1:
+    raise ValueError(
+        f"a window {window[0]}x{window[1]} with stride {stride} and padding"
+        f" {padding} does not fit an image {sizes[0]}x{sizes[1]}"
+    )
 
 
 def convolve_block(
@@ -144,6 +155,7 @@ def pool(x: Array, weights: np.ndarray, stride: int, padding: int) -> Array:
   Returns:
     [N, H', W', C].
   """
+  check_window(x.shape[1:3], weights.shape, stride, padding)
   pads = [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)]
   padded = jnp.pad(x, pads)
   height, width = (
@@ -155,7 +167,8 @@ def pool(x: Array, weights: np.ndarray, stride: int, padding: int) -> Array:
     rows = slice(p, p + (height - 1) * stride + 1, stride)
     columns = slice(q, q + (width - 1) * stride + 1, stride)
     seen = padded[:, rows, columns]
-    terms.append(seen if weights[p, q] == 1 else seen * weights[p, q])
+    weight = float(weights[p, q])  # Python's: it keeps the type of x.
+    terms.append(seen if weight == 1 else seen * weight)
   return functools.reduce(operator.add, terms)
 
 
@@ -207,7 +220,8 @@ class _Axis:
     self.firsts = -((kernel - 1 - starts) // stride)
     lasts = (starts + extent - 1) // stride
     self.shifts = starts - self.firsts * stride
-    self.extent = int((lasts - self.firsts).max()) + 1
+    # At least 1: a window may reach no output, as between strides.
+    self.extent = max(1, int((lasts - self.firsts).max()) + 1)
     self._offsets = np.arange(extent)[:, None] - stride * np.arange(self.extent)
     self._kernel = kernel
 
@@ -291,7 +305,11 @@ def _contract_diagonal(coefficients: Array, matrix: Array) -> Array:
 
 def _contract_spatial(coefficients: Array, matrix: Array) -> Array:
   """Windows [B, I, J, M, h, w, C] times [h, w, h', w'], channel by channel."""
-  return jnp.einsum("bijmhwc,hwpq->bijmpqc", coefficients, matrix)
+  # Max-pooling selects by such sums and takes what they select for exact.
+  return jnp.einsum(
+      "bijmhwc,hwpq->bijmpqc", coefficients, matrix,
+      precision=lax.Precision.HIGHEST,
+  )
 
 
 def _restore(groups: list[Array], shifts: np.ndarray, axis: int) -> Array:

@@ -17,7 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.domains.generators import Block, Diagonal
-from diffai_jax.domains.hybrid_zonotope import HybridZonotope, upper
+from diffai_jax.domains.hybrid_zonotope import (
+    HybridZonotope,
+    nearest_bounds,
+)
 from diffai_jax.domains.product import Value, parts, rebuild
 from diffai_jax.domains.symbols import select_variables
 from diffai_jax.transformers.dispatch import require_array
@@ -73,7 +76,8 @@ def correlate_max(x: Value, k: int, symbol: str) -> Value:
   """
 
   def correlate(element: HybridZonotope) -> HybridZonotope:
-    bounds = lax.stop_gradient(upper(element))
+    # To the nearest: rounding outwards would tell equal bounds apart.
+    bounds = lax.stop_gradient(nearest_bounds(element)[1])
     _, indices = lax.top_k(bounds.reshape(bounds.shape[0], -1), k)
     return _correlate_at(element, jnp.sort(indices, axis=1), symbol)
 

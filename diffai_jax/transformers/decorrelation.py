@@ -55,9 +55,14 @@ def decorrelate_min(x: Value, k: int, symbol: str) -> Value:
   Args:
     x: as of `decorrelate_all`.
     k: how many symbols stay.
-    symbol: name of the kept ones, k as a Dense block.
+    symbol: name of the kept ones, k as a Dense block. It must be new to the
+      element: under a known name they would be taken for other symbols.
 
-  Returns and Raises: as of `decorrelate_all`.
+  Returns: as of `decorrelate_all`.
+
+  Raises:
+    ValueError: if the element has symbols of that name already.
+    TypeError: as of `decorrelate_all`.
   """
 
   def decorrelate(element: HybridZonotope) -> HybridZonotope:
@@ -137,6 +142,11 @@ def _keep(
     element: HybridZonotope, kept: Array, symbol: str
 ) -> HybridZonotope:
   """Keeps the symbols of these numbers, [B, k], and drops the others."""
+  if symbol in element.correlated:
+    raise ValueError(
+        f"the element already has noise symbols named {symbol!r}; what a"
+        f" decorrelation keeps needs a name of its own"
+    )
   dtype = element.center.dtype
   batch = kept.shape[0]
   rows = jnp.arange(batch)[:, None]

@@ -22,6 +22,17 @@ def require_array(x, name: str) -> None:
     )
 
 
+def check_axis(axis: int, rank: int) -> int:
+  """An axis of one example as a number from 0 to rank - 1.
+
+  Raises:
+    ValueError: if an example has no such axis.
+  """
+  if not -rank <= axis < rank:
+    raise ValueError(f"axis {axis} is none of the {rank} axes of an example")
+  return axis % rank
+
+
 def register_parts(transformer: Callable) -> None:
   """Makes a singledispatch transformer act on each part of a Product."""
 

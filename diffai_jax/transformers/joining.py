@@ -16,7 +16,7 @@ from diffai_jax.domains import merging, rounding
 from diffai_jax.domains.generators import scale
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, point, radius
 from diffai_jax.domains.product import Product, Value
-from diffai_jax.transformers.dispatch import require_array
+from diffai_jax.transformers.dispatch import check_axis, require_array
 
 
 def add(x: Value, y: Value) -> Value:
@@ -110,10 +110,13 @@ def concat(values: Sequence[Value], axis: int = -1) -> Value:
   if not any(isinstance(value, HybridZonotope) for value in values):
     for value in values:
       require_array(value, "concat")
-    return jnp.concatenate(values, axis=_from_end(axis, values[0].ndim))
+    axis = _from_end(axis, values[0].ndim)
+    _check_concatenable([value.shape for value in values], axis)
+    return jnp.concatenate(values, axis=axis)
   elements = _elements(values, "concat")
   shapes = [element.center.shape for element in elements]
   axis = _from_end(axis, len(shapes[0]))
+  _check_concatenable(shapes, axis)
   uncorrelated = None
   if any(element.uncorrelated is not None for element in elements):
     uncorrelated = jnp.concatenate([
@@ -136,9 +139,19 @@ def concat(values: Sequence[Value], axis: int = -1) -> Value:
   )
 
 
+def _check_concatenable(shapes: list[tuple], axis: int) -> None:
+  """Raises ValueError unless all shapes agree but for `axis` (negative)."""
+  rest = {
+      tuple(n for i, n in enumerate(shape) if i != len(shape) + axis)
+      for shape in shapes
+  }
+  if len(rest) > 1 or len({len(shape) for shape in shapes}) > 1:
+    raise ValueError(f"concat met the shapes {shapes}")
+
+
 def _from_end(axis: int, rank: int) -> int:
   """An axis of one example, of an array of that rank, as a negative number."""
-  return axis % (rank - 1) - (rank - 1)
+  return check_axis(axis, rank - 1) - (rank - 1)
 
 
 def _part_by_part(values: Sequence[Value]) -> list[tuple]:

@@ -112,7 +112,7 @@ def _seen(
   pads = [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)]
   padded = jnp.pad(x, pads, constant_values=fill)
   return jnp.stack([
-      pool(padded, place, stride or window, 0) for place in _places(window)
+      pool(padded, place, window if stride is None else stride, 0) for place in _places(window)
   ])
 
 
@@ -133,7 +133,7 @@ def _choose(
   def pick_block(block: generators.Block) -> generators.Block:
     pieces = [
         generators.weigh(
-            pool_block(block, place, stride or window, padding),
+            pool_block(block, place, window if stride is None else stride, padding),
             mask.astype(x.center.dtype),
         )
         for place, mask in zip(_places(window), chosen)

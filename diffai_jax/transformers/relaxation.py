@@ -58,7 +58,8 @@ def relax(
   magnitude = _times(jnp.abs(slope), jnp.abs(x.center) + radius(x))
   magnitude = magnitude + jnp.abs(offset) + error
   slack = 2 * rounding.elementary(center.dtype) * magnitude
-  slack = slack + rounding.absolute(center.dtype, 1)
+  symbols = sum(map(generators.terms_summed, x.correlated.values()))
+  slack = slack + rounding.absolute(center.dtype, 1 + symbols)
   uncorrelated = uncorrelated + lax.stop_gradient(jnp.where(exact, 0, slack))
   result = dataclasses.replace(
       x,
@@ -77,6 +78,7 @@ def interval_error(low: Array, high: Array) -> tuple[Array, Array]:
   middle = (low + high) / 2
   reach = jnp.maximum(high - middle, middle - low)
   slack = rounding.elementary(middle.dtype) * reach
+  slack = slack + jnp.where(high > low, 2 * rounding.tiny(middle.dtype), 0)
   return middle, reach + lax.stop_gradient(slack)
 
 

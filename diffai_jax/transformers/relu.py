@@ -122,6 +122,8 @@ def bounded_slope(x: HybridZonotope) -> tuple[Array, Array]:
       jnp.where(settled, -1, low), jnp.where(settled, 1, high)
   )
   slope = jnp.where(active, 1, jnp.where(dead, 0, slope))
+  # Half of the smallest numbers is lost to underflow.
+  offset = offset + rounding.tiny(low.dtype)
   return slope, jnp.where(settled, 0, offset)
 
 

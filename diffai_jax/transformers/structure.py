@@ -11,7 +11,11 @@ from diffai_jax.domains import generators
 from diffai_jax.domains.generators import Block, Dense, Diagonal
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope
 from diffai_jax.domains.product import example_shape
-from diffai_jax.transformers.dispatch import register_parts, require_array
+from diffai_jax.transformers.dispatch import (
+    check_axis,
+    register_parts,
+    require_array,
+)
 
 
 @functools.singledispatch
@@ -77,8 +81,11 @@ def gather(x, indices, axis: int = -1):
     TypeError: for any other kind.
   """
   require_array(x, "gather")
-  behind = axis % (x.ndim - 1) + 1
-  indices = np.asarray(indices, int)
+  behind = check_axis(axis, x.ndim - 1) + 1
+  indices = np.asarray(indices)
+  if indices.size and not np.issubdtype(indices.dtype, np.integer):
+    raise IndexError(f"gather takes whole numbers, not {indices.dtype}")
+  indices = indices.astype(int)
   size = x.shape[behind]
   if indices.size and not 0 <= indices.min() <= indices.max() < size:
     raise IndexError(
@@ -94,7 +101,7 @@ register_parts(gather)
 @gather.register
 def _(x: HybridZonotope, indices, axis: int = -1) -> HybridZonotope:
   shape = example_shape(x)
-  axis = axis % len(shape)
+  axis = check_axis(axis, len(shape))
   uncorrelated = x.uncorrelated
   if uncorrelated is not None:
     uncorrelated = gather(uncorrelated, indices, axis)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffai_jax import domains
+from diffai_jax import domains, transformers
 from diffai_jax.domains import Diagonal, HybridZonotope
 
 
@@ -97,3 +97,51 @@ def test_is_a_pytree_that_jit_and_vmap_take():
   singles = jax.tree.map(lambda v: v[:, None], element)
   radii = jax.vmap(domains.radius)(singles)
   np.testing.assert_array_equal(radii[:, 0], domains.radius(element))
+
+
+def test_numpy_float64_without_x64_is_covered_too():
+  """JAX holds it in float32; the conversion's error is part of the element."""
+  assert not jax.config.jax_enable_x64
+  rng = np.random.default_rng(5)
+  x = rng.normal(size=(2, 300))
+  radius = np.abs(rng.normal(size=x.shape)) * 10.0 ** rng.integers(-9, 1, x.shape)
+  for element in (
+      domains.box(x, radius),
+      domains.correlated_box(x, radius),
+      domains.from_bounds(x - radius, x + radius),
+  ):
+    low, high = map(np.float64, (domains.lower(element), domains.upper(element)))
+    assert np.all(low <= x - radius) and np.all(x + radius <= high)
+  element = domains.point(x)
+  center = np.float64(element.center)
+  assert np.all(np.abs(x - center) <= np.float64(element.uncorrelated))
+  assert domains.point(np.float32(x)).uncorrelated is None
+  # Elements built by hand round like float32, whatever NumPy says.
+  kernel = rng.normal(size=(300, 3)).astype(np.float32)
+  held = np.float64(np.float32(x))
+  image = transformers.dense(
+      HybridZonotope(held), jnp.asarray(kernel), jnp.zeros(3)
+  )
+  low, high = map(np.float64, (domains.lower(image), domains.upper(image)))
+  exact = held @ np.float64(kernel)
+  assert np.all(low <= exact) and np.all(exact <= high)
+
+
+def test_whole_numbers_are_refused():
+  with pytest.raises(TypeError, match="floating-point numbers, not int32"):
+    domains.point(jnp.arange(3)[None])
+
+
+def test_bounds_near_the_largest_number_do_not_overflow():
+  element = domains.from_bounds(jnp.array([[2e38]]), jnp.array([[3e38]]))
+  assert float(domains.upper(element)[0, 0]) < np.inf
+
+
+def test_sums_that_underflow_are_covered():
+  """c - r can be a number that float32 flushes to 0."""
+  center, radius = np.float32(2.0e-38), np.float32(1.9e-38)
+  element = domains.box(jnp.full((1, 1), -center), jnp.full((1, 1), radius))
+  assert float(domains.upper(element)[0, 0]) >= np.float64(radius) - center
+  # Zero itself is exact: a ReLU must know that it is not crossed.
+  zero = domains.box(jnp.zeros((1, 1)), jnp.zeros((1, 1)))
+  assert float(domains.lower(zero)[0, 0]) == 0 == domains.upper(zero)[0, 0]

@@ -10,7 +10,7 @@ import pytest
 from scipy import special
 
 from diffai_jax import domains, transformers
-from diffai_jax.domains import HybridZonotope, Product
+from diffai_jax.domains import Dense, HybridZonotope, Product
 
 SHAPE = (4, 5, 2)
 SELU = 1.0507009873554805, 1.6732632423543772
@@ -128,3 +128,23 @@ def test_negative_slopes_outside_0_and_1_are_refused():
   for slope in (-0.1, 1.5, float("nan")):
     with pytest.raises(ValueError, match="must be within 0 and 1"):
       transformers.leaky_relu(jnp.ones(3), slope)
+
+
+@pytest.mark.parametrize("name", ["elu", "softplus"])
+@pytest.mark.parametrize("radius", [1.0, 1e3, 1e6])
+def test_wide_intervals_have_no_wide_gradients(name, radius):
+  """The slope is chosen, not trained: its derivative times r would explode."""
+
+  def width(center):
+    element = HybridZonotope(
+        center, None, {"a": Dense(jnp.full((1, 1, 1), radius))}, relu="deepz"
+    )
+    return domains.radius(getattr(transformers, name)(element)).sum()
+
+  slope = jax.grad(width)(jnp.full((1, 1), -0.5))
+  assert abs(float(slope[0, 0])) < 3
+
+
+def test_gelu_of_huge_numbers_is_finite():
+  element = transformers.gelu(domains.box(jnp.array([[1e36]]), jnp.zeros((1, 1))))
+  assert np.isfinite(domains.upper(element)[0, 0])

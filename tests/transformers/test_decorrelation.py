@@ -190,3 +190,25 @@ def test_both_domains(element):
   assert result.uncorrelated is None and "fresh" in result.correlated
   with pytest.raises(ValueError, match="need a name: give symbol="):
     transformers.relu(pure)
+
+
+@pytest.mark.parametrize("decorrelate", [
+    lambda x, name: transformers.decorrelate_min(x, 1, name),
+    lambda x, name: transformers.decorrelate_random(
+        x, 1, jax.random.key(0), name
+    ),
+])
+def test_a_known_name_is_refused(decorrelate):
+  """What is kept under a family's name would be taken for that family."""
+  element = elements.random_element(np.random.default_rng(0), (4,), "several")
+  with pytest.raises(ValueError, match="already has noise symbols named 'a'"):
+    decorrelate(element, "a")
+
+
+def test_equal_upper_bounds_tie_though_they_round_apart():
+  """Exactly 1 both; of outward rounded bounds the second would be larger."""
+  element = HybridZonotope(
+      jnp.array([[0.75, -1.0]]), jnp.array([[0.25, 2.0]])
+  )
+  picked = transformers.correlate_max(element, 1, "s").uncorrelated
+  np.testing.assert_array_equal(picked, [[0, 2]])

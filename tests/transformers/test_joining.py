@@ -132,3 +132,26 @@ def test_what_cannot_meet_is_refused():
     transformers.add(x, "y")
   with pytest.raises(ValueError, match="at least one value"):
     transformers.concat([])
+
+
+@pytest.mark.parametrize("act", [
+    lambda x: transformers.concat([x, x], axis=3),
+    lambda x: transformers.sum_axes(x, (5,)),
+    lambda x: transformers.gather(x, [0], axis=-4),
+])
+def test_axes_that_do_not_exist_are_refused(act):
+  for x in (np.zeros((2, 3, 3, 1)), domains.box(np.zeros((2, 3, 3, 1)), 0.1)):
+    with pytest.raises(ValueError, match="is none of the 3 axes"):
+      act(x)
+
+
+def test_shapes_that_do_not_agree_are_refused():
+  for make in (jnp.asarray, domains.point):
+    values = [make(np.zeros((2, 3))), make(np.zeros((2, 3, 1)))]
+    with pytest.raises(ValueError, match="concat met the shapes"):
+      transformers.concat(values, axis=0)
+
+
+def test_gather_takes_whole_numbers_only():
+  with pytest.raises(IndexError, match="whole numbers, not bool"):
+    transformers.gather(np.zeros((2, 3)), [True, False, True])

@@ -148,3 +148,37 @@ def test_max_pool_of_arrays_and_without_generators():
   )
   with pytest.raises(ValueError, match="must be below the window"):
     transformers.max_pool(x, 2, padding=2)
+
+
+def test_pools_keep_the_type_of_numbers(float64):
+  """Also float32 arrays where float64 is enabled."""
+  image = np.zeros((1, 4, 4, 1), np.float32)
+  for x in (image, domains.box(image, np.float32(0.1))):
+    for y in (
+        transformers.average_pool(x, 2), transformers.global_average_pool(x),
+        transformers.max_pool(x, 2), transformers.scale_shift(x, 0.5, 0.1),
+    ):
+      dtype = y.dtype if hasattr(y, "dtype") else y.center.dtype
+      assert dtype == np.float32
+
+
+@pytest.mark.parametrize("pool", [
+    transformers.average_pool, transformers.max_pool
+])
+def test_windows_that_do_not_fit_are_refused(pool):
+  for keywords in ({"window": 5}, {"window": 2, "stride": 0}):
+    for x in (np.zeros((1, 4, 4, 1)), domains.box(np.zeros((1, 4, 4, 1)), .1)):
+      with pytest.raises(ValueError, match="does not fit an image 4x4"):
+        pool(x, **keywords)
+
+
+def test_a_convolution_that_only_sees_padding_keeps_its_block():
+  """No window meets an output: coefficients 0, not a block without entries."""
+  element = transformers.correlate_all(
+      domains.box(np.ones((1, 1, 1, 1)), 0.1), "s"
+  )
+  image = transformers.conv(
+      element, np.ones((2, 2, 1, 1)), np.zeros(1), stride=4, padding=2
+  )
+  flat = transformers.flatten(image)
+  np.testing.assert_array_equal(domains.radius(flat) < 1e-6, True)
