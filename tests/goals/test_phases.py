@@ -1,0 +1,225 @@
+"""Parts of weight 0 are left out; one program for each objective that is left."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_combinators import BATCH_KEY
+from test_goals import LABELS, LOWER, UPPER, linear
+
+from diffai_jax.data import Dataset
+from diffai_jax.domains import parts
+from diffai_jax.goals import SCHEMES, Box, Coin, Context, Goal, HBox, Mix
+from diffai_jax.goals import Point, Sub, Weighted, objective, parse, phases
+from diffai_jax.goals.schemes import Scheme
+from diffai_jax.networks import FFNN
+from diffai_jax.training import optimizers
+from diffai_jax.training.state import create_state
+from diffai_jax.training.step import batch_key, make_step
+from diffai_jax.types import Mode
+
+EPOCHS = jnp.arange(0.0, 200.0, 0.5)
+KEYS = jax.vmap(jax.random.fold_in, (None, 0))(
+    BATCH_KEY, jnp.arange(len(EPOCHS))
+)
+PAPER = [name for name, s in SCHEMES.items() if "Table 2" in s.source]
+
+
+def call(name: str) -> str:
+  """The scheme, with a number where it wants one."""
+  return f"{name}(2)" if ("k", None) in SCHEMES[name].parameters else name
+
+
+def loss(goal: Goal, epoch, key):
+  context = Context(linear, jnp.asarray(LABELS), epoch, batch_key=key)
+  value = goal.abstract(jnp.asarray(LOWER), jnp.asarray(UPPER), context)
+  return goal.loss(linear(value, Mode.TRAIN), context.labels, context)
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("Box", ["Box"]),
+    ("Mix(Point, Box, 0.5)", ["Mix(Point, Box, 0.5)"]),
+    ("Mix(Point, Box, 0)", ["Point"]),
+    ("Mix(Point, Box, Until(10, 0, 1))", ["Point", "Box"]),
+    ("Mix(Point, Box, Lin(0, 1, 50, 10))",
+     ["Point", "Mix(Point, Box, Lin(0, 1, 50, 10))", "Box"]),
+    ("Sub(0.5, Mix(Point, Box, Until(10, 0, 0.5)))",
+     ["Sub(0.5, Point)", "Sub(0.5, Mix(Point, Box, Until(10, 0, 0.5)))"]),
+    ("Mix(Mix(Point, HBox, 0), Box, Until(10, 0, 0.5))",
+     ["Point", "Mix(Point, Box, Until(10, 0, 0.5))"]),
+    ("Weighted((Point, 1), (Box, Until(10, 0, 1)), (HBox, Until(20, 0, 1)))",
+     ["Point", "Weighted((Point, 1), (Box, Until(10, 0, 1)))",
+      "Weighted((Point, 1), (Box, Until(10, 0, 1)), (HBox, Until(20, 0, 1)))"]),
+    ("MixLogs(Point, Box, Until(10, 0, 0.5))",
+     ["Point", "MixLogs(Point, Box, Until(10, 0, 0.5))"]),
+    ("MixMargins(Point, Box, Until(10, 0, 0.5))",
+     ["Point", "MixMargins(Point, Box, Until(10, 0, 0.5))"]),
+    ("Coin((Point, 1), (Box, 1))", ["Point", "Box"]),
+    ("Mix(Point, Coin((Box, 1), (HBox, 1)), 0.5)",
+     ["Mix(Point, Box, 0.5)", "Mix(Point, HBox, 0.5)"]),
+])
+def test_what_an_objective_comes_down_to(text, expected):
+  """Whole parts are left out, nested ones too; nothing else changes."""
+  found, which = phases(parse(text), EPOCHS, KEYS)
+  assert {str(goal) for goal in found} == set(expected)
+  assert len(which) == len(EPOCHS)
+  assert set(which) == set(range(len(found)))
+
+
+@pytest.mark.parametrize("goal", [
+    Mix(Point(), Box(), 0),
+    parse("Mix(Point, Sub(Lin(0, 1, 150, 10), Box), Lin(0, 0.5, 150, 10))"),
+    parse("Mix(Mix(Point, HBox, Lin(0, 1, 50, 10)), Box, Until(90, 0, 0.5))"),
+    parse("MixLogs(Point, Box, Lin(0, 1, 50, 10))"),
+    parse("MixMargins(Point, Box, Lin(0, 1, 50, 10))"),
+    Weighted(((Point(), 1), (Coin(((Box(), 1), (HBox(), 3))), 0.5))),
+    Coin(((Point(), 1), (Mix(Point(), Sub(2, Box()), 0.5), 1), (HBox(), 1))),
+], ids=str)
+def test_the_loss_is_the_objectives_at_every_step(goal, float64):
+  """What is left out had no part in it; a coin falls as it does inside."""
+  found, which = phases(goal, EPOCHS, KEYS)
+  whole = jax.jit(functools.partial(loss, goal))
+  each = [jax.jit(functools.partial(loss, g)) for g in found]
+  for i in range(0, len(EPOCHS), 7):
+    np.testing.assert_allclose(
+        each[which[i]](EPOCHS[i], KEYS[i]), whole(EPOCHS[i], KEYS[i]),
+        rtol=1e-12,
+    )
+
+
+# Whole runs.
+
+_DATASET = Dataset((4, 4, 1), 3, (0.4,), (0.5,), epsilon=0.1)
+_STEPS, _EPOCHS_A_STEP = 21, 10.0
+
+
+def train(text: str) -> tuple[int, list[bool]]:
+  """A run over 210 epochs in 21 steps.
+
+  Returns:
+    How often the network was traced for a step, and for each step whether
+    abstract elements went through it.
+  """
+  traced = []
+
+  class Counting(FFNN):
+
+    def __call__(self, x, mode=Mode.CONCRETE):
+      if mode is Mode.TRAIN:
+        traced.append(any(hasattr(part, "center") for part in parts(x)))
+      return super().__call__(x, mode)
+
+  network = Counting(3, (0.4,), (0.5,), hidden=(5,))
+  optimizer = optimizers.optax.sgd(0.01)
+  epoch_of = lambda step: step * _EPOCHS_A_STEP
+  steps = jnp.arange(_STEPS)
+  found, which = phases(
+      objective(text), epoch_of(steps), jax.vmap(batch_key, (None, 0))(0, steps)
+  )
+  state = create_state(network, optimizer, (4, 4, 1), seed=0)
+  programs = {
+      goal: make_step(
+          network, goal, optimizer, _DATASET, 0.1, 0, epoch_of
+      ) for goal in found
+  }
+  images = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 4, 1))
+  images, labels = images.astype(np.uint8), np.array([[0, 1, 2, 0]], np.int32)
+  abstract, kind = [], {}
+  for step in range(_STEPS):
+    goal = found[which[step]]
+    before = len(traced)
+    state, metrics = programs[goal](state, images, labels)
+    assert np.isfinite(float(metrics["loss"]))
+    if len(traced) > before:
+      kind[goal] = traced[-1]
+    abstract.append(kind[goal])
+  return len(traced), abstract
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_run_of_a_paper_scheme_compiles_at_most_two_programs(name):
+  """One before the weight leaves 0, without an abstract run, and one after."""
+  programs, abstract = train(call(name))
+  assert programs == 2
+  assert not abstract[0] and abstract[-1]
+  assert abstract == sorted(abstract)  # It changes once.
+
+
+def test_a_scheme_without_a_weight_of_0_compiles_one_program():
+  programs, abstract = train("MTL_IBP")
+  assert programs == 1 and all(abstract)
+
+
+# Schemes.
+
+TABLE_2 = {  # docs/porting.md says how its misprints are read.
+    "Baseline":
+        "Mix(Point, Sub(Lin(0,1,150,10), Box), Lin(0,0.5,150,10))",
+    "InSamp":
+        "Mix(Point, Sample(Lin(0,1,150,10), 0.5, Normal, Box),"
+        " Lin(0,0.5,150,10))",
+    "InSampLPA":
+        "Mix(Point, Sub(Lin(0,1,150,10), Sample(Lin(0,1,150,10), 0.5, Normal,"
+        " Box)), Lin(0,0.5,150,10))",
+    "AdvIS(2)":
+        "Mix(Sub(Lin(0,1,20,20), IFGSM(2)), Sample(Lin(0,1,150,10), 0.5,"
+        " Normal, Box), Lin(0,0.5,150,10))",
+    "AdvISLPA(2)":
+        "Mix(Sub(Lin(0,1,20,20), IFGSM(2)), Sub(Lin(0,1,150,10),"
+        " Sample(Lin(0,1,150,10), 0.5, Normal, Box)), Lin(0,0.5,150,10))",
+    "AdvISLPAUS(2)":
+        "Mix(Sub(Lin(0,1,20,20), IFGSM(2)), Sub(Lin(0,1,150,10),"
+        " Sample(Lin(0,1,150,10), 1, Uniform, Box)), Lin(0,0.35,150,10))",
+    "Baseline_S18":
+        "Mix(Point, Sub(Lin(0,1,200,40), Box), Lin(0,0.5,200,40))",
+    "InSamp_S18":
+        "Mix(Point, Sample(Lin(0,1,200,40), 0.5, Normal, Box),"
+        " Lin(0,0.5,200,40))",
+    "AdvIS_S18(2)":
+        "Mix(Sub(Lin(0,1,20,20), IFGSM(2)), Sample(Lin(0,1,200,40), 0.5,"
+        " Normal, Box), Lin(0,0.5,200,40))",
+    "AdvISLPA_R18(2)":
+        "Mix(Sub(Lin(0,1,20,20), IFGSM(2)), Sub(Lin(0,1,200,40),"
+        " Sample(Lin(0,1,200,40), 1, Uniform, Box)), Lin(0,0.5,200,40))",
+    "InSampLPA_R34":
+        "Mix(Point, Sub(Lin(0,1,200,40), Sample(Lin(0,1,200,40), 1, Uniform,"
+        " Box)), Lin(0,0.5,200,40))",
+    "AdvISLPA_D100(2)":
+        "Mix(IFGSM(2), Sub(Lin(0,1,150,50), Sample(Lin(0,1,150,50), 1,"
+        " Uniform, Box)), Lin(0,0.5,150,50))",
+    "BiAdv_L":
+        "Mix(IFGSM(2), BiSample(Sub(Lin(0,1,150,30), IFGSM(3)), Box),"
+        " Lin(0,0.6,200,30))",
+}
+
+
+@pytest.mark.parametrize("name", TABLE_2)
+def test_a_scheme_is_its_text_in_table_2(name):
+  assert objective(name) == parse(TABLE_2[name])
+
+
+def test_all_of_table_2_is_there():
+  assert {call(name) for name in PAPER} == set(TABLE_2)
+
+
+@pytest.mark.parametrize("text, formula", [
+    # Each method as its paper writes it, in the parts that are tested by
+    # themselves: test_combinators has the formulas of these.
+    ("IBP", "Mix(Point, Sub(Lin(0, 1, 33, 7), Box), Lin(0, 0.5, 33, 7))"),
+    ("IBP(clean=0.25, hold=0)",
+     "Mix(Point, Sub(Lin(0, 1, 33), Box), Lin(0, 0.75, 33))"),
+    ("SABR(0.6)",
+     "Sub(Smooth(0, 1, 60), Sample(0.6, 1, PGD(8, 0.5), Box))"),
+    ("MTL_IBP(0.1)", "Sub(Smooth(0, 1, 60), Mix(PGD(1, 10), Box, 0.1))"),
+    ("CC_IBP(0.1)", "Sub(Smooth(0, 1, 60), MixMargins(PGD(1, 10), Box, 0.1))"),
+    ("Exp_IBP(0.1)", "Sub(Smooth(0, 1, 60), MixLogs(PGD(1, 10), Box, 0.1))"),
+])
+def test_methods_published_since(text, formula):
+  assert objective(text) == parse(formula)
+
+
+def test_every_scheme_names_its_source():
+  assert all(isinstance(s, Scheme) and len(s.source) > 10
+             for s in SCHEMES.values())
