@@ -2,7 +2,13 @@
 
 from diffai_jax.goals.attacks import FGSM, IFGSM, MIFGSM, PGD
 from diffai_jax.goals.base import Context, Goal
-from diffai_jax.goals.combinators import AdvDom, BiSample, Sample, Sub
+from diffai_jax.goals.combinators import (
+    AdvDom,
+    BiSample,
+    NormalSub,
+    Sample,
+    Sub,
+)
 from diffai_jax.goals.dsl import ObjectiveError, parse, parse_value
 from diffai_jax.goals.mixtures import Coin, Mix, MixLogs, MixMargins, Weighted
 from diffai_jax.goals.phases import phases
@@ -26,6 +32,7 @@ __all__ = [
     "MixLogs",
     "MixMargins",
     "Normal",
+    "NormalSub",
     "ObjectiveError",
     "Original",
     "PGD",

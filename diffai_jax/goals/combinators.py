@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, upper
@@ -58,6 +59,33 @@ class Sub(_Within):
     return self.goal.abstract(
         *scaled(lower, upper, value_at(self.scale, context.epoch)), context
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class NormalSub(_Within):
+  """`goal` on a box of random size: Sub(δ·|n|, g) with n ~ N(0, 1).
+
+  n is drawn for each example. NormalAdv of DiffAI v3, for any goal.
+  """
+
+  scale: Weight
+  goal: Goal
+
+  @property
+  def inner(self) -> Goal:
+    return self.goal
+
+  def check(self) -> None:
+    low, _ = extent(self.scale)
+    if low < 0:
+      raise ValueError(f"the scale of NormalSub must not be below 0, not {low}")
+
+  def abstract(self, lower: Array, upper: Array, context: Context) -> Value:
+    keys = context.child(0).keys(self)
+    sizes = jnp.abs(jax.vmap(jax.random.normal)(keys)).astype(lower.dtype)
+    scale = value_at(self.scale, context.epoch) * sizes
+    scale = scale.reshape((-1,) + (1,) * (lower.ndim - 1))
+    return self.goal.abstract(*scaled(lower, upper, scale), context.child(1))
 
 
 @dataclasses.dataclass(frozen=True)

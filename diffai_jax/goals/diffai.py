@@ -114,10 +114,12 @@ def _pair(node: ast.expr) -> str:
 
 def _within(given: dict, goal: str) -> str:
   """The goal in a box of the width w, if one is given."""
-  if "w" not in given:
-    return goal
-  width = _value(given["w"])
-  return f"Sub({width} / epsilon, {goal})"
+  return f"Sub({_share(given)}, {goal})" if "w" in given else goal
+
+
+def _share(given: dict) -> str:
+  """The width w as a share of ε; 1 if none is given."""
+  return f"{_value(given['w'])} / epsilon" if "w" in given else "1"
 
 
 def _attack(given: dict, reach: float, steps: int, momentum: float) -> str:
@@ -199,7 +201,9 @@ _TRANSLATIONS = {
     "Normal": (("w",), lambda given: _within(given, "Normal")),
     "NormalPoint": (("w",), lambda given: _within(given, "Normal")),
     "NormalAdv": (
-        ("a", "w"), lambda given: _within(given, _goal(given.get("a"), "IFGSM"))
+        ("a", "w"),
+        lambda given: f"NormalSub({_share(given)},"
+                      f" {_goal(given.get('a'), 'IFGSM(5)')})",
     ),
     "Mix": (("a", "b", "aw", "bw"), _mix),
     "LinMix": (("a", "b", "bw", "aw"), _lin_mix),

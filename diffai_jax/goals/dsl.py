@@ -24,7 +24,13 @@ import warnings
 from diffai_jax import arithmetic, schedules
 from diffai_jax.goals.attacks import FGSM, IFGSM, MIFGSM, PGD
 from diffai_jax.goals.base import Goal
-from diffai_jax.goals.combinators import AdvDom, BiSample, Sample, Sub
+from diffai_jax.goals.combinators import (
+    AdvDom,
+    BiSample,
+    NormalSub,
+    Sample,
+    Sub,
+)
 from diffai_jax.goals.mixtures import Coin, Mix, MixLogs, MixMargins, Weighted
 from diffai_jax.goals.points import Attacked, Normal, Original, Point, Uniform
 from diffai_jax.goals.regions import REGIONS
@@ -42,7 +48,7 @@ CONSTRUCTORS: dict[str, type[Term]] = {
     for term in (
         Point, Normal, Uniform, FGSM, IFGSM, PGD, MIFGSM,
         *map(type, REGIONS.values()),
-        Sub, Sample, BiSample, AdvDom, Original, Attacked,
+        Sub, NormalSub, Sample, BiSample, AdvDom, Original, Attacked,
         Mix, MixMargins, MixLogs, Weighted, Coin,
         schedules.Lin, schedules.Until, schedules.Smooth,
         schedules.Complement, schedules.Scale, schedules.Clip,

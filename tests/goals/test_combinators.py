@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 from test_attack_goals import KEYS, abstract, ascend, context_at
 from test_goals import BATCH, EPOCHS, LABELS, LOWER, MARGINS, SIZE, UPPER
 from test_goals import box_margins, cross_entropy, hbox_margins, linear
@@ -12,7 +13,7 @@ from test_goals import point_margins, shrunk
 from diffai_jax import goals
 from diffai_jax.goals import AdvDom, BiSample, Box, Coin, HBox, IFGSM, Mix
 from diffai_jax.goals import MixLogs, MixMargins, Normal, Point, Sample, Sub
-from diffai_jax.goals import Uniform, Weighted
+from diffai_jax.goals import NormalSub, Uniform, Weighted
 from diffai_jax.goals.points import Attacked, Original
 from diffai_jax.schedules import Lin, Until
 from diffai_jax.types import Mode
@@ -76,6 +77,21 @@ def test_sample_around_random_points_stays_in_the_box(source, float64):
   assert low.min() < 0.02 and high.max() > 0.98
   low, high = bounds(0.5)
   assert low.min() < -0.05 and high.max() > 1.05
+
+
+@pytest.mark.parametrize("epoch, scale", RAMPS)
+def test_normal_sub_is_sub_of_a_random_size(epoch, scale, float64):
+  """Radii are |N(0, 1)| times Sub's, one number for each example."""
+  keys = jax.random.split(jax.random.key(3), 3000)
+  l, u = np.zeros((3000, SIZE)), np.linspace(0.5, 1, SIZE) * np.ones((3000, 1))
+  element = NormalSub(RAMP, Box()).abstract(
+      jnp.asarray(l), jnp.asarray(u),
+      context_at(epoch, keys=keys, labels=np.zeros(3000, int)),
+  )
+  np.testing.assert_allclose(element.center, (l + u) / 2, atol=1e-12)
+  sizes = np.asarray(element.uncorrelated) / (scale * (u - l) / 2)
+  np.testing.assert_allclose(sizes, sizes[:, :1].repeat(SIZE, 1), rtol=1e-9)
+  assert stats.kstest(sizes[:, 0], stats.halfnorm.cdf).pvalue > 0.01
 
 
 @pytest.mark.parametrize("epoch, scale", RAMPS)

@@ -70,7 +70,8 @@ def draw_goal(rng, depth=0, single=False, shared=False):
   )
   choice = rng.integers(5 if single else 10)
   if choice == 0:
-    return goals.Sub(draw_value(rng, 0, 2), inner())
+    kind = (goals.Sub, goals.NormalSub)[rng.integers(2)]
+    return kind(draw_value(rng, 0, 2), inner())
   if choice == 1:
     return goals.Sample(
         draw_value(rng), draw_value(rng), inner(single=True), inner()
