@@ -1,4 +1,4 @@
-"""Regularisers of fast interval training (Shi et al. 2021, section 4.3).
+"""Regularisers of fast interval training (Shi et al. 2021).
 
 Z. Shi et al., "Fast certified robust training with short warmup", NeurIPS 2021.
 They look at the bounds before each ReLU while ε grows: these should neither

@@ -55,7 +55,8 @@ class Lin(Schedule):
 
   def check(self) -> None:
     if self.length < 0 or self.hold < 0:
-      raise ValueError("Lin's numbers of epochs must not be below 0")
+      name = type(self).__name__
+      raise ValueError(f"{name}'s numbers of epochs must not be below 0")
 
   def extent(self) -> tuple[float, float]:
     return min(self.start, self.end), max(self.start, self.end)
@@ -103,31 +104,19 @@ class Until(Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
-class Smooth(Schedule):
+class Smooth(Lin):
   """`start` for `hold` epochs, then to `end` with a slow beginning.
 
   Over `length` epochs the share of the way is α·x⁴ for the first quarter and
   a straight line, its tangent there, for the rest (x is the share of the time):
   the ramp of ε of Xu et al. 2020 and Shi et al. 2021, which spares a network
-  the first moments of interval training. With `length` 0 it jumps at `hold`.
+  the first moments of interval training. Arguments are those of `Lin`.
   """
 
-  start: Number
-  end: Number
-  length: Number
-  hold: Number = 0
-
-  def check(self) -> None:
-    if self.length < 0 or self.hold < 0:
-      raise ValueError("Smooth's numbers of epochs must not be below 0")
-
-  def extent(self) -> tuple[float, float]:
-    return min(self.start, self.end), max(self.start, self.end)
-
   def __call__(self, epoch: Array | Number) -> Array:
-    passed = jnp.asarray(epoch) - self.hold
     if self.length <= 0:
-      return jnp.where(passed < 0, float(self.start), float(self.end))
+      return super().__call__(epoch)
+    passed = jnp.asarray(epoch) - self.hold
     x = jnp.clip(passed / self.length, min=0, max=1)
     # α·x⁴ up to x = m, then its tangent, which must reach 1 at x = 1.
     m = 0.25

@@ -53,7 +53,8 @@ class Sub(_Within):
   def check(self) -> None:
     low, _ = extent(self.scale)
     if low < 0:
-      raise ValueError(f"the scale of Sub must not be below 0, not {low}")
+      name = type(self).__name__
+      raise ValueError(f"the scale of {name} must not be below 0, not {low}")
 
   def abstract(self, lower: Array, upper: Array, context: Context) -> Value:
     return self.goal.abstract(
@@ -62,23 +63,11 @@ class Sub(_Within):
 
 
 @dataclasses.dataclass(frozen=True)
-class NormalSub(_Within):
+class NormalSub(Sub):
   """`goal` on a box of random size: Sub(δ·|n|, g) with n ~ N(0, 1).
 
   n is drawn for each example. NormalAdv of DiffAI v3, for any goal.
   """
-
-  scale: Weight
-  goal: Goal
-
-  @property
-  def inner(self) -> Goal:
-    return self.goal
-
-  def check(self) -> None:
-    low, _ = extent(self.scale)
-    if low < 0:
-      raise ValueError(f"the scale of NormalSub must not be below 0, not {low}")
 
   def abstract(self, lower: Array, upper: Array, context: Context) -> Value:
     keys = context.child(0).keys(self)

@@ -80,8 +80,13 @@ class Mixture(Goal):
     return False
 
 
+@dataclasses.dataclass(frozen=True)
 class _Pair(Mixture):
   """Base of mixtures of two goals in the shares 1 - λ and λ."""
+
+  first: Goal
+  second: Goal
+  weight: Weight
 
   def check(self) -> None:
     low, high = extent(self.weight)
@@ -106,10 +111,6 @@ class Mix(_Pair):
   convex combinations", section 4.2).
   """
 
-  first: Goal
-  second: Goal
-  weight: Weight
-
 
 @dataclasses.dataclass(frozen=True)
 class MixMargins(_Pair):
@@ -118,10 +119,6 @@ class MixMargins(_Pair):
   MixMargins(g1, g2, λ) has the margins m = (1 - λ)·m^g1 + λ·m^g2, bounds of
   z_k - z_y, and the loss log Σ_k exp(m_k) (their section 4.1).
   """
-
-  first: Goal
-  second: Goal
-  weight: Weight
 
   def check(self) -> None:
     super().check()
@@ -154,10 +151,6 @@ class MixLogs(_Pair):
   exp((1 - λ)·log loss^g1 + λ·log loss^g2) (their section 4.3).
   """
 
-  first: Goal
-  second: Goal
-  weight: Weight
-
   def combine(
       self, weights: Array, outputs: Product, labels: Array, context: Context
   ) -> Array:
@@ -179,6 +172,7 @@ def _tiny(values: Array) -> float:
   return float(jnp.finfo(values.dtype).tiny)
 
 
+@dataclasses.dataclass(frozen=True)
 class _Listed(Mixture):
   """Base of mixtures of any number of goals: Name((g1, w1), (g2, w2), …).
 
@@ -232,8 +226,6 @@ class _Listed(Mixture):
 class Weighted(_Listed):
   """Σ_i w_i·loss_i / Σ_i w_i over all goals, in one run (DList of DiffAI v3)."""
 
-  parts: tuple[tuple[Goal, Weight], ...]
-
   def weights(self, epoch: Array, batch_key: PRNGKey | None) -> Array:
     return self.shares(epoch)
 
@@ -249,8 +241,6 @@ class Coin(_Listed):
   Training runs the drawn goal alone. Equal coins in one objective fall alike,
   different ones independently.
   """
-
-  parts: tuple[tuple[Goal, Weight], ...]
 
   def weights(self, epoch: Array, batch_key: PRNGKey | None) -> Array:
     if batch_key is None:
