@@ -45,7 +45,7 @@ class Mixture(Goal):
     )
 
   def only(self, kept: tuple[bool, ...]) -> Goal:
-    """This goal without the children that are not kept; one at least is."""
+    """This goal without the children that are not kept; itself if none is."""
     children = [c for c, keep in zip(self.children(), kept) if keep]
     return children[0] if len(children) == 1 else self
 
@@ -190,17 +190,8 @@ class _Listed(Mixture):
     for low, _ in bounds:
       if low < 0:
         raise ValueError(f"a weight of {name} must not be below 0, not {low}")
-    if sum(low for low, _ in bounds) <= 0 and not self._surely_positive():
-      raise ValueError(f"the weights of {name} may all be 0 at once")
-
-  def _surely_positive(self) -> bool:
-    """Whether the sum of weights is above 0 on a fine grid of epochs."""
-    epochs = jnp.linspace(0, 2000, 20001)
-    total = sum(
-        jax.vmap(lambda t, w=weight: value_at(w, t).astype(float))(epochs)
-        for _, weight in self.parts
-    )
-    return bool(jnp.all(total > 0))
+    if sum(high for _, high in bounds) <= 0:
+      raise ValueError(f"the weights of {name} are all 0")
 
   def children(self) -> tuple[Goal, ...]:
     return tuple(goal for goal, _ in self.parts)
@@ -211,11 +202,12 @@ class _Listed(Mixture):
     )
 
   def shares(self, epoch: Array) -> Array:
-    """The weights over their sum, [P]."""
+    """The weights over their sum, [P]; all 0 where they are all 0."""
     weights = jnp.stack([
         value_at(weight, epoch).astype(float) for _, weight in self.parts
     ])
-    return weights / jnp.sum(weights)
+    total = jnp.sum(weights)
+    return weights / jnp.where(total > 0, total, 1)
 
   def __str__(self) -> str:
     pairs = [f"({g}, {argument_text(w)})" for g, w in self.parts]
@@ -224,13 +216,18 @@ class _Listed(Mixture):
 
 @dataclasses.dataclass(frozen=True)
 class Weighted(_Listed):
-  """Σ_i w_i·loss_i / Σ_i w_i over all goals, in one run (DList of DiffAI v3)."""
+  """Σ_i w_i·loss_i / Σ_i w_i over all goals, in one run (DList of DiffAI v3).
+
+  While all weights are 0 the loss is 0.
+  """
 
   def weights(self, epoch: Array, batch_key: PRNGKey | None) -> Array:
     return self.shares(epoch)
 
   def only(self, kept: tuple[bool, ...]) -> Goal:
     parts = tuple(part for part, keep in zip(self.parts, kept) if keep)
+    if not parts:
+      return self
     return parts[0][0] if len(parts) == 1 else Weighted(parts)
 
 

@@ -150,6 +150,13 @@ def test_weighted(epoch, weight, float64):
   np.testing.assert_allclose(loss_of(goal, epoch), expected, atol=1e-9)
 
 
+def test_weights_that_are_all_0_for_a_while_train_nothing(float64):
+  goal = Weighted(((Point(), Until(5, 0, 1)), (Box(), Until(5, 0, 2))))
+  np.testing.assert_array_equal(loss_of(goal, 2.0), 0)
+  expected = loss_of(Weighted(((Point(), 1), (Box(), 2))))
+  np.testing.assert_allclose(loss_of(goal, 7.0), expected)
+
+
 @pytest.mark.parametrize("epoch, weight", list(zip(EPOCHS, (0.0, 0.5, 1.0))))
 def test_mix_margins_is_cc_ibp(epoch, weight, float64):
   """log Σ_k exp((1 - λ)·adversarial margin_k + λ·bound of margin_k)."""

@@ -280,7 +280,7 @@ def test_a_scheme_with_wrong_numbers_is_refused_at_its_name():
     ("PGD(1, 1, 0)", 1, ["PGD's restarts must be a whole number from 1"]),
     ("MIFGSM(momentum=-1)", 1, ["momentum must not be below 0"]),
     ("Weighted()", 1, ["pairs (goal, weight)"]),
-    ("Weighted((Point, 0))", 1, ["may all be 0 at once"]),
+    ("Weighted((Point, 0))", 1, ["are all 0"]),
     ("Weighted((Point, 1), (Box, Lin(0, -1, 9)))", 1, ["not be below 0"]),
     ("Sub(Complement(Lin(0, 2, 5)), Box)", 5, ["within 0 and 1"]),
     ("Sub(Scale(1), Box)", 5, ["below 1"]),
