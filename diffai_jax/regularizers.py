@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Callable
 
 import jax
+from jax import lax
 import jax.numpy as jnp
 
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius
@@ -68,16 +69,35 @@ def relu_balance(
   for element in inputs:
     low, high = nearest_bounds(element)
     center = element.center
-    active, inactive = low > 0, high < 0
-    spread = jnp.square(center - mean(center))
-    for sizes in (jnp.abs(center), spread):
-      above = mean(jnp.where(active, sizes, 0))
-      below = mean(jnp.where(inactive, sizes, 0))
+    sides = low > 0, high < 0
+    for measure in (_sum_of_sizes, _sum_of_squares):
+      above, below = (measure(center, side, mean) for side in sides)
       known = (above > _LEAST) & (below > _LEAST)
       above = jnp.where(known, above, 1)
       below = jnp.where(known, below, 1)
       ratios.append(jnp.minimum(above / below, below / above))
   return 2 * _shortfall(ratios, tolerance)
+
+
+def _sum_of_sizes(center: Array, side: Array, mean: Mean) -> Array:
+  """The sum of |c| on one side, over the number of all neurons."""
+  return mean(jnp.where(side, jnp.abs(center), 0))
+
+
+def _sum_of_squares(center: Array, side: Array, mean: Mean) -> Array:
+  """The sum of (c - E[c])² on one side, over the number of all neurons.
+
+  Written as E[c²] - 2·E[c]·m + E[1]·m² on that side, with the mean m of all:
+  means of means would not have the right gradient if `mean` is over devices.
+  Centers are moved so that m is 0, but for its gradient.
+  """
+  moved = center - lax.stop_gradient(mean(center))
+  middle = mean(moved)
+  square, first, share = (
+      mean(jnp.where(side, values, 0))
+      for values in (jnp.square(moved), moved, jnp.ones_like(moved))
+  )
+  return square - 2 * first * middle + share * jnp.square(middle)
 
 
 def _shortfall(ratios: Sequence[Array], tolerance: float) -> Array:

@@ -7,11 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffai_jax.schedules import Lin, Until, extent, value_at
+from diffai_jax.schedules import (
+    Clip,
+    Complement,
+    Lin,
+    Scale,
+    Smooth,
+    Staircase,
+    Until,
+    extent,
+    value_at,
+)
 
 DATA = pathlib.Path(__file__).parent / "data" / "schedules.npz"
 
-# The expressions of schedules.npz that use Lin and Until alone.
+# The expressions of schedules.npz; MixLin is Scale of Lin, quant a staircase.
 REFERENCE = {
     "Lin(0,0.031373,150,10)": Lin(0, 0.031373, 150, 10),
     "Lin(0,0.5,150,10)": Lin(0, 0.5, 150, 10),
@@ -22,6 +32,10 @@ REFERENCE = {
     "Until(24,Lin(0,0.1,20,4),Lin(0.1,0,50))": Until(
         24, Lin(0, 0.1, 20, 4), Lin(0.1, 0, 50)
     ),
+    "Lin(0,1,20,4,quant=True)": Staircase(Lin(0, 1, 20, 4)),
+    "Complement(Lin(0,0.5,150,10))": Complement(Lin(0, 0.5, 150, 10)),
+    "MixLin(0,0.5,150,10)": Scale(Lin(0, 0.5, 150, 10)),
+    "Clip(Lin(0,1,100,0),0.2,0.7)": Clip(Lin(0, 1, 100, 0), 0.2, 0.7),
 }
 NESTED = Until(5, Until(2, 0.25, Lin(0, 1, 4)), Until(10, Lin(1, 3, 6, 2), 7))
 
@@ -45,6 +59,11 @@ def test_values_of_diffai(text):
     times, expected = reference["time"], reference[text]
   actual = [REFERENCE[text](t) for t in times]
   np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12)
+
+
+def test_all_of_diffais_values_are_compared():
+  with np.load(DATA) as reference:
+    assert set(REFERENCE) == set(reference) - {"time"}
 
 
 @pytest.mark.parametrize("a, b, m, n", [
@@ -192,3 +211,64 @@ def test_check_accepts_zero_epochs_and_any_values(schedule):
 ])
 def test_schedules_print_as_text(schedule, text):
   assert str(schedule) == text
+
+
+# Smooth, and what changes other schedules.
+
+
+def test_smooth_begins_as_a_power_and_goes_on_as_its_tangent():
+  """α·x⁴ up to a quarter of the way, a line with the same slope after it."""
+  schedule = Smooth(2, 6, 80, 10)
+  alpha = 1 / (0.25**4 + 4 * 0.25**3 * 0.75)
+
+  def expected(t):
+    x = np.clip((t - 10) / 80, 0, 1)
+    share = alpha * x**4
+    if x > 0.25:
+      share = alpha * 0.25**4 + alpha * 4 * 0.25**3 * (x - 0.25)
+    return 2 + 4 * share
+
+  times = np.linspace(0, 120, 241)
+  found = np.asarray([schedule(t) for t in times])
+  np.testing.assert_allclose(found, [expected(t) for t in times], atol=1e-12)
+  assert found[0] == 2 and found[-1] == pytest.approx(6, abs=1e-12)
+  assert np.all(np.diff(found) >= 0)
+  # No kink where the line begins.
+  slope = jax.vmap(jax.grad(schedule))(jnp.array([29.999, 30.001]))
+  np.testing.assert_allclose(slope[0], slope[1], rtol=1e-3)
+
+
+def test_smooth_of_length_0_jumps():
+  assert [float(Smooth(0, 1, 0, 3)(t)) for t in (0, 2.9, 3, 9)] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("schedule, expected", [
+    (Complement(Lin(0, 1, 20)), lambda t: 1 - lin(0, 1, 20, 0, t)),
+    (Scale(Lin(0, 0.8, 20)),
+     lambda t: lin(0, 0.8, 20, 0, t) / (1 - lin(0, 0.8, 20, 0, t))),
+    (Clip(Lin(0, 1, 20), 0.2, Lin(0.9, 0.5, 10)),
+     lambda t: np.clip(lin(0, 1, 20, 0, t), 0.2, lin(0.9, 0.5, 10, 0, t))),
+    (Staircase(Lin(0, 1, 20, 3)), lambda t: lin(0, 1, 20, 3, np.floor(t))),
+    (Staircase(0.25), lambda t: 0.25 + 0 * t),
+], ids=str)
+def test_changed_schedules(schedule, expected):
+  """Their formula at fractional epochs, jitted too, and bounds on all of it."""
+  times = np.linspace(0, 40, 161)
+  found = np.asarray([schedule(t) for t in times])
+  np.testing.assert_allclose(found, expected(times), atol=1e-12)
+  np.testing.assert_allclose(
+      jax.jit(jax.vmap(schedule))(times), found, atol=1e-12
+  )
+  low, high = extent(schedule)
+  assert low - 1e-12 <= found.min() and found.max() <= high + 1e-12
+
+
+@pytest.mark.parametrize("schedule", [
+    Smooth(0, 1, -1), Smooth(0, 1, 1, -1), Complement(Lin(0, 1.5, 5)),
+    Complement(-0.1), Scale(1), Scale(Lin(-0.5, 0.5, 5)), Clip(0.5, 2, 1),
+    Clip(0.5, Lin(0, 1, 5), 0.5),
+], ids=str)
+def test_check_rejects_what_has_no_meaning(schedule):
+  with pytest.raises(ValueError) as caught:
+    schedule.check()
+  assert len(str(caught.value).splitlines()) == 1

@@ -51,6 +51,11 @@ def center(x: Array | HybridZonotope) -> Array:
   return x.center if isinstance(x, HybridZonotope) else x
 
 
+def value_dtype(x: Value):
+  """The floating-point type that JAX computes x in."""
+  return jax.dtypes.canonicalize_dtype(center(parts(x)[0]).dtype)
+
+
 def example_shape(x: Value) -> tuple[int, ...]:
   """Shape of one example: that of x without the batch axis."""
   return tuple(center(parts(x)[0]).shape[1:])

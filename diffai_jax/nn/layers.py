@@ -10,7 +10,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from diffai_jax import transformers
-from diffai_jax.domains.product import Value, center, example_shape, parts
+from diffai_jax.domains.product import Value, example_shape, value_dtype
 from diffai_jax.nn import initializers
 from diffai_jax.nn.observation import observe
 from diffai_jax.types import Mode, UsageError
@@ -27,7 +27,7 @@ class Normalize(nn.Module):
   std: tuple[float, ...]
 
   def __call__(self, x: Value, mode: Mode = Mode.CONCRETE) -> Value:
-    dtype = center(parts(x)[0]).dtype
+    dtype = value_dtype(x)
     std = jnp.asarray(self.std, dtype)
     shift = -jnp.asarray(self.mean, dtype) / std
     x = transformers.scale_shift(x, 1 / std, shift)

@@ -13,7 +13,9 @@ COLLECTION = "bounds"
 
 def observe(layer: nn.Module, name: str, x: Value) -> None:
   """Keeps the elements in x under a name, if the run asks for them."""
-  if layer.scope is not None and layer.is_mutable_collection(COLLECTION):
+  if layer.scope is None or layer.is_initializing():
+    return
+  if layer.is_mutable_collection(COLLECTION):
     elements = tuple(p for p in parts(x) if isinstance(p, HybridZonotope))
     layer.sow(COLLECTION, name, elements)
 

@@ -13,7 +13,7 @@ import numpy as np
 from diffai_jax.domains.generators import Block, Dense, Diagonal, Local, scale
 from diffai_jax.domains.generators import to_dense
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope
-from diffai_jax.domains.product import Product, center, example_shape, parts
+from diffai_jax.domains.product import Product, example_shape, value_dtype
 from diffai_jax.transformers.affine_rule import AffineMap, apply_affine
 from diffai_jax.transformers.convolution import (
     convolve,
@@ -128,7 +128,7 @@ def scale_shift(x, factor: Array, shift: Array):
 @scale_shift.register(HybridZonotope)
 @scale_shift.register(Product)
 def _(x, factor: Array, shift: Array):
-  dtype = center(parts(x)[0]).dtype
+  dtype = value_dtype(x)
   factor, shift = jnp.asarray(factor, dtype), jnp.asarray(shift, dtype)
   return apply_affine(x, AffineMap(
       linear=lambda v: v * factor,

@@ -23,7 +23,13 @@ import jax.numpy as jnp
 from diffai_jax.domains import generators, rounding
 from diffai_jax.domains.generators import Block
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius
-from diffai_jax.domains.product import Product, center, parts, rebuild
+from diffai_jax.domains.product import (
+    Product,
+    center,
+    parts,
+    rebuild,
+    value_dtype,
+)
 from diffai_jax.types import Array
 
 
@@ -52,7 +58,7 @@ def apply_affine(
   """The image of an element, or of all parts of a Product, by this file's rule.
   """
   leaves = parts(x)
-  dtype = center(leaves[0]).dtype
+  dtype = value_dtype(x)
   # Twice: the bounds' own arithmetic, and a concrete run's.
   relative = 2 * rounding.relative(dtype, affine.terms)
   tiny = rounding.tiny(dtype)

@@ -163,3 +163,40 @@ def test_unknown_optimizer_is_named():
   """The error says what was meant."""
   with pytest.raises(UsageError, match="'adamm'.*did you mean 'adam'"):
     optimizers.create(_config(name="adamm"), lambda step: step)
+
+
+def test_every_number_may_be_a_schedule():
+  """Rate, momentum, L2 and clipping each at its own epoch; milestones too."""
+  config = _config(
+      learning_rate="0.1 * Lin(1, 0.2, 2)", momentum="Lin(0.5, 0.9, 1, 1)",
+      l2="Until(2, 0.3, 0)", clip_norm="Lin(0.7, 0.1, 3)", milestones=(2,),
+      decay=0.5,
+  )
+  found = _run(config, lambda step: step / 2, _tree(), _GRADIENTS)
+
+  weights = _flat(_tree())
+  trace = np.zeros_like(weights)
+  for step, gradient in enumerate(map(_flat, _GRADIENTS)):
+    epoch = step / 2
+    rate = 0.1 * np.interp(epoch, [0, 2], [1, 0.2]) * (0.5 if epoch >= 2 else 1)
+    momentum = np.interp(epoch, [1, 2], [0.5, 0.9])
+    gradient = gradient + (0.3 if epoch < 2 else 0) * weights
+    most = np.interp(epoch, [0, 3], [0.7, 0.1])
+    trace = momentum * trace + _clipped(gradient, most)
+    weights = weights - rate * trace
+    np.testing.assert_allclose(found[step], weights, rtol=2e-5, atol=1e-6)
+
+
+def test_a_number_as_text_is_that_number():
+  numbers = _config(l2=0.25, momentum=0.5)
+  texts = _config(l2="1/4", momentum="0.5", learning_rate="0.2/2")
+  for one, two in zip(*(
+      _run(config, lambda step: step, _tree(), _GRADIENTS)
+      for config in (numbers, texts)
+  )):
+    np.testing.assert_array_equal(one, two)
+  one, two = (
+      jax.tree.structure(optimizers.create(c, lambda s: s).init(_tree()))
+      for c in (numbers, texts)
+  )
+  assert one == two
