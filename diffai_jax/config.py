@@ -230,7 +230,10 @@ def get(config, key: str):
 def _check_value(config, key: str, low: float, high: float) -> None:
   """Checks a key that holds a number or the text of a schedule."""
   given = get(config, key)
-  wanted = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+  if high < math.inf:
+    wanted = f"from {low} to {high}"
+  else:
+    wanted = f"of at least {low}" if low == 0 else "above 0"
   message = (
       f"{key} is {given!r}; expected a number or a schedule {wanted}, such as"
       f" 0.5 or Lin(0, 0.5, 60); set it with --config.{key}="

@@ -202,7 +202,7 @@ def test_validate_rejects_what_is_out_of_range(key, values):
     ("epsilon", 3.0, "a number or fraction from 0 to 1, such as"),
     ("epochs", -1.0, "a number of at least 0;"),
     ("schedule_epochs", 0.0, "a number above 0;"),
-    ("optimizer.clip_norm", 0.0, "a number or a schedule at least 1e-30,"),
+    ("optimizer.clip_norm", 0.0, "a number or a schedule above 0,"),
     ("batch_size", 0, "a whole number of at least 1;"),
     ("seed", -1, "a whole number from 0 to 2147483647;"),
 ])
