@@ -68,7 +68,15 @@ def _warmup_exponential(given: dict) -> tuple[float, float]:
 
 
 def _onecycle(given: dict) -> tuple[float, float]:
-  peak = given["peak_value"]
+  peak, epochs = given["peak_value"], given["transition_steps"]
+  shares = [given[name] for name in ("pct_start", "pct_final") if name in given]
+  turns = [int(share * epochs) for share in (*shares, 1)]
+  if len(set(turns)) < len(turns):
+    # Optax cuts its turning points off to whole ones.
+    raise ValueError(
+        f"its turning points must be different whole epochs; over {epochs:g}"
+        f" epochs they are {turns}"
+    )
   start = peak / given["div_factor"]
   # Optax ends at the start over final_div_factor, or the peak over it.
   ends = [peak, start, start / given["final_div_factor"],
@@ -128,8 +136,8 @@ class OptaxSchedule(Schedule):
 
   def check(self) -> None:
     try:
-      self.extent()
       OPTAX[self.name][0](**dict(self.arguments))
+      self.extent()
     except Exception as error:  # Whatever optax finds wrong with the numbers.
       reason = (str(error).strip() or type(error).__name__).splitlines()[0]
       raise ValueError(f"{self.name}: {reason}") from None

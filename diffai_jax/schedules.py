@@ -30,8 +30,10 @@ Value = Number | Schedule
 
 
 def value_at(value: Value, epoch: Array | Number) -> Array:
-  """The value of a number (constant) or schedule at `epoch`, a scalar."""
-  return jnp.asarray(value(epoch) if isinstance(value, Schedule) else value)
+  """The value of a number (constant) or schedule at `epoch`, a float scalar."""
+  return jnp.asarray(
+      value(epoch) if isinstance(value, Schedule) else float(value)
+  )
 
 
 def extent(value: Value) -> tuple[float, float]:

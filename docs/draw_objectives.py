@@ -2,11 +2,12 @@
 
   python docs/draw_objectives.py
 
-writes a picture for each name of the objective language to
-docs/images/objectives, in the manner of the paper's figure 4. The goals are the
-package's own, and so are their texts.
+writes docs/images/objectives: a picture for each goal, in the manner of the
+paper's figure 4, and one of the schedules. Goals, attacks and elements are the
+package's own; only the small network that is attacked is made up here.
 """
 
+import io
 import pathlib
 
 import jax
@@ -16,193 +17,231 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import patches, pyplot
 import numpy as np
+from PIL import Image
 
 from diffai_jax import domains, losses, transformers
-from diffai_jax.domains import generators, parts
-from diffai_jax.goals import Context, parse, parse_value
+from diffai_jax.domains import HybridZonotope, generators, parts
+from diffai_jax.goals import REGIONS, Context, parse, parse_value
 from diffai_jax.types import Mode
 
 FOLDER = pathlib.Path(__file__).parent / "images" / "objectives"
-LOWER, UPPER = np.array([0.2, 0.25]), np.array([0.8, 0.75])
-DRAWS = 12
-BOX, POINT, SECOND = "#d95f02", "#1b4f9c", "#1b7837"
+LOWER, UPPER = np.array([0.2, 0.2]), np.array([0.8, 0.8])
+ORANGE, BLUE, GREY = "#d95f02", "#1b4f9c", "0.35"
 
-# (file, texts side by side): points and boxes in the input space.
+# File: number of draws, a note for below, one text or four.
 INPUTS = {
-    "Point": ["Point"],
-    "Normal": ["Normal"],
-    "Uniform": ["Uniform"],
-    "FGSM": ["FGSM"],
-    "IFGSM": ["IFGSM(4)"],
-    "PGD": ["PGD(10, 0.2)"],
-    "MIFGSM": ["MIFGSM(10, 0.2)"],
-    "Box": ["Box"],
-    "Sub": ["Sub(0.5, Box)"],
-    "NormalSub": ["NormalSub(0.5, Box)"],
-    "Sample": ["Sample(0.2, 0.5, Normal, Box)",
-               "Sample(0.35, 1, Uniform, Box)"],
-    "BiSample": ["BiSample(Sub(0.7, IFGSM(3)), Box)"],
-    "AdvDom": ["AdvDom(IFGSM(3), Box)"],
-    "Original": ["AdvDom(IFGSM(3), Original)"],
-    "Attacked": ["AdvDom(IFGSM(3), Attacked)"],
-    "Mix": ["Mix(Point, Sub(0.6, Box), 0.5)"],
-    "MixMargins": ["MixMargins(PGD(1, 10), Box, 0.5)"],
-    "MixLogs": ["MixLogs(PGD(1, 10), Box, 0.5)"],
-    "Weighted": ["Weighted((Point, 1), (Sub(0.4, Box), 1), (Box, 0.2))"],
-    "Coin": ["Coin((Point, 1), (Sub(0.6, Box), 1))"],
+    "Point": (1, "", "Point"),
+    "Normal": (30, "30 draws", "Normal"),
+    "Uniform": (30, "30 draws", "Uniform"),
+    "FGSM": (1, "1 step of the radius", "FGSM"),
+    "IFGSM": (1, "4 steps of radius/4", "IFGSM(4)"),
+    "PGD": (5, "5 draws, 10 steps each", "PGD(10, 0.2)"),
+    "MIFGSM": (1, "10 steps", "MIFGSM(10, 0.2)"),
+    "Box": (1, "", "Box"),
+    "Sub": (1, "", "Sub(0.5, Box)"),
+    "NormalSub": (5, "5 draws", "NormalSub(0.5, Box)"),
+    "Sample": (
+        5, "5 draws", "Sample(0.2, Normal, Box)", "Sample(0.35, Normal, Box)",
+        "Sample(0.35, Uniform, Box)", "Sample(0.35, 0.5, Normal, Box)",
+    ),
+    "BiSample": (1, "○ found by PGD", "BiSample(PGD(10, 0.2), Box)"),
+    "AdvDom": (1, "○ found by PGD", "AdvDom(PGD(10, 0.2), Box)"),
+    "Original": (1, "", "AdvDom(PGD, Mix(Original, Box, 0.5))"),
+    "Attacked": (1, "", "AdvDom(PGD, Mix(Attacked, Box, 0.5))"),
+    "Mix": (1, "½·loss(●) + ½·loss(■)", "Mix(Point, Sub(0.6, Box), 0.5)"),
+    "MixMargins": (1, "loss of ½·margins(●) + ½·margins(■)",
+                   "MixMargins(IFGSM(4), Box, 0.5)"),
+    "MixLogs": (1, "square root of loss(●)·loss(■)",
+                "MixLogs(IFGSM(4), Box, 0.5)"),
+    "Weighted": (1, "(loss(●) + loss(▪) + 0.2·loss(■)) / 2.2",
+                 "Weighted((Point, 1),\n(Sub(0.4, Box), 1), (Box, 0.2))"),
+    "Coin": (1, "● or ■, drawn for each batch",
+             "Coin((Point, 1), (Sub(0.6, Box), 1))"),
 }
-# Domains, by what they make of the box in a small network.
-DOMAINS = ("HBox", "HSwitch", "HSmooth", "HDeepZ", "ZBox", "ZSwitch",
-           "ZSmooth", "ZDeepZ")
+# Attacks: the text of their first k steps, and how many there are.
+STEPS = {
+    "FGSM": ("MIFGSM({}, 1, 0)", 1),
+    "IFGSM(4)": ("MIFGSM({}, 0.25, 0)", 4),
+    "PGD(10, 0.2)": ("PGD({}, 0.2)", 10),
+    "MIFGSM(10, 0.2)": ("MIFGSM({}, 0.2)", 10),
+}
 SCHEDULES = (
-    "Lin(0, 1, 100, 20)", "Smooth(0, 1, 100, 20)",
-    "Until(80, 0.25, Lin(1, 0, 60))", "Complement(Lin(0, 1, 100, 20))",
-    "Scale(Lin(0, 0.5, 100, 20))", "Clip(Lin(0, 1, 100, 20), 0.2, 0.7)",
-    "Staircase(Lin(0, 1, 5))", "1 - 0.5 * Lin(0, 1, 100)", "cosine(1, 200)",
+    "Lin(0, 1, 100, 20)", "Smooth(0, 1, 100, 20)", "0.5 * Lin(0, 1, 100, 20)",
+    "Complement(Lin(0, 1, 100, 20))", "Scale(Lin(0, 0.5, 100, 20))",
+    "Clip(Lin(0, 1, 100, 20), 0.2, 0.7)", "Until(80, 0.25, Lin(1, 0, 60))",
+    "cosine(1, 200)", "Staircase(Lin(0, 1, 8))",
 )
 
 
-def network(value, mode=Mode.CONCRETE):
-  """Three classes on the plane; the label is 0."""
+def network(points, mode: Mode = Mode.CONCRETE):
+  """Logits [B, 3] of points of the plane; the label, 0, loses on two hills."""
   del mode
-  weights = jnp.array([[3.0, -2.0, 1.0, -3.0], [1.5, 3.0, -2.5, -1.0]])
-  value = transformers.dense(value, weights, jnp.array([-1.8, 0, 1.0, 1.5]))
-  value = transformers.relu(value, symbol="relu")
-  heads = jnp.array([
-      [0.2, 1.0, -0.6], [0.5, -1.2, 1.0], [1.1, 0.2, -0.5], [0.3, -0.4, 0.9]
-  ])
-  return transformers.dense(value, heads, jnp.array([0.3, -0.4, 0.0]))
+
+  def hill(x: float, y: float, width: float, height: float):
+    distance = jnp.square(points - jnp.array([x, y])).sum(axis=1)
+    return height * jnp.exp(-distance / (2 * width**2))
+
+  first = hill(0.7, 0.58, 0.14, 3.2) + hill(0.55, 0.85, 0.12, 1.4)
+  second = hill(0.27, 0.32, 0.13, 2.8)
+  return jnp.stack([jnp.zeros_like(first), first, second], axis=1)
 
 
-def context(seed: int = 3) -> Context:
-  keys = jax.random.split(jax.random.key(seed), DRAWS)
-  return Context(
-      network, jnp.zeros(DRAWS, int), jnp.asarray(0.0), keys,
-      batch_key=jax.random.key(seed),
+def abstract(text: str, draws: int):
+  """What a goal makes of copies of the box, each with a key of its own."""
+  low, high = (jnp.broadcast_to(end, (draws, 2)) for end in (LOWER, UPPER))
+  context = Context(
+      network, jnp.zeros(draws, int), jnp.asarray(0.0),
+      jax.random.split(jax.random.key(5), draws), jax.random.key(0),
   )
+  return parts(parse(text.replace("\n", " ")).abstract(low, high, context))
 
 
-def abstract(text: str):
-  """What a goal makes of DRAWS copies of the box, each with its own key."""
-  low, high = (jnp.broadcast_to(x, (DRAWS, 2)) for x in (LOWER, UPPER))
-  return parts(parse(f"{text}").abstract(low, high, context()))
-
-
-def axes_of(count: int):
-  figure, axes = pyplot.subplots(
-      1, count, figsize=(3.2 * count, 3.2), squeeze=False
-  )
-  return figure, axes[0]
-
-
-def draw_input(axis, text: str) -> None:
-  grid = np.linspace(0, 1, 120)
+def draw_contours(axis) -> None:
+  grid = np.linspace(0, 1, 90)
   points = jnp.asarray(np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2))
-  logits = network(points)
-  loss = losses.cross_entropy(losses.margins(logits, jnp.zeros(len(points), int)))
-  axis.contour(grid, grid, np.asarray(loss).reshape(120, 120), levels=9,
-               colors="0.85", linewidths=0.8)
+  labels = jnp.zeros(len(points), int)
+  loss = losses.cross_entropy(losses.margins(network(points), labels))
+  axis.contour(grid, grid, np.asarray(loss).reshape(90, 90), levels=8,
+               colors="0.86", linewidths=0.9, zorder=0)
+
+
+def draw_box(axis, low, high, alone: bool) -> None:
+  place = tuple(np.asarray(low)), *np.asarray(high - low)
+  shade = 0.25 if alone else 0.1
+  axis.add_patch(patches.Rectangle(*place, facecolor=ORANGE, alpha=shade))
+  axis.add_patch(patches.Rectangle(*place, fill=False, ec=ORANGE, lw=1.6))
+
+
+def draw_paths(axis, text: str, draws: int) -> None:
+  """The points after 0, 1, … steps of an attack, joined."""
+  template, steps = STEPS[text]
+  texts = [template.format(k) for k in range(steps + 1)]
+  path = np.stack([abstract(first, draws)[0] for first in texts])
+  np.testing.assert_allclose(path[-1], abstract(text, draws)[0], atol=1e-5)
+  for way in path.swapaxes(0, 1):
+    axis.plot(*way.T, "-", color=BLUE, linewidth=1)
+    axis.plot(*way[1:].T, ".", color=BLUE, markersize=4)
+    draw_start(axis, way[0])
+
+
+def draw_start(axis, point) -> None:
+  axis.plot(*point, "o", markerfacecolor="white", markersize=5.5,
+            markeredgecolor=BLUE)
+
+
+def draw_input(axis, text: str, draws: int, note: str) -> None:
+  if "FGSM" in text or "PGD" in text:
+    draw_contours(axis)
   size = UPPER - LOWER
-  axis.add_patch(patches.Rectangle(LOWER, *size, fill=False, color="0.3"))
-  axis.plot(*(LOWER + UPPER) / 2, "+", color="0.3", markersize=7)
-  # Boxes, the largest first, then points on top.
-  found = sorted(abstract(text), key=lambda p: not hasattr(p, "center"))
+  axis.add_patch(patches.Rectangle(LOWER, *size, fill=False, ec=GREY, lw=1.4))
+  found = abstract(text, draws)
   for part in found:
-    if hasattr(part, "center"):
-      low, high = domains.lower(part), domains.upper(part)
-      drawn = np.unique(np.round(np.concatenate([low, high], axis=1), 6), axis=0)
-      for row in drawn:
-        axis.add_patch(patches.Rectangle(
-            row[:2], *(row[2:] - row[:2]), facecolor=BOX, edgecolor=BOX,
-            alpha=0.9 if len(drawn) < 3 else 0.5, linewidth=1.2, fill=False,
-        ))
-        axis.add_patch(patches.Rectangle(
-            row[:2], *(row[2:] - row[:2]), facecolor=BOX, edgecolor="none",
-            alpha=0.25 if len(drawn) < 3 else 0.08,
-        ))
-    else:
-      axis.plot(*np.asarray(part).T, "o", color=POINT, markersize=4.5,
-                markeredgecolor="white", markeredgewidth=0.6)
-  axis.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[], aspect="equal")
-  axis.set_title(text, fontsize=8 if len(text) < 36 else 6.2)
+    if isinstance(part, HybridZonotope):
+      for low, high in zip(domains.lower(part), domains.upper(part)):
+        draw_box(axis, low, high, draws == 1)
+  axis.plot(*(LOWER + UPPER) / 2, "+", color=GREY, markersize=8)
+  if text in STEPS:
+    draw_paths(axis, text, draws)
+  if "○" in note:
+    draw_start(axis, abstract(text.replace(" Box", " Attacked"), 1)[0][0])
+  for part in found:
+    if not isinstance(part, HybridZonotope):
+      axis.plot(*np.asarray(part).T, "o", color=BLUE, markersize=6,
+                markeredgecolor="white", markeredgewidth=0.8)
+  axis.set(xlim=(0.05, 0.95), ylim=(0.05, 0.95))
+  finish(axis, text, note)
+
+
+def finish(axis, text: str, note: str) -> None:
+  axis.set(xticks=[], yticks=[], aspect="equal")
+  axis.spines[:].set_color("0.8")
+  axis.set_title(text, fontsize=9 if len(text) < 36 else 8, pad=5)
+  axis.set_xlabel(note, fontsize=8.5, labelpad=4)
 
 
 def layer(value):
-  """A rotation with a shift, a ReLU that cuts one side off, a rotation back."""
+  """A rotation, a ReLU that cuts one side off, and the rotation back."""
   turn = jnp.array([[0.8, 0.6], [-0.6, 0.8]])
-  value = transformers.dense(value, turn, jnp.array([-0.02, -0.1]))
+  value = transformers.dense(value, turn, jnp.array([0.5, -0.58]))
   value = transformers.relu(value, symbol="relu")
   return transformers.dense(value, turn.T, jnp.zeros(2))
 
 
-def outline(element) -> np.ndarray:
-  """The corners of a two-dimensional element."""
-  arrows = [generators.to_dense(b).coefficients[0]
-            for b in element.correlated.values()]
+def outline(element: HybridZonotope) -> np.ndarray:
+  """The corners of a two-dimensional element, in their order, [N, 2]."""
+  arrows = [generators.to_dense(block).coefficients[0]
+            for block in element.correlated.values()]
   if element.uncorrelated is not None:
     arrows.append(np.diag(element.uncorrelated[0]))
-  arrows = np.concatenate([np.asarray(a) for a in arrows])
-  arrows = arrows[np.abs(arrows).sum(axis=1) > 1e-6]
-  arrows = np.where(
-      (arrows[:, :1] < 0) | ((arrows[:, :1] == 0) & (arrows[:, 1:] < 0)),
-      -arrows, arrows,
-  )
+  arrows = np.concatenate(arrows)
+  arrows = arrows[np.abs(arrows).sum(axis=1) > 1e-5]
+  # All to the right, by their angle: the lower half of the border.
+  arrows = np.where(arrows[:, :1] < 0, -arrows, arrows)
   arrows = arrows[np.argsort(np.arctan2(arrows[:, 1], arrows[:, 0]))]
   start = np.asarray(element.center[0]) - arrows.sum(axis=0)
-  forward = start + np.cumsum(2 * arrows, axis=0)
-  back = forward[-1] - np.cumsum(2 * arrows, axis=0)
-  return np.concatenate([[start], forward, back])
+  forth = start + np.cumsum(2 * arrows, axis=0)
+  return np.concatenate([forth, forth[-1] - np.cumsum(2 * arrows, axis=0)])
 
 
 def draw_domain(axis, name: str) -> None:
   low, high = jnp.asarray(LOWER)[None], jnp.asarray(UPPER)[None]
-  rng = np.random.default_rng(0)
-  points = rng.uniform(LOWER, UPPER, (4000, 2))
-  axis.plot(*np.asarray(layer(jnp.asarray(points))).T, ",", color="0.55")
-  one = context()
-  box = layer(parse("Box").abstract(low, high, one))
-  axis.add_patch(patches.Polygon(outline(box), fill=False, color="0.3",
-                                 linestyle="--", label="Box"))
-  found = layer(parse(name).abstract(low, high, one))
-  axis.add_patch(patches.Polygon(outline(found), facecolor=BOX, alpha=0.3))
-  axis.add_patch(patches.Polygon(outline(found), fill=False, color=BOX,
-                                 label=name, linewidth=1.4))
-  axis.set(xlim=(-0.1, 1.15), ylim=(-0.2, 1.05), xticks=[], yticks=[],
-           aspect="equal")
-  axis.legend(fontsize=7, loc="upper left", frameon=False)
-  axis.set_title(f"{name} after a rotated ReLU", fontsize=8)
+  context = Context(network, jnp.zeros(1, int), jnp.asarray(0.0))
+  ours, box = (
+      outline(layer(parse(text).abstract(low, high, context)))
+      for text in (name, "Box")
+  )
+  axis.add_patch(patches.Polygon(ours, facecolor="#f6d7bf"))
+  # The image of a fine mesh of the box.
+  mesh = np.stack(np.meshgrid(*np.linspace(LOWER, UPPER, 80).T), axis=-1)
+  image = np.asarray(layer(jnp.asarray(mesh.reshape(-1, 2))))
+  image = image.reshape(80, 80, 2)
+  axis.pcolormesh(image[..., 0], image[..., 1], np.zeros((79, 79)),
+                  cmap="binary", vmin=-1, vmax=2.3, edgecolors="face")
+  axis.add_patch(patches.Polygon(ours, fill=False, ec=ORANGE, lw=1.8))
+  axis.add_patch(patches.Polygon(box, fill=False, ec=GREY, ls="--", lw=1.2))
+  axis.set(xlim=(-0.02, 1.28), ylim=(-0.78, 0.52))
+  finish(axis, name, "rotated, ReLU, rotated back; dashed: Box")
 
 
 def draw_schedules() -> None:
-  figure, axes = pyplot.subplots(3, 3, figsize=(8.4, 5.4))
-  times = np.linspace(0, 200, 801)
+  figure, axes = pyplot.subplots(3, 3, figsize=(8.4, 5.4), sharey=True)
   for axis, text in zip(axes.flat, SCHEDULES, strict=True):
-    shown = times / 25 if "Staircase" in text else times
-    axis.plot(shown, jax.vmap(parse_value(text))(shown), color=POINT)
-    axis.set_title(text, fontsize=8)
-    axis.set_ylim(-0.05, 1.1)
+    last = 10 if "Staircase" in text else 200
+    times = np.linspace(0, last, 801)
+    axis.plot(times, jax.vmap(parse_value(text))(times), color=BLUE)
+    axis.set_title(text, fontsize=9)
+    axis.set(xlim=(0, last), ylim=(-0.05, 1.05), yticks=[0, 0.5, 1],
+             xticks=np.linspace(0, last, 6 if last == 10 else 5))
     axis.tick_params(labelsize=7)
+    axis.grid(color="0.9")
   for axis in axes[-1]:
-    axis.set_xlabel("epoch", fontsize=7)
+    axis.set_xlabel("epoch", fontsize=8)
+  figure.tight_layout(pad=0.6)
   save(figure, "schedules")
 
 
 def save(figure, name: str) -> None:
   FOLDER.mkdir(parents=True, exist_ok=True)
-  figure.tight_layout()
-  figure.savefig(FOLDER / f"{name}.png", dpi=80)
+  drawn = io.BytesIO()
+  figure.savefig(drawn, dpi=100)
   pyplot.close(figure)
+  # A palette makes the files a third as large.
+  Image.open(drawn).convert("RGB").quantize(96).save(
+      FOLDER / f"{name}.png", optimize=True
+  )
 
 
 def main() -> None:
-  for name, texts in INPUTS.items():
-    figure, axes = axes_of(len(texts))
-    for axis, text in zip(axes, texts):
-      draw_input(axis, text)
-    save(figure, name)
-  for name in DOMAINS:
-    figure, axes = axes_of(1)
-    draw_domain(axes[0], name)
+  for name in INPUTS | REGIONS:
+    draws, note, *texts = INPUTS.get(name, (1, "", name))
+    side = 2 if len(texts) == 4 else 1
+    figure, axes = pyplot.subplots(side, side, figsize=(3.2 * side,) * 2)
+    figure.subplots_adjust(0.02, 0.09 / side, 0.98, 1 - 0.12 / side, 0.05, 0.24)
+    for axis, text in zip(np.ravel(axes), texts, strict=True):
+      if name in INPUTS:
+        draw_input(axis, text, draws, note)
+      else:
+        draw_domain(axis, name)
     save(figure, name)
   draw_schedules()
 

@@ -47,6 +47,8 @@ def _is_theirs(tree: ast.expr) -> bool:
         return True
       if (node.func.id, count) == ("Mix", 4):
         return True
+      if node.func.id in _REGIONS and count:  # A width.
+        return True
   return False
 
 
@@ -77,7 +79,7 @@ def _arguments(node: ast.expr, names: Sequence[str]) -> dict[str, ast.expr]:
       given.keys() <= set(names) | {"w"}
   ):
     raise _Untranslatable
-  return given
+  return {name: given[name] for name in (*names, "w") if name in given}
 
 
 def _name(node: ast.expr) -> str:
@@ -114,12 +116,32 @@ def _pair(node: ast.expr) -> str:
 
 def _within(given: dict, goal: str) -> str:
   """The goal in a box of the width w, if one is given."""
-  return f"Sub({_share(given)}, {goal})" if "w" in given else goal
+  if "w" not in given:
+    return goal
+  width = given["w"]
+  if isinstance(width, ast.Call) and _name(width) == "Normal":
+    # A schedule that draws |N(0, 1)|·c.
+    share = _share({"w": _only_argument(width)})
+    return f"NormalSub({share}, {goal})"
+  return f"Sub({_share(given)}, {goal})"
 
 
 def _share(given: dict) -> str:
   """The width w as a share of ε; 1 if none is given."""
   return f"{_value(given['w'])} / epsilon" if "w" in given else "1"
+
+
+def _only_argument(node: ast.Call) -> ast.expr:
+  if len(node.args) != 1 or node.keywords:
+    raise _Untranslatable
+  return node.args[0]
+
+
+def _ifgsm(given: dict) -> str:
+  """IFGSM: k steps of 1/k; with restarts it is PGD of reach 1."""
+  if "restart" in given and not _is(given["restart"], None):
+    return _attack(given, 1, 5, 0)
+  return _within(given, f"IFGSM({_value(given.get('k'), '5')})")
 
 
 def _attack(given: dict, reach: float, steps: int, momentum: float) -> str:
@@ -194,10 +216,7 @@ _TRANSLATIONS = {
         ("r", "k", "w", "should_end", "restart"),
         lambda given: _attack(given, 5, 5, 0),
     ),
-    "IFGSM": (
-        ("k", "w", "should_end", "restart"),
-        lambda given: _within(given, f"IFGSM({_value(given.get('k'), '5')})"),
-    ),
+    "IFGSM": (("k", "w", "should_end", "restart"), _ifgsm),
     "Normal": (("w",), lambda given: _within(given, "Normal")),
     "NormalPoint": (("w",), lambda given: _within(given, "Normal")),
     "NormalAdv": (
@@ -241,8 +260,6 @@ def _value(node: ast.expr | None, default: str | None = None) -> str:
   if name in ("Until", "Complement", "Scale", "Clip"):
     given = _arguments(node, ("one", "two", "three"))
     return f"{name}({', '.join(map(_value, given.values()))})"
-  if name == "Normal" and isinstance(node, ast.Call) and node.args:
-    return _value(node.args[0])
   raise _Untranslatable
 
 
