@@ -190,11 +190,10 @@ class Clip(Schedule):
       )
 
   def extent(self) -> tuple[float, float]:
-    lows, highs = zip(extent(self.least), extent(self.largest))
-    return tuple(
-        min(max(end, least), largest)
-        for end, least, largest in zip(extent(self.schedule), lows, highs)
-    )
+    # Clipping rises with each of the three.
+    ends = zip(*map(extent, (self.schedule, self.least, self.largest)))
+    low, high = (min(max(end, least), most) for end, least, most in ends)
+    return low, high
 
   def __call__(self, epoch: Array | Number) -> Array:
     value = value_at(self.schedule, epoch)

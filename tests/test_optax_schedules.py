@@ -1,5 +1,7 @@
 """Optax's schedules by name, against optax itself."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +9,10 @@ import optax
 import pytest
 
 from diffai_jax.goals import ObjectiveError, parse_value
-from diffai_jax.optax_schedules import OPTAX
+from diffai_jax.optax_schedules import OPTAX, OptaxSchedule
 from diffai_jax.schedules import extent
 
-TIMES = np.linspace(0, 250, 501)
+TIMES = np.concatenate([np.arange(0, 250, 3.25), [20, 60, 150, 170, 200]])
 CASES = {
     "constant(0.3)": optax.constant_schedule(0.3),
     "cosine(1, 200)": optax.cosine_decay_schedule(1.0, 200),
@@ -37,6 +39,55 @@ CASES = {
         optax.warmup_exponential_decay_schedule(0.0, 1.0, 20, 50, 0.5),
 }
 
+# Optax's functions, by the names that texts have for them.
+FACTORIES = {
+    "constant": optax.constant_schedule,
+    "cosine": optax.cosine_decay_schedule,
+    "cosine_onecycle": optax.cosine_onecycle_schedule,
+    "exponential": optax.exponential_decay,
+    "linear": optax.linear_schedule,
+    "linear_onecycle": optax.linear_onecycle_schedule,
+    "polynomial": optax.polynomial_schedule,
+    "warmup_constant": optax.warmup_constant_schedule,
+    "warmup_cosine": optax.warmup_cosine_decay_schedule,
+    "warmup_exponential": optax.warmup_exponential_decay_schedule,
+}
+# Arguments in optax's order, with the lowest and the highest value; None where
+# an end is only approached or the bound is not the closest.
+EXTENTS = [
+    ("constant", (-0.5,), -0.5, -0.5),
+    ("cosine", (1, 100), 0, 1),
+    ("cosine", (-2, 100, 0.25), -2, -0.5),
+    ("cosine", (1, 100, -0.5, 3), -0.5, 1),
+    ("cosine", (1, 80.5, 2, 0.5), 1, 2),
+    ("cosine_onecycle", (200, 3), 3 / 25 / 1e4, 3),
+    ("cosine_onecycle", (100, 2, 0.5, 4, 0.25), None, None),
+    ("exponential", (1, 20, 0.5), None, 1),
+    ("exponential", (-1, 20, 0.5, 10), -1, None),
+    ("exponential", (1, 20, 0.5, 10.5, 1), None, 1),
+    ("exponential", (1, 20, 0.5, 0, 0, 0.25), None, 1),
+    ("exponential", (0.1, 20, 0.5, 0, 0, 0.25), None, 0.25),
+    ("exponential", (-1, 20, 0.5, 0, 0, -2), None, None),
+    ("exponential", (0.5, 20, 1), None, 0.5),
+    ("exponential", (0.1, 20, 3, 5, 1, 0.7), 0.1, 0.7),
+    ("exponential", (0.9, 20, 3, 5, 1, 0.7), None, None),
+    ("linear", (1, -2, 33.5, 4), -2, 1),
+    ("linear", (0.3, 0.6, 0), None, None),
+    ("linear_onecycle", (200, 3), 3 / 25 / 1e4, 3),
+    ("linear_onecycle", (200, 1, 0.4, 0.7, 5, 10), None, 1),
+    ("linear_onecycle", (100, 2, 0.3, 0.85, 4, 0.25), None, None),
+    ("linear_onecycle", (2, 1), None, 1),
+    ("polynomial", (1, 0.1, 3, 50), 0.1, 1),
+    ("polynomial", (-1, 2, 0.5, 50, 10), -1, 2),
+    ("warmup_constant", (0.5, -1, 30), -1, 0.5),
+    ("warmup_cosine", (0.1, 2, 20, 200), 0, 2),
+    ("warmup_cosine", (1, 0.2, 20, 200, 0.5, 2), 0.2, 1),
+    ("warmup_cosine", (-1, -0.5, 20, 200, 3), -1, 3),
+    ("warmup_exponential", (2, 1, 20, 10, 0.5), None, 2),
+    ("warmup_exponential", (-1, 1, 20, 30, 2, 5, 1, 4), -1, 4),
+    ("warmup_exponential", (0, 1, 20, 10, 0.5, 0, 0, 0.25), 0, 1),
+]
+
 pytestmark = pytest.mark.usefixtures("float64")
 
 
@@ -51,12 +102,48 @@ def test_values_are_optaxs_at_fractional_epochs(text):
   np.testing.assert_allclose([schedule(t) for t in TIMES], expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("text", CASES)
-def test_extent_holds_all_values(text):
-  schedule = parse_value(text)
-  low, high = extent(schedule)
-  values = np.asarray([CASES[text](t) for t in TIMES])
+@pytest.mark.parametrize(
+    "name, arguments, lowest, highest", EXTENTS, ids=str
+)
+def test_extent_holds_all_values(name, arguments, lowest, highest):
+  """On a fine grid; it is no wider than that where all values are reached."""
+  low, high = extent(OptaxSchedule.build(name, list(arguments), {}))
+  values = np.asarray(jax.vmap(FACTORIES[name](*arguments))(
+      jnp.linspace(0, 250, 5001)
+  ))
   assert low - 1e-12 <= values.min() and values.max() <= high + 1e-12
+  if lowest is not None:
+    np.testing.assert_allclose([low, values.min()], lowest, atol=1e-12)
+  if highest is not None:
+    np.testing.assert_allclose([high, values.max()], highest, atol=1e-12)
+
+
+def test_every_name_has_an_extent():
+  assert {name for name, *_ in EXTENTS} == set(OPTAX) == set(FACTORIES)
+
+
+@pytest.mark.parametrize(
+    "name, arguments, lowest, highest", EXTENTS, ids=str
+)
+def test_positional_and_named_arguments_are_the_same(
+    name, arguments, lowest, highest
+):
+  names = inspect.signature(FACTORIES[name]).parameters
+  named = dict(zip(names, arguments))
+  one = OptaxSchedule.build(name, list(arguments), {})
+  two = OptaxSchedule.build(name, [], dict(reversed(named.items())))
+  mixed = OptaxSchedule.build(name, [arguments[0]], {
+      word: value for word, value in named.items() if word != next(iter(names))
+  })
+  assert one == two == mixed and hash(one) == hash(two) == hash(mixed)
+  positional = f"{name}({', '.join(map(str, arguments))})"
+  assert parse_value(positional) == one == parse_value(str(one))
+  expected = FACTORIES[name](**named)
+  for epoch in (0, 0.25, 13.7, 20, 99.99, 201.5):
+    for schedule in (one, two):
+      np.testing.assert_allclose(
+          schedule(epoch), expected(epoch), rtol=0, atol=1e-12
+      )
 
 
 @pytest.mark.parametrize("text", CASES)
@@ -66,17 +153,23 @@ def test_text_reads_back_and_names_arguments(text):
   assert "=" in str(schedule)
 
 
-def test_jit_compiles_once():
+@pytest.mark.parametrize("text", [
+    *CASES, "1e-3 * warmup_cosine(0, 1, 20, 200)"
+])
+def test_jit_compiles_once(text):
+  """Nothing recompiles as the epoch moves."""
   traces = []
-  schedule = parse_value("1e-3 * warmup_cosine(0, 1, 20, 200)")
+  schedule = parse_value(text)
 
   @jax.jit
   def value(t):
     traces.append(t)
     return schedule(t)
 
-  found = [value(jnp.asarray(t)) for t in TIMES]
-  np.testing.assert_allclose(found, [schedule(t) for t in TIMES], atol=1e-12)
+  found = [value(jnp.asarray(t)) for t in TIMES[::4]]
+  np.testing.assert_allclose(
+      found, [schedule(t) for t in TIMES[::4]], atol=1e-12
+  )
   assert len(traces) == 1
 
 
@@ -97,3 +190,33 @@ def test_wrong_arguments_are_refused_in_one_line(text, reason):
     parse_value(text)
   assert reason in str(caught.value)
   assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name, positional, named", [
+    ("cosine", [1], {}),
+    ("cosine", [1, 9, 0, 1, 5], {}),
+    ("cosine", [1, 9], {"init_value": 1}),
+    ("linear", [0, 1, 5], {"steps": 5}),
+    ("cosine", [1, 0], {}),
+    ("exponential", [1, 5, 0], {}),
+    ("exponential", [-1, 5, 2], {"end_value": 5}),
+    ("polynomial", [0, 1, -1, 5], {}),
+    ("warmup_cosine", [0, 1, 20, 20], {}),
+    ("cosine_onecycle", [20, 1], {"div_factor": 0}),
+    ("linear_onecycle", [20, 1], {"final_div_factor": -1}),
+])
+def test_wrong_arguments_are_errors_that_name_the_schedule(
+    name, positional, named
+):
+  with pytest.raises(ValueError, match=f"^{name}") as caught:
+    OptaxSchedule.build(name, positional, named)
+  assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", [
+    "linear(0, 1, transition_steps=5, transition_steps=9)",
+    "constant(value=1, value=2)", "Lin(0, 1, 5, hold=1, hold=2)",
+])
+def test_an_argument_given_twice_is_refused(text):
+  with pytest.raises(ObjectiveError):
+    parse_value(text)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffai_jax.goals import parse_value
 from diffai_jax.schedules import (
     Clip,
     Complement,
@@ -128,8 +129,10 @@ def test_until_starts_the_second_clock_at_0():
 
 
 @pytest.mark.parametrize("schedule", [
-    Lin(0.1, 0.7, 13, 2), Lin(1, 2, 0, 3), NESTED, Until(3, 0, 1)
-])
+    Lin(0.1, 0.7, 13, 2), Lin(1, 2, 0, 3), NESTED, Until(3, 0, 1),
+    Smooth(0.1, 0.7, 13, 2), Smooth(1, 2, 0, 3), Complement(Lin(0, 1, 9)),
+    Scale(Lin(0, 0.8, 20, 1)), Clip(NESTED, Lin(0, 1, 9), 4), Staircase(NESTED),
+], ids=str)
 def test_jit_equals_eager_and_compiles_once(schedule):
   """Nothing recompiles as the epoch moves."""
   traces = []
@@ -164,10 +167,19 @@ def test_value_at_of_numbers_and_schedules():
     (Lin(0.5, -2, 50), -2, 0.5),
     (Until(100, Lin(0, 0.2, 50, 40), -1), -1, 0.2),
     (NESTED, 0, 7),
+    (Smooth(0, 1, 150, 10), 0, 1),
+    (Smooth(0.5, -2, 50), -2, 0.5),
+    (Complement(Lin(0, 0.75, 50)), 0.25, 1),
+    (Scale(Lin(0.2, 0.5, 50, 3)), 0.25, 1),
+    (Clip(Lin(0, 1, 100), 0.25, 0.5), 0.25, 0.5),
+    (Clip(Lin(0, 1, 100), Lin(0, 0.25, 10), 0.75), 0, 0.75),
+    (Staircase(NESTED), 0, 7),
+    (Clip(Lin(0, 0.5, 9), -1, 1), 0, 0.5),
+    (Clip(0.5, 2, Lin(5, 3, 10)), 2, 2),
 ])
 def test_extent_is_the_lowest_and_highest_value(value, low, high):
   """Compared with the values on a fine grid that reaches each end."""
-  assert extent(value) == (low, high)
+  np.testing.assert_allclose(extent(value), (low, high), rtol=1e-15)
   values = values_on_grid(value)
   np.testing.assert_allclose([values.min(), values.max()], [low, high])
 
@@ -208,34 +220,55 @@ def test_check_accepts_zero_epochs_and_any_values(schedule):
         Until(24, Lin(0, 0.1, 20, 4), 1.0),
         "Until(24, Lin(0, 0.1, 20, 4), 1)",
     ),
+    (Smooth(0, 0.5, 80, 0), "Smooth(0, 0.5, 80)"),
+    (Complement(Lin(0, 0.5, 9)), "Complement(Lin(0, 0.5, 9))"),
+    (Scale(0.5), "Scale(0.5)"),
+    (Clip(Lin(0, 1, 9), 0.0, Smooth(1, 0.5, 9, 2)),
+     "Clip(Lin(0, 1, 9), 0, Smooth(1, 0.5, 9, 2))"),
+    (Staircase(Lin(0, 1, 20, 4)), "Staircase(Lin(0, 1, 20, 4))"),
 ])
 def test_schedules_print_as_text(schedule, text):
   assert str(schedule) == text
+  assert parse_value(text) == schedule
 
 
 # Smooth, and what changes other schedules.
 
 
-def test_smooth_begins_as_a_power_and_goes_on_as_its_tangent():
+def smooth(a, b, m, n, t):
   """α·x⁴ up to a quarter of the way, a line with the same slope after it."""
-  schedule = Smooth(2, 6, 80, 10)
   alpha = 1 / (0.25**4 + 4 * 0.25**3 * 0.75)
+  x = np.clip((t - n) / m, 0, 1)
+  line = alpha * 0.25**4 + alpha * 4 * 0.25**3 * (x - 0.25)
+  return a + (b - a) * np.where(x < 0.25, alpha * x**4, line)
 
-  def expected(t):
-    x = np.clip((t - 10) / 80, 0, 1)
-    share = alpha * x**4
-    if x > 0.25:
-      share = alpha * 0.25**4 + alpha * 4 * 0.25**3 * (x - 0.25)
-    return 2 + 4 * share
 
-  times = np.linspace(0, 120, 241)
+@pytest.mark.parametrize("a, b, m, n", [
+    (2, 6, 80, 10), (0.7, 0.1, 20, 0), (-1, 1, 0.5, 3)
+])
+def test_smooth(a, b, m, n):
+  """Holds, rises as a power and then as its tangent, and holds the end."""
+  schedule = Smooth(a, b, m, n)
+  times = np.concatenate([np.linspace(0, n + m + 20, 241), [n + m]])
   found = np.asarray([schedule(t) for t in times])
-  np.testing.assert_allclose(found, [expected(t) for t in times], atol=1e-12)
-  assert found[0] == 2 and found[-1] == pytest.approx(6, abs=1e-12)
-  assert np.all(np.diff(found) >= 0)
-  # No kink where the line begins.
-  slope = jax.vmap(jax.grad(schedule))(jnp.array([29.999, 30.001]))
-  np.testing.assert_allclose(slope[0], slope[1], rtol=1e-3)
+  np.testing.assert_allclose(
+      found, smooth(a, b, m, n, times), rtol=0, atol=1e-12
+  )
+  assert np.all(found[times <= n] == a)
+  np.testing.assert_allclose(found[times >= n + m], b, rtol=1e-15)
+  assert np.all(np.diff(found[:-1]) * np.sign(b - a) >= 0)
+
+
+def test_smooth_has_no_kink_where_the_line_begins():
+  joint = 10 + 80 / 4
+  schedule = Smooth(2, 6, 80, 10)
+  below, above = joint - 1e-9, joint + 1e-9
+  values = [schedule(t) for t in (below, joint, above)]
+  np.testing.assert_allclose(values, values[1], atol=1e-8)
+  slopes = jax.vmap(jax.grad(schedule))(jnp.array([below, above]))
+  # The slope of α·x⁴ at a quarter, in value an epoch.
+  slope = 4 * 0.25**3 / (0.25**4 + 4 * 0.25**3 * 0.75) * (6 - 2) / 80
+  np.testing.assert_allclose(slopes, slope, rtol=1e-6)
 
 
 def test_smooth_of_length_0_jumps():
@@ -272,3 +305,48 @@ def test_check_rejects_what_has_no_meaning(schedule):
   with pytest.raises(ValueError) as caught:
     schedule.check()
   assert len(str(caught.value).splitlines()) == 1
+
+
+def draw(rng, depth=0):
+  """A random schedule, and the same as a NumPy function of many epochs."""
+  # Epochs are quarters, so that both find the same side of a jump.
+  a, b = rng.uniform(-2, 2, 2).round(2).tolist()
+  n, m = (rng.integers(0, 60, 2) / 4).tolist()
+  kind = rng.integers(3 if depth > 2 else 8)
+  if kind == 0:
+    return a, lambda t: np.full(t.shape, a)
+  if kind == 1:
+    return Lin(a, b, m + 1, n), lambda t: lin(a, b, m + 1, n, t)
+  if kind == 2:
+    return Smooth(a, b, m + 1, n), lambda t: smooth(a, b, m + 1, n, t)
+  inner, f = draw(rng, depth + 1)
+  if kind == 3:
+    other, g = draw(rng, depth + 1)
+    return Until(m, inner, other), lambda t: np.where(t < m, f(t), g(t - m))
+  if kind == 4:
+    return Staircase(inner), lambda t: f(np.floor(t))
+  if kind == 5:
+    within = Clip(inner, 0, 0.9)
+    return Scale(within), lambda t: 1 / (1 - np.clip(f(t), 0, 0.9)) - 1
+  if kind == 6:
+    within = Clip(inner, 0, 1)
+    return Complement(within), lambda t: 1 - np.clip(f(t), 0, 1)
+  return Clip(inner, Lin(-1, 0, m + 1), 1), lambda t: np.minimum(
+      np.maximum(f(t), lin(-1, 0, m + 1, 0, t)), 1
+  )
+
+
+def test_random_nested_schedules():
+  """Values, bounds on them, and text that reads back."""
+  rng = np.random.default_rng(0)
+  times = np.linspace(0, 60, 241)
+  for _ in range(60):
+    schedule, expected = draw(rng)
+    found = jax.vmap(lambda t: value_at(schedule, t))(jnp.asarray(times))
+    np.testing.assert_allclose(
+        found, expected(times), rtol=0, atol=1e-12, err_msg=str(schedule)
+    )
+    low, high = extent(schedule)
+    slack = 1e-15 * max(abs(low), abs(high))
+    assert low - slack <= found.min() and found.max() <= high + slack, schedule
+    assert parse_value(str(schedule)) == schedule

@@ -286,6 +286,8 @@ class _Reader:
     for keyword in named:
       if keyword.arg is None:
         raise self.fail(keyword, "unexpected **")
+      if keyword.arg in by_name:
+        raise self.fail(keyword, f"{keyword.arg} is given twice")
       by_name[keyword.arg] = keyword.value
     if name.id in self.schemes:
       return self._scheme(node, name.id, arguments, by_name)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import config_dict
 import numpy as np
+import optax
 import pytest
 
 from diffai_jax.training import optimizers
@@ -200,3 +201,50 @@ def test_a_number_as_text_is_that_number():
       for c in (numbers, texts)
   )
   assert one == two
+
+
+@pytest.mark.parametrize("name, descend", [
+    ("sgd", optax.sgd(lambda step: 0.1, momentum=0.9)),
+    ("adam", optax.adam(lambda step: 0.1)),
+])
+def test_numbers_keep_the_plain_state(name, descend):
+  """That of optax's own parts: checkpoints do not depend on the rate's text."""
+  plain = optax.chain(
+      optax.add_decayed_weights(0.0), optax.clip_by_global_norm(1.0), descend
+  ).init(_tree())
+  for changes in (
+      {}, {"l2": 0.5, "clip_norm": 3, "momentum": 0.5}, {"milestones": (2,)},
+      {"learning_rate": "Lin(1, 0, 5)"}, {"l2": "1/2"},
+  ):
+    state = optimizers.create(
+        _config(name=name, **changes), lambda step: step
+    ).init(_tree())
+    assert jax.tree.structure(state) == jax.tree.structure(plain)
+    jax.tree.map(np.testing.assert_array_equal, state, plain)
+
+
+def test_adam_follows_schedules_too():
+  """Its learning rate falls to 0 within the six steps."""
+  config = _config(name="adam", learning_rate="Lin(0.03, 0, 2)", l2="0.2")
+  found = _run(config, lambda step: step / 2, _tree(), _GRADIENTS)
+
+  weights = _flat(_tree())
+  first = second = np.zeros_like(weights)
+  for step, gradient in enumerate(map(_flat, _GRADIENTS)):
+    gradient = _clipped(gradient + 0.2 * weights, 1.0)
+    first = 0.9 * first + 0.1 * gradient
+    second = 0.999 * second + 0.001 * gradient**2
+    mean = first / (1 - 0.9 ** (step + 1))
+    square = second / (1 - 0.999 ** (step + 1))
+    rate = np.interp(step / 2, [0, 2], [0.03, 0])
+    weights = weights - rate * mean / (np.sqrt(square) + 1e-8)
+    np.testing.assert_allclose(found[step], weights, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "key", ["learning_rate", "momentum", "l2", "clip_norm"]
+)
+def test_texts_that_are_no_schedules_are_refused(key):
+  with pytest.raises(UsageError, match="did you mean Lin") as caught:
+    optimizers.create(_config(**{key: "Linn(0, 1, 5)"}), lambda step: step)
+  assert len(str(caught.value).splitlines()) == 1

@@ -1,5 +1,6 @@
 """Parts of the training step: regularisers, dropout, random goals, devices."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -9,13 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_step import _BATCH, _EPSILON, _ROOT, _DATASET, _data, _optimizer
-from test_step import _state
+from test_step import _BATCH, _DATASET, _EPSILON, _RATE, _ROOT, _data
+from test_step import _optimizer, _state
 
 from diffai_jax import domains, goals, regularizers
-from diffai_jax.networks import FFNN
+from diffai_jax.data import Dataset
+from diffai_jax.networks import FFNN, create
+from diffai_jax.nn.dropout import training_state
 from diffai_jax.nn.observation import COLLECTION, observed
 from diffai_jax.schedules import Lin
+from diffai_jax.training.state import create_state
 from diffai_jax.training.step import Regularizers, make_step
 from diffai_jax.types import Mode
 
@@ -23,42 +27,86 @@ NETWORK = FFNN(3, (0.4,), (0.5,), hidden=(9, 8))
 EPOCH = 3.0
 
 
-def metrics_of(network, goal="Mix(Point, Box, 0.5)", regularize=Regularizers()):
-  """What the first step reports, at epoch 3."""
+@functools.cache
+def first_step(
+    network, goal="Mix(Point, Box, 0.5)", regularize=Regularizers(),
+    dataset=_DATASET,
+):
+  """The state after the first step, and what it reports, at epoch 3."""
   step = make_step(
-      network, goals.parse(goal), _optimizer(), _DATASET, _EPSILON, 5,
+      network, goals.parse(goal), _optimizer(), dataset, _EPSILON, 5,
       lambda step: step + EPOCH, regularize,
   )
-  _, metrics = step(_state(network), *_data())
-  return {name: float(value) for name, value in metrics.items()}
+  state = create_state(network, _optimizer(), dataset.image_shape, seed=1)
+  state, metrics = step(state, *data_of(dataset.image_shape))
+  return state, {name: float(value) for name, value in metrics.items()}
 
 
-def terms() -> tuple[float, float]:
-  """Tightness and balance of the input box, before the first step."""
+def data_of(shape):
+  """Images and labels of one batch, split over the devices."""
+  if shape == _DATASET.image_shape:
+    return _data()
+  rng = np.random.default_rng(1)
+  split = (jax.local_device_count(), -1)
+  images = rng.integers(0, 256, (_BATCH, *shape)).astype(np.uint8)
+  labels = rng.integers(0, 3, _BATCH).astype(np.int32)
+  return images.reshape(*split, *shape), labels.reshape(split)
+
+
+def metrics_of(network, goal="Mix(Point, Box, 0.5)", regularize=Regularizers()):
+  """What the first step reports, at epoch 3."""
+  return first_step(network, goal, regularize)[1]
+
+
+@jax.jit
+def terms(params, scale=1.0):
+  """Tightness and balance of the input box, its radius multiplied."""
   images = np.reshape(_data()[0], (_BATCH, 4, 4, 1)).astype(np.float32) / 255
-  box = domains.from_bounds(*goals.ball(jnp.asarray(images), _EPSILON))
-  params = _state(NETWORK).params
+  low, high = goals.ball(jnp.asarray(images), _EPSILON)
+  center, radius = (low + high) / 2, scale * (high - low) / 2
+  box = domains.from_bounds(center - radius, center + radius)
   _, shown = NETWORK.apply(
       {"params": params}, box, Mode.TRAIN, mutable=[COLLECTION]
   )
   ((first,),) = observed(shown, "input")
   inputs = [call[0] for call in observed(shown, "before ReLU")]
-  return (float(regularizers.tightness(first, inputs, 0.9)),
-          float(regularizers.relu_balance(inputs, 0.9)))
+  return jnp.stack([regularizers.tightness(first, inputs, 0.9),
+                    regularizers.relu_balance(inputs, 0.9)])
 
 
-def test_regularisers_are_added_with_their_weights():
-  """Numbers and schedules; one element of the Mix has bounds, the box."""
-  plain = metrics_of(NETWORK)["loss"]
-  tightness, balance = terms()
-  assert balance > 0.05
-  for one, two in ((0.5, 0), (0, Lin(0, 2, 6)), (Lin(1, 0, 4), 3)):
-    found = metrics_of(
-        NETWORK, regularize=Regularizers(one, two, 0.9)
-    )["loss"]
-    weights = [w(EPOCH) if callable(w) else w for w in (one, two)]
-    expected = plain + weights[0] * tightness + weights[1] * balance
-    np.testing.assert_allclose(found, float(expected), rtol=1e-5)
+@pytest.mark.parametrize("one, two", [
+    (0.5, 0), (0, Lin(0, 2, 6)), (Lin(1, 0, 4), 3)
+])
+def test_regularisers_are_added_with_their_weights(one, two):
+  """To the loss and its gradient, which SGD follows; numbers and schedules."""
+  plain, before = first_step(NETWORK)
+  found, reported = first_step(NETWORK, regularize=Regularizers(one, two, 0.9))
+  weights = jnp.array([w(EPOCH) if callable(w) else w for w in (one, two)])
+  params = _state(NETWORK).params
+  # One element of the Mix has bounds, the box.
+  added, slope = jax.value_and_grad(lambda p: weights @ terms(p))(params)
+  assert added > 0.03
+  np.testing.assert_allclose(
+      reported["loss"], before["loss"] + float(added), rtol=1e-5
+  )
+  jax.tree.map(
+      lambda got, without, gradient: np.testing.assert_allclose(
+          got, without - _RATE * gradient, rtol=1e-4, atol=1e-5
+      ),
+      found.params, plain.params, slope,
+  )
+  assert max(np.max(np.abs(leaf)) for leaf in jax.tree.leaves(slope)) > 1e-3
+
+
+def test_the_elements_of_a_mix_have_the_mean_of_their_terms():
+  goal = "Mix(Box, Sub(0.5, Box), 0.25)"
+  plain = metrics_of(NETWORK, goal)["loss"]
+  found = metrics_of(NETWORK, goal, Regularizers(2, 1, 0.9))["loss"]
+  params = _state(NETWORK).params
+  one, two = (terms(params, scale) for scale in (1.0, 0.5))
+  assert np.max(np.abs(one - two)) > 1e-3
+  expected = plain + float(jnp.array([2, 1]) @ (one + two) / 2)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_points_alone_have_no_bounds_to_regularise():
@@ -79,22 +127,39 @@ def test_dropout_takes_part_in_a_step():
   assert abs(some - without) > 1e-3 and np.isfinite(some)
 
 
-def test_abstract_runs_without_training_state_have_no_dropout():
-  network = NETWORK.clone(dropout=0.5)
-  params = {"params": _state(network).params}
-  images = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 4, 4, 1)))
-  np.testing.assert_array_equal(
-      network.apply(params, images), NETWORK.apply(params, images)
+def test_a_convolutional_network_with_scheduled_dropout():
+  """A step trains all its weights; only training has dropout."""
+  size = (12, 12, 1)
+  plain, network = (
+      create("ConvSmall", 3, (0.4,), (0.5,), dropout=dropout)
+      for dropout in (0, Lin(0, 0.4, 6))
   )
-  one, two = (
-      net.apply(params, domains.box(images, 0.1 + 0 * images), Mode.CERTIFY)
-      for net in (network, NETWORK)
+  before = create_state(network, _optimizer(), size, seed=1).params
+  state, reported = first_step(
+      network, dataset=Dataset(size, 3, (0.4,), (0.5,), _EPSILON)
   )
-  np.testing.assert_array_equal(one.uncorrelated, two.uncorrelated)
+  assert all(map(np.isfinite, reported.values()))
+  moved = jax.tree.map(
+      lambda old, new: float(np.max(np.abs(new - old))), before, state.params
+  )
+  assert all(0 < change < np.inf for change in jax.tree.leaves(moved))
+
+  images = data_of(size)[0].reshape(-1, *size)[:3].astype(np.float32) / 255
+  images = jnp.asarray(images)
+  box = domains.box(images, jnp.full(images.shape, 0.05))
+  params = {"params": state.params}
+  # Outside training it is off also for a run that knows the epoch.
+  known = params | training_state(EPOCH, jax.random.split(jax.random.key(0), 3))
+  for mode, value in ((Mode.CONCRETE, images), (Mode.CERTIFY, box)):
+    expected = plain.apply(params, value, mode)
+    for variables in (params, known):
+      found = network.apply(variables, value, mode)
+      jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 _TWO_DEVICES = """
     import jax
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     import numpy as np
     from diffai_jax import goals
     from diffai_jax.data import Dataset
@@ -111,11 +176,12 @@ _TWO_DEVICES = """
         momentum=0.0, l2=0.0, clip_norm=1.0)), lambda step: step)
     data = Dataset((4, 4, 1), 3, (0.4,), (0.5,), 0.1, crop_padding=1)
     goal = goals.parse(
-        "Weighted((PGD(2, 0.5, 2), 1), (Sample(0.5, 0.5, Normal, Box), 1),"
+        "Weighted((PGD(2, 0.5, 2), 1),"
+        " (Mix(Point, Sample(0.5, 0.5, Normal, Box), 0.5), 1),"
         " (Coin((NormalSub(1, Box), 1), (Uniform, 1)), 1))")
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, (3, 12, 4, 4, 1)).astype(np.uint8)
-    labels = random.integers(0, 3, (3, 12)).astype(np.int32)
+    images = random.integers(0, 256, (2, 12, 4, 4, 1)).astype(np.uint8)
+    labels = random.integers(0, 3, (2, 12)).astype(np.int32)
 
     def run(devices):
       step = make_step(network, goal, optimizer, data, 0.1, 5,
