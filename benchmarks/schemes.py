@@ -79,7 +79,7 @@ def main(_) -> None:
       goal = goals[column]
       workdir = os.path.join(_WORKDIR.value, f"{name}_{epsilon}")
       rate = speed(goal, epsilon, workdir + "_probe")
-      epochs = round(60 * _MINUTES.value * rate / 60_000)
+      epochs = max(1, round(60 * _MINUTES.value * rate / 60_000))
       results = os.path.join(workdir, "certification.json")
       if not os.path.exists(results):
         subprocess.run(command(goal, epsilon, epochs, workdir), check=True)
