@@ -46,10 +46,10 @@ def _exponential(given: dict) -> tuple[float, float]:
   start, rate, end = (
       given["init_value"], given["decay_rate"], given["end_value"]
   )
-  if not (0 < rate <= 1 or (rate > 1 and start >= 0 and end is not None)):
+  if not (0 < rate <= 1 or (rate > 1 and start > 0 and end is not None)):
     raise ValueError(
         "a decay_rate must be above 0, and above 1 only with an end_value and"
-        " an init_value of at least 0"
+        " an init_value above 0"
     )
   ends = [start, 0 if rate <= 1 else end]
   ends += [] if end is None else [end]
@@ -71,10 +71,10 @@ def _onecycle(given: dict) -> tuple[float, float]:
   peak, epochs = given["peak_value"], given["transition_steps"]
   shares = [given[name] for name in ("pct_start", "pct_final") if name in given]
   turns = [int(share * epochs) for share in (*shares, 1)]
-  if len(set(turns)) < len(turns):
+  if turns != sorted(set(turns)):
     # Optax cuts its turning points off to whole ones.
     raise ValueError(
-        f"its turning points must be different whole epochs; over {epochs:g}"
+        f"its turning points must be different whole epochs that rise; over {epochs:g}"
         f" epochs they are {turns}"
     )
   start = peak / given["div_factor"]

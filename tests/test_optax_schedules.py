@@ -184,6 +184,9 @@ def test_jit_compiles_once(text):
     ("warmup_cosine(0, 1, 20, 200, exponent=0)", "exponent"),
     ("linear(0, 1, Lin(0, 1, 5))", "expected a number"),
     ("cosine_onecycle(0, 1)", "transition_steps"),
+    ("cosine_onecycle(0.9, 1)", "different whole epochs"),
+    ("linear_onecycle(1, 1)", "different whole epochs"),
+    ("linear_onecycle(100, 1, 0.5, 0.505)", "different whole epochs"),
 ])
 def test_wrong_arguments_are_refused_in_one_line(text, reason):
   with pytest.raises(ObjectiveError) as caught:
@@ -219,4 +222,45 @@ def test_wrong_arguments_are_errors_that_name_the_schedule(
 ])
 def test_an_argument_given_twice_is_refused(text):
   with pytest.raises(ObjectiveError):
+    parse_value(text)
+
+
+@pytest.mark.parametrize("given, text", [
+    ("cosine(0.8, 100, 0.1, 2)",
+     "cosine(init_value=0.8, decay_steps=100, alpha=0.1, exponent=2)"),
+    ("linear(transition_begin=10, end_value=1e-5, transition_steps=150.0,"
+     " init_value=1)",
+     "linear(init_value=1, end_value=1e-05, transition_steps=150,"
+     " transition_begin=10)"),
+])
+def test_texts_name_the_given_arguments_in_optaxs_order(given, text):
+  assert str(parse_value(given)) == text
+
+
+def test_of_an_error_of_many_lines_the_first_is_shown(monkeypatch):
+  def factory(value):
+    raise TypeError(f"{value} will not do\nbecause of that")
+
+  monkeypatch.setitem(OPTAX, "constant", (factory, lambda given: (0, 1)))
+  with pytest.raises(ValueError) as caught:
+    OptaxSchedule.build("constant", [7], {})
+  assert str(caught.value) == "constant: 7 will not do"
+
+
+@pytest.mark.parametrize("text", [
+    "linear_onecycle(100, 0.1, 0.7, 0.3, 0.1)", "cosine_onecycle(20, -1, 1.5)",
+])
+def test_turning_points_that_do_not_rise_to_the_end_are_refused(text):
+  """Optax sorts them: the first reaches 10 then, the second never -1."""
+  with pytest.raises(ObjectiveError):
+    parse_value(text)
+
+
+@pytest.mark.parametrize("text", [
+    "exponential(0, 1, 2, end_value=1)",
+    "warmup_exponential(1, 0, 5, 1, 2, end_value=1)",
+])
+def test_a_growth_from_0_is_refused(text):
+  """It stays 0, and at epoch 2000 optax would compute 0·∞."""
+  with pytest.raises(ObjectiveError, match="init_value above 0"):
     parse_value(text)
