@@ -9,7 +9,7 @@ from diffai_jax.data import DATASETS, dataset
 from diffai_jax.goals import REGIONS, ObjectiveError, objective, parse_value
 from diffai_jax.networks import canonical_name
 from diffai_jax.nn.initializers import INITIALIZERS
-from diffai_jax.schedules import Schedule, extent
+from diffai_jax.schedules import extent
 from diffai_jax.suggest import unknown_name
 from diffai_jax.training.optimizers import OPTIMIZERS
 from diffai_jax.types import UsageError

@@ -74,8 +74,8 @@ def _onecycle(given: dict) -> tuple[float, float]:
   if turns != sorted(set(turns)):
     # Optax cuts its turning points off to whole ones.
     raise ValueError(
-        f"its turning points must be different whole epochs that rise; over {epochs:g}"
-        f" epochs they are {turns}"
+        f"its turning points must be different whole epochs that rise; over"
+        f" {epochs:g} epochs they are {turns}"
     )
   start = peak / given["div_factor"]
   # Optax ends at the start over final_div_factor, or the peak over it.

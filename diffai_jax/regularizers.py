@@ -15,8 +15,11 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius
-from diffai_jax.domains.hybrid_zonotope import nearest_bounds
+from diffai_jax.domains.hybrid_zonotope import (
+    HybridZonotope,
+    nearest_bounds,
+    radius,
+)
 from diffai_jax.types import Array
 
 Mean = Callable[[Array], Array]  # [B, ...] -> scalar.

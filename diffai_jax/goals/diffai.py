@@ -9,9 +9,8 @@ all of them, and where ours differ.
 import ast
 from collections.abc import Sequence
 
+from diffai_jax.goals.dsl import MAX_LENGTH
 from diffai_jax.terms import number_text
-
-_LONGEST = 4000
 
 
 class _Untranslatable(Exception):
@@ -24,7 +23,7 @@ def translation(text: str) -> str | None:
   A width w of one goal, which DiffAI v3 gives in pixels, becomes
   `Sub(w / epsilon, …)`, with the word epsilon for the run's own.
   """
-  if len(text) > _LONGEST:
+  if len(text) > MAX_LENGTH:
     return None
   try:
     tree = ast.parse(text.strip(), mode="eval").body

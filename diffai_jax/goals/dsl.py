@@ -233,10 +233,13 @@ class _Reader:
       value = self._term(node)
     else:
       raise self.fail(node, f"expected {_KINDS[kind]}")
-    is_term = isinstance(value, Term)
-    if not (is_term and isinstance(value, kind) if kind is Goal else
-            not is_term or kind is schedules.Value
-            and isinstance(value, schedules.Schedule)):
+    if isinstance(value, Goal):
+      fits = kind is Goal
+    elif isinstance(value, schedules.Schedule):
+      fits = kind is schedules.Value
+    else:
+      fits = kind is not Goal
+    if not fits:
       raise self.fail(node, f"expected {_KINDS[kind]}, not {value}")
     return value
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from diffai_jax import losses
+from diffai_jax.domains import rounding
 from diffai_jax.domains.product import Product
 from diffai_jax.goals.base import Context, Goal
 from diffai_jax.schedules import Value as Weight
@@ -34,15 +35,25 @@ class Mixture(Goal):
       self, weights: Array, outputs: Product, labels: Array, context: Context
   ) -> Array:
     """The loss, [B]."""
-    found = (
+    return _weighed(weights, self.part_losses(outputs, labels, context))
+
+  def part_losses(
+      self, outputs: Product, labels: Array, context: Context
+  ) -> list[Array]:
+    """The loss of each child on its part, [B] each."""
+    return [
         child.loss(output, labels, context)
         for child, output in zip(self.children(), outputs.parts, strict=True)
-    )
-    # A bound that overflows must not spoil the loss it has no part in.
-    return sum(
-        jnp.where(weight == 0, 0, weight * loss)
-        for weight, loss in zip(weights, found)
-    )
+    ]
+
+  def part_margins(
+      self, outputs: Product, labels: Array, context: Context
+  ) -> list[Array]:
+    """The margins of each child on its part, [B, K] each."""
+    return [
+        child.margins(output, labels, context)
+        for child, output in zip(self.children(), outputs.parts, strict=True)
+    ]
 
   def only(self, kept: tuple[bool, ...]) -> Goal:
     """This goal without the children that are not kept; itself if none is."""
@@ -57,11 +68,9 @@ class Mixture(Goal):
 
   def margins(self, output: Product, labels: Array, context: Context) -> Array:
     """The largest of the children's bounds: what holds for all parts."""
-    margins = [
-        child.margins(part, labels, context)
-        for child, part in zip(self.children(), output.parts, strict=True)
-    ]
-    return functools.reduce(jnp.maximum, margins)
+    return functools.reduce(
+        jnp.maximum, self.part_margins(output, labels, context)
+    )
 
   def loss(self, output: Product, labels: Array, context: Context) -> Array:
     weights = self.weights(context.epoch, context.batch_key)
@@ -132,15 +141,8 @@ class MixMargins(_Pair):
   def combine(
       self, weights: Array, outputs: Product, labels: Array, context: Context
   ) -> Array:
-    margins = (
-        child.margins(output, labels, context)
-        for child, output in zip(self.children(), outputs.parts, strict=True)
-    )
-    mixed = sum(
-        jnp.where(weight == 0, 0, weight * margin)
-        for weight, margin in zip(weights, margins)
-    )
-    return losses.cross_entropy(mixed)
+    margins = self.part_margins(outputs, labels, context)
+    return losses.cross_entropy(_weighed(weights, margins))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,22 +156,20 @@ class MixLogs(_Pair):
   def combine(
       self, weights: Array, outputs: Product, labels: Array, context: Context
   ) -> Array:
-    found = (
-        child.loss(output, labels, context)
-        for child, output in zip(self.children(), outputs.parts, strict=True)
-    )
     # A loss can round to 0, whose logarithm has no finite gradient.
-    logs = sum(
-        jnp.where(
-            weight == 0, 0, weight * jnp.log(jnp.maximum(loss, _tiny(loss)))
-        )
-        for weight, loss in zip(weights, found)
-    )
-    return jnp.exp(logs)
+    logs = [
+        jnp.log(jnp.maximum(loss, rounding.tiny(loss.dtype)))
+        for loss in self.part_losses(outputs, labels, context)
+    ]
+    return jnp.exp(_weighed(weights, logs))
 
 
-def _tiny(values: Array) -> float:
-  return float(jnp.finfo(values.dtype).tiny)
+def _weighed(weights: Array, values: list[Array]) -> Array:
+  """Σ_i w_i·value_i; what overflows must not spoil a sum it has no part in."""
+  return sum(
+      jnp.where(weight == 0, 0, weight * value)
+      for weight, value in zip(weights, values, strict=True)
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,11 +44,14 @@ class Regularizers:
     return self.tightness != 0 or self.relu_balance != 0
 
 
+def step_key(key: PRNGKey, step: Array, purpose: int) -> PRNGKey:
+  """The key of a step for one purpose, the same on all devices."""
+  return jax.random.fold_in(jax.random.fold_in(key, step), purpose)
+
+
 def batch_key(seed: int, step: Array) -> PRNGKey:
   """The key that a step's coins are thrown with, the same on all devices."""
-  return jax.random.fold_in(
-      jax.random.fold_in(jax.random.key(seed), step), _BATCH
-  )
+  return step_key(jax.random.key(seed), step, _BATCH)
 
 
 def example_keys(key: PRNGKey, step: Array, purpose: int, size: int) -> PRNGKey:
@@ -58,7 +61,7 @@ def example_keys(key: PRNGKey, step: Array, purpose: int, size: int) -> PRNGKey:
   gets does not depend on how many devices share the work. For use under pmap.
   """
   first = lax.axis_index(AXIS) * size
-  key = jax.random.fold_in(jax.random.fold_in(key, step), purpose)
+  key = step_key(key, step, purpose)
   return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(size))
 
 
@@ -116,9 +119,7 @@ def make_step(
     goal_keys = example_keys(key, state.step, _GOAL, size)
     dropout_keys = example_keys(key, state.step, _DROPOUT, size)
     # One key for the whole batch: abstract layers draw for all examples alike.
-    abstract_key = jax.random.fold_in(
-        jax.random.fold_in(key, state.step), _ABSTRACT
-    )
+    abstract_key = step_key(key, state.step, _ABSTRACT)
 
     def loss(params):
       context = Context(

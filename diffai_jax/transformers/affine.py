@@ -22,6 +22,7 @@ from diffai_jax.transformers.convolution import (
     convolve_transposed_block,
     pool,
     pool_block,
+    stride_or,
 )
 from diffai_jax.transformers.dispatch import check_axis, require_array
 from diffai_jax.types import Array
@@ -196,13 +197,13 @@ def average_pool(x, window: int, *, stride: int | None = None, padding: int = 0)
     TypeError: for any other kind.
   """
   require_array(x, "average_pool")
-  return pool(x, _mean(window), _stride(stride, window), padding)
+  return pool(x, _mean(window), stride_or(stride, window), padding)
 
 
 @average_pool.register(HybridZonotope)
 @average_pool.register(Product)
 def _(x, window: int, *, stride: int | None = None, padding: int = 0):
-  weights, stride = _mean(window), _stride(stride, window)
+  weights, stride = _mean(window), stride_or(stride, window)
   linear = lambda v: pool(v, weights, stride, padding)
   return apply_affine(x, AffineMap(
       linear=linear,
@@ -211,10 +212,6 @@ def _(x, window: int, *, stride: int | None = None, padding: int = 0):
       bias=0.0,
       terms=weights.size,
   ))
-
-
-def _stride(stride: int | None, window: int) -> int:
-  return window if stride is None else stride
 
 
 def _mean(window: int) -> np.ndarray:

@@ -59,6 +59,11 @@ def check_window(sizes, window, stride: int, padding: int) -> None:
     )
 
 
+def stride_or(stride: int | None, window: int) -> int:
+  """The stride of a pool; its window where none is given."""
+  return window if stride is None else stride
+
+
 def convolve_block(
     block: Block, kernel: Array, stride: int, padding: int
 ) -> Block:

@@ -197,16 +197,23 @@ def _on_elements(
   for part in parts(x):
     if not isinstance(part, HybridZonotope):
       require_array(part, "a correlation layer")
-    elif symbol in part.correlated:
-      raise ValueError(
-          f"the element already has noise symbols named {symbol!r}; give each"
-          f" layer that creates symbols a name of its own"
-      )
-    elif part.uncorrelated is not None and k != 0:
+      results.append(part)
+      continue
+    require_new_symbol(part, symbol)
+    if part.uncorrelated is not None and k != 0:
       every = k is not None and k >= _size(part)
       part = correlate_all(part, symbol) if every else correlate(part)
     results.append(part)
   return rebuild(x, results)
+
+
+def require_new_symbol(element: HybridZonotope, symbol: str) -> None:
+  """Raises ValueError if the element has symbols of that name."""
+  if symbol in element.correlated:
+    raise ValueError(
+        f"the element already has noise symbols named {symbol!r}; give each"
+        f" layer that creates symbols a name of its own"
+    )
 
 
 def _size(element: HybridZonotope) -> int:

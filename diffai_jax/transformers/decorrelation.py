@@ -24,7 +24,10 @@ from diffai_jax.domains.symbols import (
     symbol_sizes,
     take_symbols,
 )
-from diffai_jax.transformers.correlation import correlate_all
+from diffai_jax.transformers.correlation import (
+    correlate_all,
+    require_new_symbol,
+)
 from diffai_jax.transformers.dispatch import require_array
 from diffai_jax.types import Array, PRNGKey
 
@@ -142,11 +145,7 @@ def _keep(
     element: HybridZonotope, kept: Array, symbol: str
 ) -> HybridZonotope:
   """Keeps the symbols of these numbers, [B, k], and drops the others."""
-  if symbol in element.correlated:
-    raise ValueError(
-        f"the element already has noise symbols named {symbol!r}; what a"
-        f" decorrelation keeps needs a name of its own"
-    )
+  require_new_symbol(element, symbol)
   dtype = element.center.dtype
   batch = kept.shape[0]
   rows = jnp.arange(batch)[:, None]

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffai_jax.domains import generators, merging, rounding
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, lower, upper
-from diffai_jax.transformers.convolution import pool, pool_block
+from diffai_jax.transformers.convolution import pool, pool_block, stride_or
 from diffai_jax.transformers.dispatch import register_parts, require_array
 from diffai_jax.transformers.relaxation import interval_error, relax
 from diffai_jax.types import Array
@@ -112,7 +112,8 @@ def _seen(
   pads = [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)]
   padded = jnp.pad(x, pads, constant_values=fill)
   return jnp.stack([
-      pool(padded, place, window if stride is None else stride, 0) for place in _places(window)
+      pool(padded, place, stride_or(stride, window), 0)
+      for place in _places(window)
   ])
 
 
@@ -133,7 +134,7 @@ def _choose(
   def pick_block(block: generators.Block) -> generators.Block:
     pieces = [
         generators.weigh(
-            pool_block(block, place, window if stride is None else stride, padding),
+            pool_block(block, place, stride_or(stride, window), padding),
             mask.astype(x.center.dtype),
         )
         for place, mask in zip(_places(window), chosen)

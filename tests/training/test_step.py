@@ -294,17 +294,23 @@ _TWO_DEVICES = """
 """
 
 
-def test_two_devices_equal_one():
-  """Three steps with augmentation give the same weights and metrics."""
-  flags = "--xla_force_host_platform_device_count=2"
+def run_on_two_devices(script: str) -> None:
+  """Runs a script where JAX has two CPU devices; it must print "equal"."""
   path = os.pathsep.join(filter(None, (
       str(_ROOT), os.environ.get("PYTHONPATH")
   )))
   run = subprocess.run(
-      [sys.executable, "-c", textwrap.dedent(_TWO_DEVICES)],
-      env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path,
-                        "JAX_PLATFORMS": "cpu"},
+      [sys.executable, "-c", textwrap.dedent(script)],
+      env=os.environ | {
+          "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+          "PYTHONPATH": path, "JAX_PLATFORMS": "cpu",
+      },
       capture_output=True, text=True, timeout=300, check=False,
   )
   assert run.returncode == 0, run.stderr
   assert run.stdout == "equal\n"
+
+
+def test_two_devices_equal_one():
+  """Three steps with augmentation give the same weights and metrics."""
+  run_on_two_devices(_TWO_DEVICES)

@@ -1,17 +1,13 @@
 """Parts of the training step: regularisers, dropout, random goals, devices."""
 
 import functools
-import os
-import subprocess
-import sys
-import textwrap
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_step import _BATCH, _DATASET, _EPSILON, _RATE, _ROOT, _data
-from test_step import _optimizer, _state
+from test_step import _BATCH, _DATASET, _EPSILON, _RATE, _data
+from test_step import _optimizer, _state, run_on_two_devices
 
 from diffai_jax import domains, goals, regularizers
 from diffai_jax.data import Dataset
@@ -204,16 +200,4 @@ _TWO_DEVICES = """
 
 def test_random_goals_dropout_and_regularisers_on_two_devices_equal_one():
   """Draws follow the example, means are those of the whole batch."""
-  path = os.pathsep.join(filter(None, (
-      str(_ROOT), os.environ.get("PYTHONPATH")
-  )))
-  run = subprocess.run(
-      [sys.executable, "-c", textwrap.dedent(_TWO_DEVICES)],
-      env=os.environ | {
-          "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-          "PYTHONPATH": path, "JAX_PLATFORMS": "cpu",
-      },
-      capture_output=True, text=True, timeout=300, check=False,
-  )
-  assert run.returncode == 0, run.stderr
-  assert run.stdout == "equal\n"
+  run_on_two_devices(_TWO_DEVICES)
