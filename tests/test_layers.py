@@ -23,6 +23,7 @@ _FLOORS = (
     ),
     (
         "transformers.dispatch",
+        "transformers.images",
         "transformers.convolution",
         "transformers.affine_rule",
         "transformers.affine",

@@ -16,15 +16,17 @@ from diffai_jax.domains.hybrid_zonotope import HybridZonotope
 from diffai_jax.domains.product import Product, example_shape, value_dtype
 from diffai_jax.transformers.affine_rule import AffineMap, apply_affine
 from diffai_jax.transformers.convolution import (
-    convolve,
     convolve_block,
-    convolve_transposed,
     convolve_transposed_block,
-    pool,
     pool_block,
-    stride_or,
 )
 from diffai_jax.transformers.dispatch import check_axis, require_array
+from diffai_jax.transformers.images import (
+    convolve,
+    convolve_transposed,
+    pool,
+    stride_or,
+)
 from diffai_jax.types import Array
 
 

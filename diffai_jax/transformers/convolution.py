@@ -1,4 +1,4 @@
-"""2-D convolution, of images and of blocks of generators over images.
+"""2-D convolution and pooling of blocks of generators over images.
 
 A convolution of generators is the same linear map applied to each symbol's
 coefficients. The block's structure decides how: Dense blocks are a batch of
@@ -6,9 +6,7 @@ images; Diagonal and Local ones are multiplied, window by window, by the part of
 the convolution's matrix that their windows meet.
 """
 
-import functools
 import math
-import operator
 from typing import Callable
 
 from jax import lax
@@ -24,44 +22,12 @@ from diffai_jax.domains.generators import (
     to_dense,
 )
 from diffai_jax.domains.merging import to_windows
+from diffai_jax.transformers.images import (
+    convolve,
+    convolve_transposed,
+    pool,
+)
 from diffai_jax.types import Array
-
-
-def convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
-  """Cross-correlation with zero padding, NHWC and HWIO.
-
-  Args:
-    x: [N, H, W, C].
-    kernel: [kh, kw, C, F].
-    stride: of both directions.
-    padding: rows and columns of zeros on each side.
-
-  Returns:
-    [N, H', W', F].
-  """
-  check_window(x.shape[1:3], kernel.shape[:2], stride, padding)
-  return lax.conv_general_dilated(
-      x,
-      kernel,
-      window_strides=(stride, stride),
-      padding=[(padding, padding)] * 2,
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-  )
-
-
-def check_window(sizes, window, stride: int, padding: int) -> None:
-  """Raises ValueError unless a window fits into the padded image."""
-  fits = all(n + 2 * padding >= k for n, k in zip(sizes, window))
-  if not fits or stride < 1:
-    raise ValueError(
-        f"a window {window[0]}x{window[1]} with stride {stride} and padding"
-        f" {padding} does not fit an image {sizes[0]}x{sizes[1]}"
-    )
-
-
-def stride_or(stride: int | None, window: int) -> int:
-  """The stride of a pool; its window where none is given."""
-  return window if stride is None else stride
 
 
 def convolve_block(
@@ -96,30 +62,6 @@ def convolve_block(
   return _fold(block, lambda v: convolve(v, kernel, stride, padding))
 
 
-def convolve_transposed(
-    x: Array, kernel: Array, stride: int, padding: int
-) -> Array:
-  """Adds x[i]·kernel[a] to output i·stride + a - padding, NHWC and HWIO.
-
-  Args:
-    x: [N, H, W, C].
-    kernel: [kh, kw, C, F].
-    stride: of both directions.
-    padding: rows and columns that are cut off on each side.
-
-  Returns:
-    [N, (H-1)·stride + kh - 2·padding, ..., F].
-  """
-  return lax.conv_general_dilated(
-      x,
-      kernel[::-1, ::-1],
-      window_strides=(1, 1),
-      padding=[(size - 1 - padding,) * 2 for size in kernel.shape[:2]],
-      lhs_dilation=(stride, stride),
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-  )
-
-
 def convolve_transposed_block(
     block: Block, kernel: Array, stride: int, padding: int
 ) -> Block:
@@ -146,35 +88,6 @@ def convolve_transposed_block(
   return _fold(
       to_dense(block), lambda v: convolve_transposed(v, kernel, stride, padding)
   )
-
-
-def pool(x: Array, weights: np.ndarray, stride: int, padding: int) -> Array:
-  """Weighted sums over windows, channel by channel, with zero padding.
-
-  Args:
-    x: [N, H, W, C].
-    weights: static, [kh, kw]; what is 0 costs nothing.
-    stride: of both directions.
-    padding: rows and columns of zeros on each side.
-
-  Returns:
-    [N, H', W', C].
-  """
-  check_window(x.shape[1:3], weights.shape, stride, padding)
-  pads = [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)]
-  padded = jnp.pad(x, pads)
-  height, width = (
-      (length - taps) // stride + 1
-      for length, taps in zip(padded.shape[1:3], weights.shape)
-  )
-  terms = []
-  for p, q in zip(*np.nonzero(weights)):
-    rows = slice(p, p + (height - 1) * stride + 1, stride)
-    columns = slice(q, q + (width - 1) * stride + 1, stride)
-    seen = padded[:, rows, columns]
-    weight = float(weights[p, q])  # Python's: it keeps the type of x.
-    terms.append(seen if weight == 1 else seen * weight)
-  return functools.reduce(operator.add, terms)
 
 
 def pool_block(

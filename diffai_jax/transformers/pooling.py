@@ -9,8 +9,9 @@ import numpy as np
 
 from diffai_jax.domains import generators, merging, rounding
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, lower, upper
-from diffai_jax.transformers.convolution import pool, pool_block, stride_or
+from diffai_jax.transformers.convolution import pool_block
 from diffai_jax.transformers.dispatch import register_parts, require_array
+from diffai_jax.transformers.images import pool, stride_or
 from diffai_jax.transformers.relaxation import interval_error, relax
 from diffai_jax.types import Array
 

@@ -1,0 +1,205 @@
+"""Linear maps of images: convolution, its transpose, sums over windows.
+
+On CPUs XLA is slow at some convolutions, so there they take other forms, equal
+but for the order of their sums (which the allowance for rounding covers, see
+`domains.rounding`); docs/performance.md has what that gains.
+
+  - Images of one channel, such as digits, go through a product of matrices: of
+    their windows and the kernel.
+  - The gradient of a strided convolution by its input, which XLA computes with
+    an image full of holes, is that of an equal convolution of stride 1, whose
+    image has each stride x stride square of pixels as the channels of one pixel
+    ("space to depth").
+"""
+
+import functools
+import operator
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from diffai_jax.types import Array
+
+def convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+  """Cross-correlation with zero padding, NHWC and HWIO.
+
+  Args:
+    x: [N, H, W, C].
+    kernel: [kh, kw, C, F].
+    stride: of both directions.
+    padding: rows and columns of zeros on each side.
+
+  Returns:
+    [N, H', W', F].
+  """
+  check_window(x.shape[1:3], kernel.shape[:2], stride, padding)
+  if jax.default_backend() == "cpu":
+    if x.shape[3] == 1:
+      return _convolve_by_windows(x, kernel, stride, padding)
+    if stride > 1 and min(kernel.shape[:2]) > 1:
+      return _convolve_strided(x, kernel, stride, padding)
+  return _convolve(x, kernel, stride, padding)
+
+
+def _convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+  return lax.conv_general_dilated(
+      x,
+      kernel,
+      window_strides=(stride, stride),
+      padding=[(padding, padding)] * 2,
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+
+
+def _convolve_by_windows(
+    x: Array, kernel: Array, stride: int, padding: int
+) -> Array:
+  """The windows of x as rows of a matrix, times the kernel as a matrix."""
+  x, kernel = _space_to_depth(x, kernel, stride, padding)
+  height, width = (
+      length - taps + 1
+      for length, taps in zip(x.shape[1:3], kernel.shape[:2])
+  )
+  windows = jnp.concatenate([
+      x[:, i : i + height, j : j + width]
+      for i in range(kernel.shape[0])
+      for j in range(kernel.shape[1])
+  ], axis=3)
+  return windows @ kernel.reshape(-1, kernel.shape[3])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve_strided(
+    x: Array, kernel: Array, stride: int, padding: int
+) -> Array:
+  """`_convolve`, with the gradient by x of its form of stride 1."""
+  return _convolve(x, kernel, stride, padding)
+
+
+def _strided_forward(x, kernel, stride, padding):
+  return _convolve(x, kernel, stride, padding), (x, kernel)
+
+
+def _strided_backward(stride, padding, saved, cotangent):
+  x, kernel = saved
+
+  def of_image(v):
+    return _convolve(*_space_to_depth(v, kernel, stride, padding), 1, 0)
+
+  def of_kernel(k):
+    return _convolve(x, k, stride, padding)
+
+  (image,) = jax.linear_transpose(of_image, x)(cotangent)
+  (weights,) = jax.linear_transpose(of_kernel, kernel)(cotangent)
+  return image, weights
+
+
+_convolve_strided.defvjp(_strided_forward, _strided_backward)
+
+
+def _space_to_depth(
+    x: Array, kernel: Array, stride: int, padding: int
+) -> tuple[Array, Array]:
+  """An image and a kernel whose convolution of stride 1 is that of these.
+
+  Each stride x stride square of pixels becomes one pixel with stride² times as
+  many channels; kernels are filled up with zeros to whole squares.
+
+  Returns:
+    [N, ⌈H/stride⌉, ..., stride²·C] and [⌈kh/stride⌉, ..., stride²·C, F], padded
+    and cut to what the outputs meet.
+  """
+  batch, channels, filters = x.shape[0], x.shape[3], kernel.shape[3]
+  taps = [-(-size // stride) for size in kernel.shape[:2]]
+  fill = [(0, t * stride - k) for t, k in zip(taps, kernel.shape[:2])]
+  squares = [
+      (length + 2 * padding - size) // stride + t
+      for length, size, t in zip(x.shape[1:3], kernel.shape[:2], taps)
+  ]
+  # Cut where the last window ends, or filled up to a whole square.
+  edges = [
+      (padding, stride * n - length - padding, 0)
+      for n, length in zip(squares, x.shape[1:3])
+  ]
+  none = (0, 0, 0)
+  x = lax.pad(x, jnp.zeros((), x.dtype), [none, *edges, none])
+  x = x.reshape(batch, squares[0], stride, squares[1], stride, channels)
+  x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, *squares, -1)
+  kernel = jnp.pad(kernel, [*fill, (0, 0), (0, 0)])
+  kernel = kernel.reshape(
+      taps[0], stride, taps[1], stride, channels, filters
+  )
+  kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(*taps, -1, filters)
+  return x, kernel
+
+
+def check_window(sizes, window, stride: int, padding: int) -> None:
+  """Raises ValueError unless a window fits into the padded image."""
+  fits = all(n + 2 * padding >= k for n, k in zip(sizes, window))
+  if not fits or stride < 1:
+    raise ValueError(
+        f"a window {window[0]}x{window[1]} with stride {stride} and padding"
+        f" {padding} does not fit an image {sizes[0]}x{sizes[1]}"
+    )
+
+
+def stride_or(stride: int | None, window: int) -> int:
+  """The stride of a pool; its window where none is given."""
+  return window if stride is None else stride
+
+
+def convolve_transposed(
+    x: Array, kernel: Array, stride: int, padding: int
+) -> Array:
+  """Adds x[i]·kernel[a] to output i·stride + a - padding, NHWC and HWIO.
+
+  Args:
+    x: [N, H, W, C].
+    kernel: [kh, kw, C, F].
+    stride: of both directions.
+    padding: rows and columns that are cut off on each side.
+
+  Returns:
+    [N, (H-1)·stride + kh - 2·padding, ..., F].
+  """
+  return lax.conv_general_dilated(
+      x,
+      kernel[::-1, ::-1],
+      window_strides=(1, 1),
+      padding=[(size - 1 - padding,) * 2 for size in kernel.shape[:2]],
+      lhs_dilation=(stride, stride),
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+
+
+def pool(x: Array, weights: np.ndarray, stride: int, padding: int) -> Array:
+  """Weighted sums over windows, channel by channel, with zero padding.
+
+  Args:
+    x: [N, H, W, C].
+    weights: static, [kh, kw]; what is 0 costs nothing.
+    stride: of both directions.
+    padding: rows and columns of zeros on each side.
+
+  Returns:
+    [N, H', W', C].
+  """
+  check_window(x.shape[1:3], weights.shape, stride, padding)
+  pads = [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)]
+  padded = jnp.pad(x, pads)
+  height, width = (
+      (length - taps) // stride + 1
+      for length, taps in zip(padded.shape[1:3], weights.shape)
+  )
+  terms = []
+  for p, q in zip(*np.nonzero(weights)):
+    rows = slice(p, p + (height - 1) * stride + 1, stride)
+    columns = slice(q, q + (width - 1) * stride + 1, stride)
+    seen = padded[:, rows, columns]
+    weight = float(weights[p, q])  # Python's: it keeps the type of x.
+    terms.append(seen if weight == 1 else seen * weight)
+  return functools.reduce(operator.add, terms)
+
+

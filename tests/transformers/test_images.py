@@ -1,0 +1,74 @@
+"""Convolutions of images, in every form, against their definition."""
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffai_jax.transformers.images import convolve
+
+# (image, kernel, stride, padding); odd sizes leave pixels that no window meets.
+CASES = [
+    ((2, 9, 8, 1), (4, 3, 1, 5), 2, 1),
+    ((2, 7, 7, 1), (3, 3, 1, 2), 1, 1),
+    ((2, 9, 11, 3), (4, 4, 3, 5), 2, 0),
+    ((2, 8, 7, 3), (3, 3, 3, 4), 2, 1),
+    ((2, 8, 8, 2), (2, 4, 2, 3), 3, 2),
+    ((1, 5, 5, 2), (5, 5, 2, 3), 4, 0),
+    ((2, 6, 6, 3), (1, 1, 3, 4), 2, 0),
+    ((2, 6, 6, 3), (3, 3, 3, 4), 1, 0),
+]
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def definition(x, kernel, stride, padding):
+  """Every output by its own sum; jnp, so that it has gradients."""
+  x = jnp.pad(x, [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)])
+  taps, width = kernel.shape[:2]
+  rows = range(0, x.shape[1] - taps + 1, stride)
+  columns = range(0, x.shape[2] - width + 1, stride)
+  return jnp.stack([
+      jnp.stack([
+          jnp.einsum("bhwc,hwcf->bf", x[:, i : i + taps, j : j + width], kernel)
+          for j in columns
+      ], axis=1)
+      for i in rows
+  ], axis=1)
+
+
+@pytest.mark.parametrize("shape, kernel_shape, stride, padding", CASES)
+def test_equals_the_definition(shape, kernel_shape, stride, padding):
+  rng = np.random.default_rng(0)
+  x, kernel = rng.normal(size=shape), rng.normal(size=kernel_shape)
+  expected, pull_back = jax.vjp(
+      lambda x, k: definition(x, k, stride, padding), x, kernel
+  )
+  found, pull_back_found = jax.vjp(
+      lambda x, k: convolve(x, k, stride, padding), x, kernel
+  )
+  np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+  cotangent = rng.normal(size=expected.shape)
+  for name, one, other in zip(
+      ("image", "kernel"), pull_back_found(cotangent), pull_back(cotangent)
+  ):
+    np.testing.assert_allclose(
+        one, other, rtol=1e-10, atol=1e-11, err_msg=f"gradient by the {name}"
+    )
+
+
+def test_gradient_of_a_strided_convolution_dilates_nothing():
+  """What XLA computes with holes is computed without."""
+  x, kernel = jnp.zeros((2, 8, 8, 3)), jnp.zeros((4, 4, 3, 5))
+
+  def of_image(x):
+    return jnp.sum(convolve(x, kernel, 2, 1) ** 2)
+
+  program = jax.make_jaxpr(jax.grad(of_image))(x).jaxpr
+  convolutions = [
+      equation for equation in program.eqns
+      if equation.primitive is lax.conv_general_dilated_p
+  ]
+  assert convolutions
+  dilations = [e.params["lhs_dilation"] for e in convolutions]
+  assert set(dilations) == {(1, 1)}
