@@ -7,7 +7,7 @@ from ml_collections import config_dict
 
 from diffai_jax.data import DATASETS, dataset
 from diffai_jax.goals import REGIONS, ObjectiveError, objective, parse_value
-from diffai_jax.networks import canonical_name
+from diffai_jax.networks import canonical_name, layers_of
 from diffai_jax.nn.initializers import INITIALIZERS
 from diffai_jax.schedules import extent
 from diffai_jax.suggest import unknown_name
@@ -15,7 +15,9 @@ from diffai_jax.training.optimizers import OPTIMIZERS
 from diffai_jax.types import UsageError
 
 # Keys that decide neither what is trained nor how: a work folder's may change.
-FREE_KEYS = ("certify", "checkpoint", "checkpoint_minutes", "data_dir")
+FREE_KEYS = (
+    "certify", "checkpoint", "checkpoint_minutes", "data_dir", "remat"
+)
 
 
 def base_config(
@@ -53,6 +55,7 @@ def base_config(
 
   config = config_dict.ConfigDict()
   config.network = "ConvSmall"
+  config.abstract_layers = "None"
   config.initializer = "interval"
   config.dropout = _value(0.0)
   config.goal = "Baseline"
@@ -63,6 +66,8 @@ def base_config(
   config.epochs = 200.0
   config.schedule_epochs = config_dict.placeholder(float)
   config.batch_size = 128
+  config.accumulate = 1
+  config.remat = False
   config.seed = 0
   config.checkpoint = config_dict.placeholder(str)
   config.checkpoint_minutes = 5.0
@@ -96,6 +101,23 @@ def base_config(
   config.certify.attack.momentum = 0.8
   config.certify.attack.radius = 2.0
   return config
+
+
+def take_word(variant: str, words: Sequence[str]) -> tuple[str, str]:
+  """The one of `words` that a variant has, or the first; and what is left.
+
+  Raises:
+    UsageError: if the variant has more than one of them.
+  """
+  parts = [part.strip() for part in variant.split(",") if part.strip()]
+  found = [part for part in parts if part in words]
+  if len(found) > 1:
+    raise UsageError(
+        f"the variant {variant!r} has {' and '.join(found)}; expected one of"
+        f" {', '.join(words)}"
+    )
+  rest = ",".join(part for part in parts if part not in words)
+  return (found or list(words))[0], rest
 
 
 def _value(default: float) -> config_dict.FieldReference:
@@ -133,7 +155,7 @@ def validate(config: config_dict.ConfigDict) -> None:
         f"the config has no key {missing!r}; a config file begins with"
         f" diffai_jax.config.base_config()"
     )
-  canonical_name(config.network)
+  layers_of(canonical_name(config.network), config.abstract_layers)
   dataset(config.dataset)
   epsilon_of(config)
   objective(config.goal)
@@ -205,6 +227,7 @@ _RANGES = (
     ("epochs", 0, math.inf, float),
     ("schedule_epochs", 0, math.inf, float),
     ("batch_size", 1, math.inf, int),
+    ("accumulate", 1, math.inf, int),
     ("seed", 0, 2**31 - 1, int),
     ("checkpoint_minutes", 0, math.inf, float),
     ("augment.crop_padding", 0, math.inf, int),
@@ -287,8 +310,9 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
 
 
 def _comparable(name: str, value):
-  """The value, or for a network its name in lower case."""
-  return value.lower() if name == "network" and value else value
+  """The value; of a name only what tells it from others."""
+  named = name in ("network", "abstract_layers") and value
+  return value.lower().replace("-", "").replace("_", "") if named else value
 
 
 def describe_differences(names: Sequence[str], old: dict, new: dict) -> str:

@@ -1,28 +1,26 @@
 """Training and certification, from a config to the results on disk."""
 
 import collections
-import dataclasses
 import functools
 import math
 import os
 import time
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import config_dict
-import optax
 
 from diffai_jax import certification, console, report, workfolder
-from diffai_jax.config import epsilon_of, validate
-from diffai_jax.data import Dataset, Examples, batches, dataset, load
-from diffai_jax.goals import Goal, objective, parse_value, phases
-from diffai_jax.networks import canonical_name, create, describe
+from diffai_jax.data import Examples, batches, load
+from diffai_jax.goals import phases
+from diffai_jax.job import Job
+from diffai_jax.networks import describe, fold
+from diffai_jax.nn.batch_norm import POPULATION
 from diffai_jax.training import checkpoints, optimizers
 from diffai_jax.training.metrics import MetricsWriter
 from diffai_jax.training.state import TrainState, create_state
-from diffai_jax.training.step import Regularizers, batch_key, make_step
-from diffai_jax.types import Array, UsageError
+from diffai_jax.training.step import batch_key
+from diffai_jax.types import UsageError
 
 # Steps that may be under way before the oldest one's metrics are looked at.
 _STEPS_AHEAD = 4
@@ -31,62 +29,6 @@ _SECONDS_BETWEEN_METRICS = 2.0
 
 class NotFiniteError(UsageError):
   """Training met a loss or gradient that is not finite."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-  """A config, and what it stands for."""
-
-  config: config_dict.ConfigDict
-  dataset: Dataset
-  network: nn.Module
-  goal: Goal
-
-  @classmethod
-  def from_config(cls, config: config_dict.ConfigDict) -> "Job":
-    """Checks the config and builds what it names; reads no data.
-
-    Raises:
-      UsageError: if a value is out of range or names nothing.
-    """
-    validate(config)
-    config = config.copy_and_resolve_references()
-    config.network = canonical_name(config.network)
-    with config.ignore_type():  # It may have been text.
-      config.epsilon = epsilon_of(config)
-    chosen = {k: v for k, v in config.augment.items() if v is not None}
-    data = dataclasses.replace(dataset(config.dataset), **chosen)
-    network = create(
-        config.network, data.num_classes, data.mean, data.std,
-        dropout=parse_value(config.dropout), initializer=config.initializer,
-    )
-    return cls(config, data, network, objective(config.goal))
-
-  def describe(self) -> str:
-    """The network's listing and sizes, the objective's full text, ε."""
-    config = self.config
-    return "\n".join((
-        str(describe(self.network, self.dataset.image_shape)),
-        f"Objective: {self.goal}",
-        f"Epsilon: {config.epsilon:g}",
-    ))
-
-  @property
-  def regularizers(self) -> Regularizers:
-    """The weights that the config gives them."""
-    given = self.config.regularizers
-    return Regularizers(
-        parse_value(given.tightness),
-        parse_value(given.relu_balance),
-        given.tolerance,
-    )
-
-  def epoch_of(self, step: Array, steps_per_epoch: int) -> Array:
-    """The time on the schedules' clock, in fractional epochs."""
-    config = self.config
-    if config.schedule_epochs is None or not config.epochs:
-      return step / steps_per_epoch
-    return step * (config.schedule_epochs / config.epochs / steps_per_epoch)
 
 
 def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
@@ -163,12 +105,9 @@ def _train(job: Job, data: Examples, workdir: str) -> TrainState:
   steps_per_epoch = len(data) // config.batch_size
   total = math.ceil(config.epochs * steps_per_epoch)
 
-  def epoch_of(step: Array) -> Array:
-    return job.epoch_of(step, steps_per_epoch)
-
-  optimizer = _optimizer(job, steps_per_epoch)
   state = create_state(
-      job.network, optimizer, job.dataset.image_shape, config.seed
+      job.network, job.optimizer(steps_per_epoch), job.dataset.image_shape,
+      config.seed,
   )
   manager = checkpoints.open_manager(workdir)
   restored = checkpoints.restore(manager, state)
@@ -182,17 +121,11 @@ def _train(job: Job, data: Examples, workdir: str) -> TrainState:
   numbers = jnp.arange(total + 1)
   objectives, which = phases(
       job.goal,
-      epoch_of(numbers),
+      job.epoch_of(numbers, steps_per_epoch),
       jax.vmap(batch_key, (None, 0))(config.seed, numbers),
   )
 
-  @functools.cache
-  def step_of(goal: Goal):
-    return make_step(
-        job.network, goal, optimizer, job.dataset, config.epsilon,
-        config.seed, epoch_of, job.regularizers,
-    )
-
+  step_of = functools.cache(lambda goal: job.make_step(goal, steps_per_epoch))
   devices = jax.local_device_count()
   forced_devices = devices > 1 and jax.default_backend() == "cpu"
   ahead = 0 if forced_devices else _STEPS_AHEAD
@@ -262,9 +195,13 @@ def _certify(
         finished.append(phase)
       show((len(finished) - 1) * len(data) + done, phase)
 
+    # What is certified is the network with its normalisation folded in.
+    network, params = fold(
+        job.network, {"params": state.params, POPULATION: state.statistics}
+    )
     found = certification.certify(
-        job.network,
-        state.params,
+        network,
+        params,
         data,
         config.epsilon,
         domains=tuple(config.certify.domains),
@@ -283,14 +220,6 @@ def _certify(
   report.print_results(workdir)
 
 
-def _optimizer(
-    job: Job, steps_per_epoch: int
-) -> optax.GradientTransformation:
-  return optimizers.create(
-      job.config.optimizer, lambda step: job.epoch_of(step, steps_per_epoch)
-  )
-
-
 def _test_data(config: config_dict.ConfigDict) -> Examples:
   data = load(config.dataset, config.certify.split, config.data_dir)
   count = config.certify.examples
@@ -304,10 +233,11 @@ def _check_batch(config: config_dict.ConfigDict, data: Examples) -> None:
         f" {len(data)} training images in {config.train_split!r}"
     )
   devices = jax.device_count()
-  if config.batch_size % devices:
+  parts = devices * config.accumulate
+  if config.batch_size % parts:
     raise UsageError(
-        f"batch_size is {config.batch_size}; expected a multiple of the"
-        f" {devices} devices"
+        f"batch_size is {config.batch_size}; expected a multiple of {parts}:"
+        f" {devices} devices times accumulate={config.accumulate}"
     )
 
 

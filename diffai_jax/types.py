@@ -1,4 +1,4 @@
-"""Names that every floor shares: array types, the mode, the user's error."""
+"""Names that every floor shares: arrays, the mode, the user's error."""
 
 import enum
 
@@ -6,6 +6,7 @@ import jax
 
 Array = jax.Array
 PRNGKey = jax.Array
+AXIS = "devices"  # The name of the axis that pmap splits a batch along.
 
 
 class Mode(enum.Enum):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from weights import layers
 
 from diffai_jax import certification, losses, networks
 from diffai_jax.data import Examples
@@ -24,7 +25,7 @@ def case():
   images = rng.integers(0, 256, (23, 8, 8, 1), dtype=np.uint8)
   x = jnp.asarray(images / np.float32(255))
   params = jax.jit(network.init)(jax.random.key(0), x)["params"]
-  params["Linear_1"]["bias"] = jnp.zeros(10).at[3].set(0.02)
+  layers(params)[-1]["bias"] = jnp.zeros(10).at[3].set(0.02)
   logits = jax.jit(network.apply)({"params": params}, x)
   labels = np.asarray(logits.argmax(axis=1)).astype(np.int32)
   labels[::5] = (labels[::5] + 1) % 10

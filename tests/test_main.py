@@ -72,13 +72,13 @@ def test_describe_lists_each_config(command, tmp_path, name):
   assert (result.code, result.err) == (0, "")
   lines = result.out.splitlines()
   assert re.fullmatch(r"Normalize mean=\[.*\] std=\[.*\]", lines[0])
-  assert re.fullmatch(r"Linear out=\d+", lines[-6])
+  assert re.fullmatch(r"Linear out=\d+", lines[-7])
   sizes = [re.fullmatch(pattern, line) for pattern, line in zip(
       (r"ReLUs: \d+", r"Parameters: \d+", r"Depth: \d+", r"Objective: .+",
-       r"Epsilon: 0\.\d+"),
-      lines[-5:],
+       r"Epsilon: 0\.\d+", r"Training step: about .+ for \d+ images"),
+      lines[-6:],
   )]
-  assert all(sizes), lines[-5:]
+  assert all(sizes), lines[-6:]
   assert not list(tmp_path.iterdir())
 
 
@@ -87,7 +87,7 @@ def test_describe_convsmall_is_the_papers_listing(command):
   result = command(
       "--mode=describe", f"--config={_ROOT / 'configs' / 'convsmall.py'}"
   )
-  assert result.out.splitlines()[:-2] == [
+  assert result.out.splitlines()[:-3] == [
       "Normalize mean=[0.1307] std=[0.3081]",
       "Conv2D, filters=16, kernel_size=[4, 4], input_shape=[28, 28, 1],"
       " stride=[2, 2], padding=0",
@@ -113,7 +113,7 @@ def test_describe_takes_variants_and_overrides(command):
       "--config.goal=Mix(Point, Box, 0.5)", "--config.network=ffnn",
   )
   assert (result.code, result.err) == (0, "")
-  assert result.out.splitlines()[-5:] == [
+  assert result.out.splitlines()[-6:-1] == [
       "ReLUs: 500", "Parameters: 348710", "Depth: 5",
       "Objective: Mix(Point, Box, 0.5)", "Epsilon: 0.00784314",
   ]

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from weights import layers
 
 from diffai_jax import domains, regularizers, transformers
 from diffai_jax.domains import Product
@@ -247,7 +248,7 @@ def test_a_network_shows_its_bounds_before_each_relu():
   ]
   np.testing.assert_allclose(first[0].uncorrelated, 0.1 / 0.3081, rtol=1e-6)
   np.testing.assert_allclose(first[1].uncorrelated, 0.01 / 0.3081, rtol=1e-6)
-  kernel = params["params"]["Conv2D_0"]["kernel"]
+  kernel = layers(params["params"])[0]["kernel"]
   expected = 0.1 / 0.3081 * np.abs(kernel).sum(axis=(0, 1, 2))
   np.testing.assert_allclose(
       inputs[0][0].uncorrelated, np.broadcast_to(expected, (2, 5, 5, 16)),

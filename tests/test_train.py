@@ -5,17 +5,20 @@ import functools
 import json
 import math
 import pathlib
+import re
 import shutil
 
 import jax
 import numpy as np
 import pytest
+from weights import layers
 
-from diffai_jax import train
+from diffai_jax import job, train
 from diffai_jax.config import base_config
 from diffai_jax.data import load
 from diffai_jax.domains import Product
-from diffai_jax.networks import FFNN, NETWORKS
+from diffai_jax.networks import NETWORKS, ffnn
+from diffai_jax.nn import Normalize, Sequential
 from diffai_jax.training import checkpoints, metrics
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.types import UsageError
@@ -30,7 +33,7 @@ def _tiny_network():
   """A network that compiles in no time, by the name of Tiny."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(
-        NETWORKS, "Tiny", functools.partial(FFNN, hidden=_HIDDEN)
+        NETWORKS, "Tiny", functools.partial(ffnn, hidden=_HIDDEN)
     )
     yield
 
@@ -75,9 +78,9 @@ def _files(folder: pathlib.Path) -> dict[str, bytes]:
 
 def _state(config, workdir) -> TrainState:
   """The state in the latest checkpoint of a work folder."""
-  job = train.Job.from_config(config)
+  made = train.Job.from_config(config)
   like = create_state(
-      job.network, train._optimizer(job, 1), (8, 8, 1), seed=0
+      made.network, made.optimizer(1), (8, 8, 1), seed=0
   )
   with checkpoints.open_manager(str(workdir), read_only=True) as manager:
     return checkpoints.restore(manager, like)
@@ -93,7 +96,7 @@ class _Killed(BaseException):
 
 def _kill_after(monkeypatch, steps: int) -> None:
   """The next runs die when they have taken this many steps of their own."""
-  make_step = train.make_step
+  make_step = job.make_step
   taken = []
 
   def killing(*args, **kwargs):
@@ -107,7 +110,7 @@ def _kill_after(monkeypatch, steps: int) -> None:
 
     return counted
 
-  monkeypatch.setattr(train, "make_step", killing)
+  monkeypatch.setattr(job, "make_step", killing)
 
 
 def test_a_run_leaves_its_files(finished):
@@ -183,7 +186,7 @@ def test_certified_predictions_are_the_checkpoints(finished):
   images = load("digits", "test").images[:30]
   value = (images.reshape(30, 64).astype(np.float64) / 255 - 0.3053) / 0.3760
   for index in range(3):
-    layer = params[f"Linear_{index}"]
+    layer = layers(params)[index]
     value = value @ layer["kernel"] + layer["bias"]
     value = np.maximum(value, 0) if index < 2 else value
   with np.load(finished / "certification.npz") as arrays:
@@ -213,18 +216,22 @@ def resumed(tmp_path_factory) -> _Resumed:
   config = _config(checkpoint_minutes=0.0)
   traces = []
 
-  class Counting(FFNN):
-    """An FFNN that notes what it is traced for."""
+  class Counting(Normalize):
+    """A first layer that notes what it is traced for."""
 
     def __call__(self, x, mode=None):
       traces.append(isinstance(x, Product))
       return super().__call__(x, mode)
 
+  def counting(*args, **options):
+    network = ffnn(*args, **options, hidden=_HIDDEN)
+    (normalize,), *rest = [stage.layers for stage in network.layers]
+    first = Sequential((Counting(normalize.mean, normalize.std),))
+    return Sequential((first, *map(Sequential, rest)))
+
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train, "_certify", lambda *args: None)
-    patch.setitem(
-        NETWORKS, "Tiny", functools.partial(Counting, hidden=_HIDDEN)
-    )
+    patch.setitem(NETWORKS, "Tiny", counting)
     with patch.context() as kill, pytest.raises(_Killed):
       # Before each save, a further step is tried and dropped.
       _kill_after(kill, 2 * (_STEPS + 1))
@@ -272,7 +279,7 @@ def _diverge(workdir: pathlib.Path, minutes: float):
     The error's message, and the state that is saved.
   """
   config = _config(
-      optimizer__name="sgd", optimizer__learning_rate=1e30,
+      optimizer__name="sgd", optimizer__learning_rate=1e30, seed=3,
       checkpoint_minutes=minutes, goal="Mix(Point, Box, 0.5)",
   )
   with pytest.MonkeyPatch.context() as patch:
@@ -409,6 +416,16 @@ def test_the_schedules_clock_is_stretched():
   assert float(plain.epoch_of(9, 6)) == pytest.approx(1.5)
 
 
+@pytest.mark.parametrize("steps", [47, 97, 235, 469])
+def test_whole_epochs_are_whole_numbers(steps):
+  """Compiled, too: or milestones would act one step late."""
+  made = train.Job.from_config(_config())
+  found = jax.jit(lambda step: made.epoch_of(step, steps))(
+      steps * np.arange(500)
+  )
+  np.testing.assert_array_equal(found, np.arange(500))
+
+
 def test_shorter_runs_keep_the_curves_shape(tmp_path, no_certification):
   """ε and the learning rate follow the stretched clock in a real run.
 
@@ -439,11 +456,14 @@ def test_describe_gives_listing_and_objective():
   text = train.Job.from_config(_config(goal="Baseline")).describe()
   lines = text.splitlines()
   assert lines[0].startswith("Normalize")
-  assert lines[-2] == (
+  assert lines[-3] == (
       "Objective: Mix(Point, Sub(Lin(0, 1, 150, 10), Box),"
       " Lin(0, 0.5, 150, 10))"
   )
-  assert lines[-1] == "Epsilon: 0.05"
+  assert lines[-2] == "Epsilon: 0.05"
+  assert re.fullmatch(
+      r"Training step: about [\d.,]+ GFLOP, [\d,]+ MiB for 220 images", lines[-1]
+  )
 
 
 def test_augmentation_is_the_datasets_unless_the_config_says_otherwise():
@@ -452,9 +472,9 @@ def test_augmentation_is_the_datasets_unless_the_config_says_otherwise():
   config.network = "FFNN"
   assert train.Job.from_config(config).dataset.crop_padding == 0
   config.dataset = "cifar10"
-  job = train.Job.from_config(config)
-  assert (job.dataset.crop_padding, job.dataset.flip) == (4, True)
+  made = train.Job.from_config(config)
+  assert (made.dataset.crop_padding, made.dataset.flip) == (4, True)
   config.augment.crop_padding = 1
   config.augment.flip = False
-  job = train.Job.from_config(config)
-  assert (job.dataset.crop_padding, job.dataset.flip) == (1, False)
+  made = train.Job.from_config(config)
+  assert (made.dataset.crop_padding, made.dataset.flip) == (1, False)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from diffai_jax.domains.product import example_shape
-from diffai_jax.nn import ReLU
+from diffai_jax.nn import Branch, Join, ReLU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Description:
     lines: one a layer, in order.
     relus: number of ReLU units.
     parameters: number of weights and biases.
-    depth: number of ReLU layers.
+    depth: number of ReLU layers on the longest path.
   """
 
   lines: tuple[str, ...]
@@ -50,22 +50,62 @@ def describe(network: nn.Module, input_shape: Sequence[int]) -> Description:
   Raises:
     UsageError: if the network does not fit images of this shape.
   """
-  lines = []
-  relu_sizes = []
-
-  def listen(call, args, kwargs, context):
-    layer = context.module
-    if context.method_name == "__call__" and hasattr(layer, "describe"):
-      shape = example_shape(args[0])
-      lines.append(layer.describe(shape))
-      if isinstance(layer, ReLU):
-        relu_sizes.append(math.prod(shape))
-    return call(*args, **kwargs)
-
+  listing = _Listing()
   images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-  with nn.intercept_methods(listen):
+  with nn.intercept_methods(listing.listen):
     variables = jax.eval_shape(network.init, jax.random.key(0), images)
   parameters = sum(
       math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])
   )
-  return Description(tuple(lines), sum(relu_sizes), parameters, len(relu_sizes))
+  return Description(
+      tuple(listing.lines), listing.relus, parameters, listing.depth
+  )
+
+
+class _Listing:
+  """What is written down as the layers are called.
+
+  A join's line comes after its branches, which are indented; every other
+  layer has nothing inside that is listed, and could come before or after.
+  """
+
+  def __init__(self):
+    self.lines = []
+    self.relus = 0
+    self.depth = 0
+    self._indent = ""
+    self._ends = []  # Of the branches of the innermost join.
+
+  def listen(self, call, args, kwargs, context):
+    layer = context.module
+    if context.method_name != "__call__":
+      return call(*args, **kwargs)
+    if isinstance(layer, Join):
+      return self._join(layer, call, args, kwargs)
+    if isinstance(layer, Branch):
+      return self._branch(layer, call, args, kwargs)
+    result = call(*args, **kwargs)
+    if hasattr(layer, "describe"):
+      shape = example_shape(args[0])
+      self.lines.append(self._indent + layer.describe(shape))
+      if isinstance(layer, ReLU):
+        self.relus += math.prod(shape)
+        self.depth += 1
+    return result
+
+  def _join(self, layer, call, args, kwargs):
+    self._ends = []
+    result = call(*args, **kwargs)
+    self.depth = max(self._ends)
+    self.lines.append(self._indent + layer.describe(example_shape(args[0])))
+    return result
+
+  def _branch(self, layer, call, args, kwargs):
+    """Each branch is as deep as what came before the join, and its own."""
+    start, indent, ends = self.depth, self._indent, self._ends
+    self.lines.append(indent + layer.label)
+    self._indent = indent + "  "
+    result = call(*args, **kwargs)
+    ends.append(self.depth)
+    self.depth, self._indent, self._ends = start, indent, ends
+    return result

@@ -1,32 +1,45 @@
 """Networks by the paper's names."""
 
-from collections.abc import Sequence
-from typing import Callable
+from collections.abc import Callable, Sequence
 
-from flax import linen as nn
-
-from diffai_jax.networks import convnets, feedforward
+from diffai_jax.networks import abstract_layers as placement
+from diffai_jax.networks import convnets, densenet, resnets
+from diffai_jax.nn import Sequential
 from diffai_jax.nn.initializers import INITIALIZERS
 from diffai_jax.schedules import Value as Rate
 from diffai_jax.suggest import unknown_name
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "FFNN": feedforward.FFNN,
+NETWORKS: dict[str, Callable[..., Sequential]] = {
+    "FFNN": convnets.ffnn,
     "ConvSmall": convnets.conv_small,
     "ConvMed": convnets.conv_med,
+    "ConvBig": convnets.conv_big,
+    "ConvLargeIBP": convnets.conv_large_ibp,
+    "TruncatedVGG": convnets.truncated_vgg,
+    "CNN7": convnets.cnn7,
+    "ResNet-Tiny": resnets.resnet_tiny,
+    "SkipNet-18": resnets.skipnet18,
+    "ResNet-Large": resnets.resnet_large,
+    "ResNet-18": resnets.resnet18,
+    "ResNet-34": resnets.resnet34,
+    "DenseNet-100": densenet.densenet100,
 }
 
 
 def canonical_name(name: str) -> str:
-  """The key of NETWORKS that `name` is, whatever its case.
+  """The key of NETWORKS that `name` is, whatever its case, with or without "-".
 
   Raises:
     UsageError: if there is no such network.
   """
-  by_lower = {key.lower(): key for key in NETWORKS}
-  if name.lower() not in by_lower:
+
+  def plain(text: str) -> str:
+    return text.lower().replace("-", "").replace("_", "")
+
+  by_plain = {plain(key): key for key in NETWORKS}
+  if plain(name) not in by_plain:
     raise unknown_name("network", name, NETWORKS)
-  return by_lower[name.lower()]
+  return by_plain[plain(name)]
 
 
 def create(
@@ -35,28 +48,36 @@ def create(
     mean: Sequence[float] = (0.0,),
     std: Sequence[float] = (1.0,),
     *,
+    abstract_layers: str = placement.NONE,
     dropout: Rate = 0,
     initializer: str = "interval",
-) -> nn.Module:
+    remat: bool = False,
+) -> Sequential:
   """The network of that name, ready for `init` and `apply`.
 
   Args:
-    name: a key of NETWORKS; upper and lower case are the same.
+    name: a key of NETWORKS; case and hyphens make no difference.
     num_classes: number of logits.
     mean, std: of the Normalize layer, a number a channel or one for all.
+    abstract_layers: which of the network's sets of abstract layers it gets,
+      by the paper's name, such as "FewCombo"; see `abstract_layers.SETS`.
     dropout: rate after each hidden dense layer, a number or a schedule.
     initializer: of the weights, a key of `nn.initializers.INITIALIZERS`.
+    remat: whether gradients run each stage of the network once more instead of
+      keeping what it computed; see `nn.Sequential`.
 
   Raises:
-    UsageError: if there is no such network or initializer.
+    UsageError: if there is no such network, set of layers or initializer.
   """
-  make = NETWORKS[canonical_name(name)]
+  name = canonical_name(name)
   if initializer not in INITIALIZERS:
     raise unknown_name("initializer", initializer, INITIALIZERS)
-  return make(
+  return NETWORKS[name](
       num_classes,
       tuple(map(float, mean)),
       tuple(map(float, std)),
+      after=placement.layers_of(name, abstract_layers),
       dropout=dropout,
       kernel_init=INITIALIZERS[initializer],
+      remat=remat,
   )

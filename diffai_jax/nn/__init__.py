@@ -24,6 +24,17 @@ from diffai_jax.nn.activations import (
     Softplus,
     Tanh,
 )
+from diffai_jax.nn.batch_norm import BatchNorm
+from diffai_jax.nn.blocks import (
+    Branch,
+    Flatten,
+    Join,
+    ParSum,
+    Sequential,
+    SkipCat,
+    par_sum,
+    skip_cat,
+)
 from diffai_jax.nn.deep_loss import DeepLoss
 from diffai_jax.nn.dropout import Dropout
 from diffai_jax.nn.layers import (
@@ -38,6 +49,8 @@ from diffai_jax.nn.layers import (
 __all__ = [
     "AbstractLayer",
     "AvgPool2D",
+    "BatchNorm",
+    "Branch",
     "Conv2D",
     "ConvTranspose2D",
     "CorrelateAll",
@@ -51,17 +64,24 @@ __all__ = [
     "DeepLoss",
     "Dropout",
     "ELU",
+    "Flatten",
     "GELU",
     "GlobalAvgPool2D",
+    "Join",
     "LeakyReLU",
     "Linear",
     "MaxPool2D",
     "Normalize",
+    "ParSum",
     "ReLU",
     "SELU",
+    "Sequential",
     "Sigmoid",
+    "SkipCat",
     "Softplus",
     "Tanh",
     "ToHybrid",
     "ToZonotope",
+    "par_sum",
+    "skip_cat",
 ]

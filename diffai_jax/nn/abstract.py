@@ -27,9 +27,13 @@ class AbstractLayer(nn.Module, kw_only=True):
   only_train: bool = False
 
   def __call__(self, x: Value, mode: Mode = Mode.CONCRETE) -> Value:
+    self.check()
     if mode is Mode.CONCRETE or (mode is Mode.CERTIFY and self.only_train):
       return x
     return self.transform(x)
+
+  def check(self) -> None:
+    """Raises UsageError if an attribute is out of range."""
 
   def transform(self, x: Value) -> Value:
     """The layer's effect; must be the identity on arrays and keep γ sound."""
@@ -58,12 +62,11 @@ class _Counted(AbstractLayer):
 
   k: int
 
-  def __call__(self, x: Value, mode: Mode = Mode.CONCRETE) -> Value:
+  def check(self) -> None:
     if self.k < 0:
       raise UsageError(
           f"{type(self).__name__} has k={self.k}; it must not be negative"
       )
-    return super().__call__(x, mode)
 
 
 def _key(layer: nn.Module) -> PRNGKey:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+import re
 from typing import Callable
 
 import jax
@@ -100,8 +101,16 @@ def fold(
 
 
 def _terms(tree) -> list[DeepTerm]:
-  """The terms in the order in which they were sown: dicts keep it."""
+  """The terms in the order in which they were sown.
+
+  Dicts keep it, but for those that a lifted transformation has sorted.
+  """
   if isinstance(tree, DeepTerm):
     return [tree]
-  branches = tree.values() if isinstance(tree, Mapping) else tree
+  branches = tree
+  if isinstance(tree, Mapping):
+    names = list(tree)
+    if all(re.fullmatch(r"layers_\d+", name) for name in names):
+      names.sort(key=lambda name: int(name.removeprefix("layers_")))
+    branches = [tree[name] for name in names]
   return [term for branch in branches for term in _terms(branch)]

@@ -10,6 +10,15 @@ _numbers = itertools.count()
 _lifted = weakref.WeakKeyDictionary()
 
 
+def enter_lifted(module: nn.Module) -> None:
+  """Says that the module's root scope is that of a lifted transformation.
+
+  Flax tells this of a lifted block by its path, but not of a function that is
+  lifted over the outermost module.
+  """
+  _lifted[module.scope.root] = next(_numbers)
+
+
 def fresh_symbol(layer: nn.Module) -> str:
   """The layer's path in the network, and which of its calls this is.
 
@@ -38,9 +47,9 @@ def fresh_symbol(layer: nn.Module) -> str:
     return f"{type(layer).__name__}@{next(_numbers)}"
   name = "/".join(layer.path) or type(layer).__name__
   root = layer.scope.root
-  if root.path:
+  if root.path or root in _lifted:
     if root not in _lifted:
-      _lifted[root] = next(_numbers)
+      enter_lifted(layer)
     name = f"{name}@{_lifted[root]}"
   else:
     outermost = layer

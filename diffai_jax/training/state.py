@@ -9,9 +9,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 import optax
 
-from diffai_jax.types import Array
-
-AXIS = "devices"  # Name of the axis that a batch is split along.
+from diffai_jax.nn.batch_norm import POPULATION
+from diffai_jax.types import AXIS, Array
 
 
 @jax.tree_util.register_dataclass
@@ -26,11 +25,13 @@ class TrainState:
     step: number of steps taken, int32 scalar.
     params: the network's weights.
     optimizer: state of the optax transformation.
+    statistics: the population's, of batch normalisation; empty without.
   """
 
   step: Array
   params: dict
   optimizer: optax.OptState
+  statistics: dict
 
 
 def create_state(
@@ -48,9 +49,14 @@ def create_state(
     seed: determines the initial weights.
   """
   images = jnp.zeros((1, *image_shape))
-  params = jax.jit(network.init)(jax.random.key(seed), images)["params"]
-  step = jnp.zeros((), jnp.int32)
-  state = TrainState(step, params, optimizer.init(params))
+  variables = jax.jit(network.init)(jax.random.key(seed), images)
+  params = variables["params"]
+  state = TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      optimizer=optimizer.init(params),
+      statistics=variables.get(POPULATION, {}),
+  )
   # On all devices, as the step returns it: or it would be compiled twice.
   mesh = Mesh(np.array(jax.devices()), (AXIS,))
   return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))

@@ -15,13 +15,18 @@ from diffai_jax.data import Dataset, augment, to_unit_range
 from diffai_jax.domains import HybridZonotope, parts, radius
 from diffai_jax.domains.product import Value, center
 from diffai_jax.goals import Context, Goal, ball
-from diffai_jax.nn import deep_loss, dropout, observation
+from diffai_jax.nn import batch_norm, deep_loss, dropout, observation
 from diffai_jax.nn.abstract import RNG
 from diffai_jax.schedules import Value as Weight
 from diffai_jax.schedules import value_at
 from diffai_jax.training.optimizers import global_norm
-from diffai_jax.training.state import AXIS, TrainState
-from diffai_jax.types import Array, Mode, PRNGKey
+from diffai_jax.training.state import TrainState
+from diffai_jax.types import AXIS, Array, Mode, PRNGKey
+
+# (state, images, labels) -> (state, metrics).
+Step = Callable[
+    [TrainState, Array, Array], tuple[TrainState, dict[str, Array]]
+]
 
 # What random keys are drawn for; each purpose has numbers of its own.
 _AUGMENT, _GOAL, _ABSTRACT, _BATCH, _DROPOUT = range(5)
@@ -42,6 +47,17 @@ class Regularizers:
 
   def __bool__(self) -> bool:
     return self.tightness != 0 or self.relu_balance != 0
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Part:
+  """Some of a batch's examples: images in [0, 1], labels, keys; [B, ...]."""
+
+  images: Array
+  labels: Array
+  goal_keys: PRNGKey
+  dropout_keys: PRNGKey
 
 
 def step_key(key: PRNGKey, step: Array, purpose: int) -> PRNGKey:
@@ -74,7 +90,8 @@ def make_step(
     seed: int,
     epoch_of: Callable[[Array], Array],
     regularize: Regularizers = Regularizers(),
-) -> Callable[[TrainState, Array, Array], tuple[TrainState, dict[str, Array]]]:
+    accumulate: int = 1,
+) -> Step:
   """The pmapped step (state, images, labels) -> (state, metrics).
 
   The state is replicated and donated. The batch is split over the devices on
@@ -89,75 +106,89 @@ def make_step(
     seed: of augmentation and of random goals.
     epoch_of: step -> epoch on the schedules' clock.
     regularize: what is added to the loss.
+    accumulate: in how many parts a device works through its share, one after
+      the other; each takes that much less memory. Regularisers and batch
+      normalisation then see one part at a time.
 
   Returns:
     The step. Metrics are scalars over the whole batch: `loss`, `epsilon` (the
     largest radius that was trained on), `largest_bound` (of the outputs),
     `gradient_norm`, and the goal's accuracies.
   """
-
-  def forward(params, value: Value, mode: Mode) -> Value:
-    return network.apply({"params": params}, value, mode)
-
   asked = [deep_loss.COLLECTION]
   if regularize:
     asked.append(observation.COLLECTION)
 
-  def train_forward(params, value: Value, key: PRNGKey, epoch: Array, keys):
-    """The output, and what the layers showed on the way."""
-    variables = {"params": params} | dropout.training_state(epoch, keys)
-    return network.apply(
-        variables, value, Mode.TRAIN, rngs={RNG: key}, mutable=asked
+  def loss(params, part: _Part, state: TrainState):
+    """The mean loss of examples, and (batch statistics, maxima, means)."""
+    epoch = epoch_of(state.step)
+    key = jax.random.key(seed)
+    variables = {"params": params, batch_norm.POPULATION: state.statistics}
+    batch = batch_norm.batch_statistics(network, variables, part.images)
+    variables[batch_norm.BATCH] = batch
+    fixed = lax.stop_gradient(variables)
+    context = Context(
+        forward=lambda value, mode: network.apply(fixed, value, mode),
+        labels=part.labels,
+        epoch=epoch,
+        key=part.goal_keys,
+        batch_key=batch_key(seed, state.step),
     )
+    lower, upper = ball(part.images, epsilon)
+    value = goal.abstract(lower, upper, context)
+    output, sown = network.apply(
+        variables | dropout.training_state(epoch, part.dropout_keys),
+        value,
+        Mode.TRAIN,
+        # One key for the whole batch: abstract layers draw for all alike.
+        rngs={RNG: step_key(key, state.step, _ABSTRACT)},
+        mutable=asked,
+    )
+    losses = goal.loss(output, part.labels, context)
+    losses = deep_loss.fold(losses, sown, epoch)
+    losses = losses + _regularization(regularize, sown, epoch)
+    maxima = {
+        "epsilon": _largest_radius(value),
+        "largest_bound": _largest_bound(output),
+    }
+    accuracies = goal.accuracies(output, part.labels, context)
+    means = {name: jnp.mean(holds) for name, holds in accuracies.items()}
+    return jnp.mean(losses), (batch, maxima, means)
 
   def local_step(state: TrainState, images: Array, labels: Array):
-    key = jax.random.key(seed)
-    size = labels.shape[0]
-    keys = example_keys(key, state.step, _AUGMENT, size)
-    images = augment(images, keys, dataset.crop_padding, dataset.flip)
-    lower, upper = ball(to_unit_range(images), epsilon)
-    goal_keys = example_keys(key, state.step, _GOAL, size)
-    dropout_keys = example_keys(key, state.step, _DROPOUT, size)
-    # One key for the whole batch: abstract layers draw for all examples alike.
-    abstract_key = step_key(key, state.step, _ABSTRACT)
-
-    def loss(params):
-      context = Context(
-          forward=functools.partial(forward, lax.stop_gradient(params)),
-          labels=labels,
-          epoch=epoch_of(state.step),
-          key=goal_keys,
-          batch_key=batch_key(seed, state.step),
-      )
-      value = goal.abstract(lower, upper, context)
-      output, sown = train_forward(
-          params, value, abstract_key, context.epoch, dropout_keys
-      )
-      losses = goal.loss(output, labels, context)
-      losses = deep_loss.fold(losses, sown, context.epoch)
-      losses = losses + _regularization(regularize, sown, context.epoch)
-      metrics = {
-          "epsilon": _largest_radius(value),
-          "largest_bound": _largest_bound(output),
-      }
-      shares = {
-          name: jnp.mean(holds)
-          for name, holds in goal.accuracies(output, labels, context).items()
-      }
-      return jnp.mean(losses), (metrics, shares)
-
-    (value, (metrics, shares)), gradient = jax.value_and_grad(
-        loss, has_aux=True
-    )(state.params)
+    keys = functools.partial(
+        example_keys, jax.random.key(seed), state.step, size=labels.shape[0]
+    )
+    images = augment(
+        images, keys(purpose=_AUGMENT), dataset.crop_padding, dataset.flip
+    )
+    share = _Part(
+        to_unit_range(images), labels, keys(purpose=_GOAL),
+        keys(purpose=_DROPOUT),
+    )
+    (value, (batch, maxima, means)), gradient = _accumulated(
+        lambda part: jax.value_and_grad(loss, has_aux=True)(
+            state.params, part, state
+        ),
+        share,
+        accumulate,
+    )
     gradient = lax.pmean(gradient, AXIS)
-    metrics = lax.pmax(metrics, AXIS)
-    metrics |= lax.pmean({"loss": value} | shares, AXIS)
+    metrics = lax.pmax(maxima, AXIS)
+    metrics |= lax.pmean({"loss": value} | means, AXIS)
     metrics["gradient_norm"] = global_norm(gradient)
     updates, optimizer_state = optimizer.update(
         gradient, state.optimizer, state.params
     )
-    params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, optimizer_state), metrics
+    state = TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        optimizer=optimizer_state,
+        statistics=batch_norm.moving_mean(
+            state.statistics, lax.pmean(batch, AXIS)
+        ),
+    )
+    return state, metrics
 
   return jax.pmap(
       local_step,
@@ -166,6 +197,36 @@ def make_step(
       out_axes=None,
       donate_argnums=0,
   )
+
+
+def _accumulated(function: Callable, share: _Part, count: int):
+  """The value and gradient of a share, from those of `count` parts of it.
+
+  Everything is averaged over the parts but the maxima.
+  """
+  if count == 1:
+    return function(share)
+  parts_of = jax.tree.map(
+      lambda x: x.reshape((count, -1) + x.shape[1:]), share
+  )
+
+  def add(total, part):
+    (value, (batch, maxima, means)), gradient = function(part)
+    averaged = jax.tree.map(
+        lambda x: x / count, (value, batch, means, gradient)
+    )
+    sums = jax.tree.map(jnp.add, total[0], averaged)
+    return (sums, jax.tree.map(jnp.maximum, total[1], maxima)), None
+
+  (value, (batch, maxima, means)), gradient = jax.eval_shape(
+      function, jax.tree.map(lambda x: x[0], parts_of)
+  )
+  zeros = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype),
+      ((value, batch, means, gradient), maxima),
+  )
+  ((value, batch, means, gradient), maxima), _ = lax.scan(add, zeros, parts_of)
+  return (value, (batch, maxima, means)), gradient
 
 
 def _regularization(

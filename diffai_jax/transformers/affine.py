@@ -111,7 +111,7 @@ def _(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
 
 
 @functools.singledispatch
-def scale_shift(x, factor: Array, shift: Array):
+def scale_shift(x, factor: Array, shift: Array, *, terms: int = 1):
   """factor · x + shift, elementwise; sound on elements by `affine_rule`.
 
   Blocks keep their structure: a Diagonal stays Diagonal.
@@ -120,6 +120,8 @@ def scale_shift(x, factor: Array, shift: Array):
     x: array [B, ...], HybridZonotope or Product.
     factor: broadcasts against one example [...].
     shift: likewise.
+    terms: how many roundings of `factor · x` the result allows for: more than
+      one where `factor` itself is computed.
 
   Raises:
     TypeError: for any other kind.
@@ -130,7 +132,7 @@ def scale_shift(x, factor: Array, shift: Array):
 
 @scale_shift.register(HybridZonotope)
 @scale_shift.register(Product)
-def _(x, factor: Array, shift: Array):
+def _(x, factor: Array, shift: Array, *, terms: int = 1):
   dtype = value_dtype(x)
   factor, shift = jnp.asarray(factor, dtype), jnp.asarray(shift, dtype)
   return apply_affine(x, AffineMap(
@@ -138,7 +140,7 @@ def _(x, factor: Array, shift: Array):
       absolute=lambda v: v * jnp.abs(factor),
       block=lambda generators: scale(generators, factor),
       bias=shift,
-      terms=1,
+      terms=terms,
   ))
 
 

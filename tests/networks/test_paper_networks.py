@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from weights import layers
 
 from diffai_jax import domains, losses, networks
 from diffai_jax.data import DATASETS
@@ -18,9 +19,15 @@ SIZES = {  # ReLUs, parameters, depth: the paper's Tables 8 and 11.
     ("FFNN", "mnist"): (500, 119910, 5),
     ("ConvSmall", "mnist"): (3604, 89606, 3),
     ("ConvMed", "mnist"): (4804, 166406, 3),
+    ("ConvBig", "mnist"): (48064, 1974762, 6),
+    ("ConvLargeIBP", "mnist"): (175816, 5426402, 6),
+    ("TruncatedVGG", "mnist"): (151040, 13109706, 5),
     ("FFNN", "cifar10"): (500, 348710, 5),
     ("ConvSmall", "cifar10"): (4852, 125318, 3),
     ("ConvMed", "cifar10"): (6244, 214918, 3),
+    ("ConvBig", "cifar10"): (62464, 2466858, 6),
+    ("ConvLargeIBP", "cifar10"): (229576, 6963554, 6),
+    ("TruncatedVGG", "cifar10"): (197120, 17043018, 5),
 }
 
 
@@ -92,33 +99,43 @@ def flat_rows(kernel, channels, height, width):
 
 def ffnn_small():
   values = reference("ffnn_small.npz")
-  network = networks.FFNN(5, (0.0,), (1.0,), hidden=(20, 20, 20))
-  names = sorted({k[2:].rsplit(".", 1)[0] for k in values if k[:2] == "w."})
+  network = networks.ffnn(5, (0.0,), (1.0,), hidden=(20, 20, 20))
+  names = names_in(values)
   assert len(names) == 4
-  params = {}
-  for place, name in enumerate(names):
-    kernel, bias = weights(values, name)
-    params[f"Linear_{place}"] = {"kernel": kernel, "bias": bias}
+  params = initial(network, (values["x"].shape[1], 1, 1))
+  for layer, name in zip(layers(params), names, strict=True):
+    layer["kernel"], layer["bias"] = weights(values, name)
   return values, network, params
+
+
+def names_in(values):
+  """The reference's layers with weights, first layer first."""
+  return sorted({k[2:].rsplit(".", 1)[0] for k in values if k[:2] == "w."})
+
+
+def initial(network, shape):
+  return network.init(jax.random.key(0), jnp.zeros((1, *shape)))["params"]
 
 
 def conv_small():
   values = reference("conv_small.npz")
   data = DATASETS["cifar10"]
-  network = networks.ConvNet(
+  network = networks.convnet(
       10, data.mean, data.std, ((4, 3, 1), (6, 4, 2)), 1, (20,)
   )
-  names = sorted({k[2:].rsplit(".", 1)[0] for k in values if k[:2] == "w."})
-  layers = dict(zip(("Conv2D_0", "Conv2D_1", "Linear_0", "Linear_1"), names))
-  params = {}
-  for layer, name in layers.items():
-    kernel, bias = weights(values, name)
-    if layer.startswith("Conv2D"):
-      kernel = from_pytorch(kernel)
-    elif layer == "Linear_0":
-      kernel = flat_rows(kernel, 6, 4, 4)
-    params[layer] = {"kernel": kernel, "bias": bias}
+  _, channels, height, width = values["x"].shape
+  params = initial(network, (height, width, channels))
+  for place, name in enumerate(names_in(values)):
+    kernel, layer = weights(values, name), layers(params)[place]
+    layer["kernel"], layer["bias"] = in_our_order(place, kernel[0]), kernel[1]
   return values, network, params
+
+
+def in_our_order(place, kernel):
+  """A kernel of `conv_small`'s layer at that place: two of each kind."""
+  if place < 2:
+    return from_pytorch(kernel)
+  return flat_rows(kernel, 6, 4, 4) if place == 2 else kernel
 
 
 def make_element(domain, images, epsilon):
@@ -195,17 +212,16 @@ def test_gradients_equal_diffai_v3(case, domain):
   prefix = f"f64.eps{epsilon}.{domain}.grad."
   names = sorted(k[len(prefix):] for k in values if k.startswith(prefix))
   assert names, [k for k in values if "grad" in k][:5]
-  layers = sorted(params, key=lambda n: (n.startswith("Linear"), n))
   weights_only = [n for n in names if n.endswith("weight")]
-  for layer, name in zip(layers, weights_only, strict=True):
+  found = layers(gradient)
+  for place, name in enumerate(weights_only):
     expected = jnp.asarray(values[prefix + name])
-    if layer.startswith("Conv2D"):
-      expected = from_pytorch(expected)
-    elif case is conv_small and layer == "Linear_0":
-      expected = flat_rows(expected, 6, 4, 4)
+    if case is conv_small:
+      expected = in_our_order(place, expected)
     np.testing.assert_allclose(
-        gradient[layer]["kernel"], expected, rtol=1e-7, atol=1e-10
+        found[place]["kernel"], expected, rtol=1e-7, atol=1e-10
     )
+  assert len(found) == len(weights_only)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -257,6 +273,7 @@ def test_symbols_are_named_by_the_layer_that_made_them():
       lambda element: network.apply(params, element, Mode.CERTIFY),
       domains.correlated_box(images, 0.1),
   )
-  assert set(output.correlated) == {"input", "CorrelateAll_0"}
-  assert isinstance(output.correlated["CorrelateAll_0"], Dense)
+  (own,) = set(output.correlated) - {"input"}
+  assert own == "layers_3/layers_3"  # CorrelateAll, in the last stage.
+  assert isinstance(output.correlated[own], Dense)
   assert not isinstance(output.correlated["input"], Diagonal)

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from weights import layers
 
 from diffai_jax.networks import create
 from diffai_jax.nn.initializers import INITIALIZERS
@@ -43,9 +44,9 @@ def test_a_network_takes_its_initializer_by_name(network, name, std):
   """In each of its layers; biases are 0."""
   module = create(network, 10, (0.1,), (0.3,), initializer=name)
   params = jax.jit(module.init)(jax.random.key(0), np.zeros((1, 20, 20, 1)))
-  layers = params["params"]
-  assert len(layers) == {"ConvSmall": 4, "FFNN": 6}[network]
-  for layer in layers.values():
+  found = layers(params["params"])
+  assert len(found) == {"ConvSmall": 4, "FFNN": 6}[network]
+  for layer in found:
     kernel = np.asarray(layer["kernel"])
     fan_in = np.prod(kernel.shape[:-1])
     np.testing.assert_allclose(

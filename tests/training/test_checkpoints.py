@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back, bit for bit, or an error says why."""
 
+import dataclasses
 import functools
 import gc
 import os
@@ -14,8 +15,9 @@ import jax.numpy as jnp
 from ml_collections import config_dict
 import numpy as np
 import pytest
+from weights import layers
 
-from diffai_jax.networks import FFNN
+from diffai_jax.networks import ffnn
 from diffai_jax.training import checkpoints, optimizers
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.types import UsageError
@@ -43,7 +45,7 @@ def _shapes(hidden: tuple[int, ...]) -> TrainState:
       "name": "adam", "learning_rate": 0.1, "milestones": (), "decay": 0.1,
       "momentum": 0.9, "l2": 0.0, "clip_norm": 1.0,
   }), lambda step: step)
-  network = FFNN(3, (0.4,), (0.5,), hidden=hidden)
+  network = ffnn(3, (0.4,), (0.5,), hidden=hidden)
   return jax.eval_shape(
       lambda: create_state(network, optimizer, (2, 2, 1), seed=0)
   )
@@ -56,9 +58,7 @@ def _state(step: int = 0, seed: int = 0, hidden=(6, 5)) -> TrainState:
       lambda x: jnp.asarray((99 * random.normal(size=x.shape)).astype(x.dtype)),
       _shapes(hidden),
   )
-  return TrainState(
-      jnp.asarray(step, jnp.int32), state.params, state.optimizer
-  )
+  return dataclasses.replace(state, step=jnp.asarray(step, jnp.int32))
 
 
 def _assert_same(found: TrainState, wanted: TrainState):
@@ -98,10 +98,10 @@ def test_round_trip_is_exact(tmp_path):
 def test_special_values_survive(tmp_path):
   """Infinities, NaN, -0 and the smallest numbers are not touched."""
   state = _state(step=1)
-  kernel = state.params["Linear_0"]["kernel"]
+  kernel = layers(state.params)[0]["kernel"]
   odd = np.resize(np.float32([np.inf, -np.inf, np.nan, -0.0, 1e-45, 3e38]),
                   kernel.shape)
-  state.params["Linear_0"]["kernel"] = jnp.asarray(odd)
+  layers(state.params)[0]["kernel"] = jnp.asarray(odd)
   _save(tmp_path, state)
   _assert_same(_restore(tmp_path, _state()), state)
 
@@ -231,7 +231,7 @@ def test_read_on_fewer_devices_than_written(tmp_path):
   count = jax.local_device_count() + 1
   here = pathlib.Path(__file__).parent
   path = os.pathsep.join(filter(None, (
-      str(here), str(_ROOT), os.environ.get("PYTHONPATH")
+      str(here), str(here.parent), str(_ROOT), os.environ.get("PYTHONPATH")
   )))
   run = subprocess.run(
       [sys.executable, "-c", textwrap.dedent(_MORE_DEVICES), str(tmp_path)],

@@ -1,5 +1,6 @@
 """The pmapped step against the objective written out in plain JAX."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -12,13 +13,15 @@ import jax.numpy as jnp
 from ml_collections import config_dict
 import numpy as np
 import pytest
+from weights import layers
 
 from diffai_jax import goals
 from diffai_jax.data import Dataset
-from diffai_jax.networks import FFNN
+from diffai_jax.networks import ffnn
 from diffai_jax.training import optimizers
 from diffai_jax.training.state import TrainState, create_state
-from diffai_jax.training.step import AXIS, example_keys, make_step
+from diffai_jax.training.step import example_keys, make_step
+from diffai_jax.types import AXIS
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _DATASET = Dataset((4, 4, 1), 3, (0.4,), (0.5,), epsilon=0.1)
@@ -28,8 +31,8 @@ _EPOCH_STEPS = 2  # Steps an epoch.
 _RATE = 0.5
 
 
-def _network() -> FFNN:
-  return FFNN(3, (0.4,), (0.5,), hidden=(9,))
+def _network() -> nn.Module:
+  return ffnn(3, (0.4,), (0.5,), hidden=(9,))
 
 
 def _optimizer(name: str = "sgd"):
@@ -77,14 +80,14 @@ def _objective(params, images, labels, scale: float, weight: float):
   radius = radius_in = scale * (high - low) / 2
   point = center = (center - 0.4) / 0.5
   radius = radius / 0.5
-  layers = [params[f"Linear_{i}"] for i in range(2)]
-  for layer in layers[:-1]:
+  hidden, last = layers(params)
+  for layer in [hidden]:
     kernel, bias = layer["kernel"], layer["bias"]
     point = jnp.maximum(point @ kernel + bias, 0)
     center, radius = center @ kernel + bias, radius @ jnp.abs(kernel)
     low, high = jnp.maximum(center - radius, 0), jnp.maximum(center + radius, 0)
     center, radius = (high + low) / 2, (high - low) / 2
-  kernel, bias = layers[-1]["kernel"], layers[-1]["bias"]
+  kernel, bias = last["kernel"], last["bias"]
   logits = point @ kernel + bias
   # The difference of two logits is one affine function of the last layer.
   change = kernel[:, None, :] - kernel[:, :, None]  # [in, y, k]
@@ -119,13 +122,12 @@ def test_steps_follow_the_objective_and_report_it():
   # Weights large enough for decided ReLUs, wrong classes and proofs; biases
   # other than 0, where a ReLU's gradient is a matter of taste.
   random = np.random.default_rng(7)
-  state = TrainState(
-      state.step,
-      jax.tree.map(
+  state = dataclasses.replace(
+      state,
+      params=jax.tree.map(
           lambda w: 3 * w + 0.2 * random.normal(size=w.shape).astype(w.dtype),
           state.params,
       ),
-      state.optimizer,
   )
   params = jax.tree.map(np.asarray, state.params)
   reference = jax.jit(jax.value_and_grad(_objective, has_aux=True))
@@ -224,7 +226,7 @@ def test_keys_differ_by_step_and_purpose():
 
 def test_augmentation_is_drawn_by_step_and_seed():
   """With crops and flips, other steps and seeds give other losses."""
-  network = FFNN(3, (0.4,), (0.5,), hidden=(5,))
+  network = ffnn(3, (0.4,), (0.5,), hidden=(5,))
   data = Dataset((4, 4, 1), 3, (0.4,), (0.5,), 0.1, crop_padding=1, flip=True)
 
   def losses(seed):
@@ -235,9 +237,8 @@ def test_augmentation_is_drawn_by_step_and_seed():
     )
     found = []
     for number in (0, 1, 0):
-      state = _state(network)
-      state = TrainState(
-          jnp.asarray(number, jnp.int32), state.params, state.optimizer
+      state = dataclasses.replace(
+          _state(network), step=jnp.asarray(number, jnp.int32)
       )
       found.append(float(step(state, *_data())[1]["loss"]))
     return found
@@ -254,14 +255,14 @@ _TWO_DEVICES = """
     import numpy as np
     from diffai_jax import goals
     from diffai_jax.data import Dataset
-    from diffai_jax.networks import FFNN
+    from diffai_jax.networks import ffnn
     from diffai_jax.training import optimizers
     from diffai_jax.training.state import create_state
     from diffai_jax.training.step import make_step
     from ml_collections import config_dict
 
     assert jax.local_device_count() == 2
-    network = FFNN(3, (0.4,), (0.5,), hidden=(5,))
+    network = ffnn(3, (0.4,), (0.5,), hidden=(5,))
     optimizer = optimizers.create(config_dict.ConfigDict(dict(
         name="adam", learning_rate=0.01, milestones=(), decay=0.1,
         momentum=0.0, l2=0.001, clip_norm=1.0)), lambda step: step / 2)

@@ -11,7 +11,7 @@ from test_step import _optimizer, _state, run_on_two_devices
 
 from diffai_jax import domains, goals, regularizers
 from diffai_jax.data import Dataset
-from diffai_jax.networks import FFNN, create
+from diffai_jax.networks import create, ffnn
 from diffai_jax.nn.dropout import training_state
 from diffai_jax.nn.observation import COLLECTION, observed
 from diffai_jax.schedules import Lin
@@ -19,7 +19,7 @@ from diffai_jax.training.state import create_state
 from diffai_jax.training.step import Regularizers, make_step
 from diffai_jax.types import Mode
 
-NETWORK = FFNN(3, (0.4,), (0.5,), hidden=(9, 8))
+NETWORK = ffnn(3, (0.4,), (0.5,), hidden=(9, 8))
 EPOCH = 3.0
 
 
@@ -159,14 +159,14 @@ _TWO_DEVICES = """
     import numpy as np
     from diffai_jax import goals
     from diffai_jax.data import Dataset
-    from diffai_jax.networks import FFNN
+    from diffai_jax.networks import ffnn
     from diffai_jax.training import optimizers
     from diffai_jax.training.state import create_state
     from diffai_jax.training.step import Regularizers, make_step
     from ml_collections import config_dict
 
     assert jax.local_device_count() == 2
-    network = FFNN(3, (0.4,), (0.5,), hidden=(9, 8), dropout=0.3)
+    network = ffnn(3, (0.4,), (0.5,), hidden=(9, 8), dropout=0.3)
     optimizer = optimizers.create(config_dict.ConfigDict(dict(
         name="sgd", learning_rate=0.1, milestones=(), decay=0.1,
         momentum=0.0, l2=0.0, clip_norm=1.0)), lambda step: step)

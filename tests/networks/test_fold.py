@@ -1,0 +1,206 @@
+"""fold: the network with its normalisation in the layers before it."""
+
+import functools
+
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffai_jax import domains
+from diffai_jax.domains import Product
+from diffai_jax.networks import convnet, create, describe, fold
+from diffai_jax.nn import (
+    BatchNorm,
+    Conv2D,
+    ConvTranspose2D,
+    CorrelateMax,
+    Flatten,
+    Linear,
+    ReLU,
+    Sequential,
+    par_sum,
+    skip_cat,
+)
+from diffai_jax.nn.batch_norm import POPULATION
+from diffai_jax.types import Mode, UsageError
+
+SHAPE = (6, 5, 2)
+make = functools.partial(
+    convnet, 4, (0.4, 0.5), (0.3, 0.2), ((3, 3, 1), (5, 3, 2)), 1, (7,),
+    batch_norm=True,
+)
+
+
+def shapes_of(network):
+  images = jax.ShapeDtypeStruct((1, *SHAPE), jnp.ones(()).dtype)
+  return jax.eval_shape(network.init, jax.random.key(0), images)
+
+
+def drawn(network, seed=0):
+  """Variables whose every number is random; scales have both signs."""
+  rng = np.random.default_rng(seed)
+  variables = shapes_of(network)
+
+  def draw(path, leaf):
+    size = rng.normal(size=leaf.shape)
+    if path[-1].key == "variance":
+      size = np.abs(size) * 10.0 ** rng.integers(-3, 3, leaf.shape)
+    return jnp.asarray(size / (3 if leaf.ndim > 1 else 1), leaf.dtype)
+
+  return jax.tree_util.tree_map_with_path(draw, variables)
+
+
+def normalisations(params):
+  """How many BatchNorms have weights."""
+  paths = traverse_util.flatten_dict(params)
+  return sum(path[-1] == "scale" for path in paths)
+
+
+def assert_equal_networks(network, variables, folded, params):
+  """On points, and on all that the bounds of two elements are made of."""
+  images = jnp.asarray(np.random.default_rng(1).uniform(size=(3, *SHAPE)))
+  value = Product((
+      images, domains.box(images, 0.03), domains.correlated_box(images, 0.02)
+  ))
+  before, after = (
+      jax.jit(lambda weights: each.apply(weights, value, Mode.TRAIN))(weights)
+      for each, weights in (
+          (network, variables), (folded, {"params": params})
+      )
+  )
+  # Leaves: symbols of lifted stages have names that no two runs share.
+  before, after = jax.tree.leaves(before), jax.tree.leaves(after)
+  for one, other in zip(before, after, strict=True):
+    np.testing.assert_allclose(other, one, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("changes", [
+    {}, {"remat": True}, {"after": {1: [CorrelateMax(5, only_train=True)]}}
+], ids=["plain", "remat", "abstract"])
+def test_a_folded_network_is_the_same_function(changes):
+  network = make(**changes)
+  variables = drawn(network)
+  folded, params = fold(network, variables)
+  assert normalisations(variables["params"]) == 3
+  assert normalisations(params) == 0
+  assert_equal_networks(network, variables, folded, params)
+
+
+def test_the_listing_is_that_of_a_network_without_normalisation():
+  network, plain = make(), make(batch_norm=False)
+  folded, _ = fold(network, drawn(network))
+  assert "BatchNorm" in describe(network, SHAPE).lines
+  assert describe(folded, SHAPE) == describe(plain, SHAPE)
+
+
+@pytest.mark.usefixtures("float64")
+def test_weights_are_those_of_the_formula():
+  """kernel·f and (bias - mean)·f + shift, with f = scale/√(variance + 1e-5)."""
+  network = Sequential((Flatten(), Linear(3), BatchNorm()))
+  variables = drawn(network)
+  kept = jax.tree.map(np.array, variables)
+  _, params = fold(network, variables)
+  linear, norm = (kept["params"][f"layers_{n}"] for n in (1, 2))
+  population = kept[POPULATION]["layers_2"]
+  f = norm["scale"] / np.sqrt(population["variance"] + 1e-5)
+  (found,) = params.values()
+  assert set(found) == {"kernel", "bias"}
+  np.testing.assert_allclose(found["kernel"], linear["kernel"] * f, rtol=1e-12)
+  np.testing.assert_allclose(
+      found["bias"], (linear["bias"] - population["mean"]) * f + norm["bias"],
+      rtol=1e-12,
+  )
+  # What was given stays what it was.
+  assert set(variables["params"]) == {"layers_1", "layers_2"}
+  jax.tree.map(np.testing.assert_array_equal, variables, kept)
+
+
+@pytest.mark.parametrize("with_population", [True, False])
+@pytest.mark.parametrize("network", [
+    make(batch_norm=False), create("ConvMed", 4), create("ResNet-Tiny", 4)
+], ids=["convnet", "ConvMed", "ResNet-Tiny"])
+def test_what_has_no_normalisation_comes_back(network, with_population):
+  """The very same network and weights, as before there was such a thing."""
+  params = {"layers_0": {"layers_0": {"kernel": jnp.ones(2)}}}
+  variables = {"params": params}
+  if with_population:
+    variables[POPULATION] = {}
+  same, weights = fold(network, variables)
+  assert same is network
+  assert weights is params
+
+
+NOT_FOLDED = {
+    "ReLU": (Conv2D(3, 3), ReLU(), BatchNorm()),
+    "CorrelateMax": (Conv2D(3, 3), CorrelateMax(3), BatchNorm()),
+    "ConvTranspose2D": (ConvTranspose2D(3, 2), BatchNorm()),
+    "ParSum": (par_sum([Conv2D(3, 1)], [Conv2D(3, 1)]), BatchNorm()),
+}
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["outside", "inside"])
+@pytest.mark.parametrize("before", NOT_FOLDED)
+def test_after_anything_but_an_affine_layer_it_is_refused(before, nested):
+  network = Sequential(NOT_FOLDED[before])
+  if nested:
+    network = Sequential((Sequential((Conv2D(2, 1), ReLU())), network))
+  variables = drawn(network)
+  with pytest.raises(UsageError, match=f"follows {before};") as caught:
+    fold(network, variables)
+  assert len(str(caught.value).splitlines()) == 1
+
+
+def test_as_the_first_layer_it_is_refused():
+  network = Sequential((BatchNorm(), Conv2D(3, 3)))
+  variables = drawn(network)
+  with pytest.raises(UsageError, match="can be folded") as caught:
+    fold(network, variables)
+  assert len(str(caught.value).splitlines()) == 1
+
+
+def residual(join):
+  """Normalised branches, one of them in a join of its own."""
+  deeper = join([Conv2D(3, 1), BatchNorm()], [Conv2D(3, 1), BatchNorm()])
+  body = [Conv2D(2, 3, 1, 1), BatchNorm(), ReLU(), deeper, ReLU(),
+          Conv2D(3, 3, 1, 1), BatchNorm()]
+  return Sequential((
+      Sequential((Conv2D(2, 3, 1, 1), BatchNorm(), ReLU())),
+      Sequential((join(body, [Conv2D(3, 1), BatchNorm()]), ReLU())),
+      Sequential((Flatten(), Linear(4))),
+  ))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("join", [par_sum, skip_cat])
+def test_branches_are_folded_too(join):
+  network = residual(join)
+  variables = drawn(network)
+  folded, params = fold(network, variables)
+  assert normalisations(variables["params"]) == 6
+  assert normalisations(params) == 0
+  assert_equal_networks(network, variables, folded, params)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_branch_without_normalisation_is_left_alone():
+  """The identity, and one whose ReLU nothing normalises."""
+  network = Sequential((
+      Conv2D(3, 1), BatchNorm(),
+      par_sum([Conv2D(3, 3, 1, 1), BatchNorm()], []),
+      par_sum([ReLU(), Conv2D(3, 1)], []), Flatten(), Linear(2),
+  ))
+  variables = drawn(network)
+  folded, params = fold(network, variables)
+  assert_equal_networks(network, variables, folded, params)
+
+
+@pytest.mark.parametrize("join", [par_sum, skip_cat])
+def test_a_branch_that_cannot_be_folded_is_refused(join):
+  network = Sequential((join([Conv2D(3, 3), ReLU(), BatchNorm()],
+                             [Conv2D(3, 3)]),))
+  variables = drawn(network)
+  with pytest.raises(UsageError, match="follows ReLU;"):
+    fold(network, variables)
