@@ -11,6 +11,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from watched import watched
 from weights import layers
 
 from diffai_jax import job, train
@@ -18,7 +19,6 @@ from diffai_jax.config import base_config
 from diffai_jax.data import load
 from diffai_jax.domains import Product
 from diffai_jax.networks import NETWORKS, ffnn
-from diffai_jax.nn import Normalize, Sequential
 from diffai_jax.training import checkpoints, metrics
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.types import UsageError
@@ -216,18 +216,11 @@ def resumed(tmp_path_factory) -> _Resumed:
   config = _config(checkpoint_minutes=0.0)
   traces = []
 
-  class Counting(Normalize):
-    """A first layer that notes what it is traced for."""
-
-    def __call__(self, x, mode=None):
-      traces.append(isinstance(x, Product))
-      return super().__call__(x, mode)
-
   def counting(*args, **options):
-    network = ffnn(*args, **options, hidden=_HIDDEN)
-    (normalize,), *rest = [stage.layers for stage in network.layers]
-    first = Sequential((Counting(normalize.mean, normalize.std),))
-    return Sequential((first, *map(Sequential, rest)))
+    return watched(
+        ffnn(*args, **options, hidden=_HIDDEN),
+        lambda x, mode: traces.append(isinstance(x, Product)),
+    )
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train, "_certify", lambda *args: None)

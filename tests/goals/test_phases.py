@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from test_combinators import BATCH_KEY
 from test_goals import LABELS, LOWER, UPPER, linear
+from watched import watched
 
 from diffai_jax.data import Dataset
 from diffai_jax.domains import parts
 from diffai_jax.goals import SCHEMES, Box, Coin, Context, Goal, HBox, Mix
 from diffai_jax.goals import Point, Sub, Weighted, objective, parse, phases
 from diffai_jax.goals.schemes import Scheme
-from diffai_jax.networks import FFNN
+from diffai_jax.networks import ffnn
 from diffai_jax.training import optimizers
 from diffai_jax.training.state import create_state
 from diffai_jax.training.step import batch_key, make_step
@@ -104,14 +105,11 @@ def train(text: str) -> tuple[int, list[bool]]:
   """
   traced = []
 
-  class Counting(FFNN):
+  def note(x, mode):
+    if mode is Mode.TRAIN:
+      traced.append(any(hasattr(part, "center") for part in parts(x)))
 
-    def __call__(self, x, mode=Mode.CONCRETE):
-      if mode is Mode.TRAIN:
-        traced.append(any(hasattr(part, "center") for part in parts(x)))
-      return super().__call__(x, mode)
-
-  network = Counting(3, (0.4,), (0.5,), hidden=(5,))
+  network = watched(ffnn(3, (0.4,), (0.5,), hidden=(5,)), note)
   optimizer = optimizers.optax.sgd(0.01)
   epoch_of = lambda step: step * _EPOCHS_A_STEP
   steps = jnp.arange(_STEPS)
