@@ -16,7 +16,8 @@ from diffai_jax.types import UsageError
 
 # Keys that decide neither what is trained nor how: a work folder's may change.
 FREE_KEYS = (
-    "certify", "checkpoint", "checkpoint_minutes", "data_dir", "remat"
+    "certify", "checkpoint", "checkpoint_minutes", "data_dir", "remat",
+    "xla_flags",
 )
 
 
@@ -68,6 +69,7 @@ def base_config(
   config.batch_size = 128
   config.accumulate = 1
   config.remat = False
+  config.xla_flags = True
   config.seed = 0
   config.checkpoint = config_dict.placeholder(str)
   config.checkpoint_minutes = 5.0

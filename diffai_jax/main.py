@@ -11,7 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags, logging
 from ml_collections import config_dict, config_flags
 
-from diffai_jax import console, report, train
+from diffai_jax import console, report, train, xla
 from diffai_jax.types import UsageError
 
 _MODES = ("train", "certify", "describe", "report")
@@ -42,6 +42,8 @@ def main(argv: list[str]) -> None:
     console.console.print(f"wrote {path}")
     return
   config = _config()
+  if config.get("xla_flags"):
+    xla.set_flags()
   if mode == "describe":
     print(train.Job.from_config(config).describe())
   elif mode == "certify":
