@@ -29,6 +29,15 @@ def test_flags_are_added_to_what_is_set(monkeypatch, before, after):
   assert os.environ["XLA_FLAGS"] == after
 
 
+def test_remat_keeps_its_second_run(monkeypatch):
+  monkeypatch.setattr(jaxlib, "__version__", "0.10.2")
+  monkeypatch.setenv("XLA_FLAGS", f"--{NAME}=")
+  xla.set_flags(remat=True)
+  assert os.environ["XLA_FLAGS"] == (
+      f"--{NAME}= --xla_disable_hlo_passes=cse_barrier_expander"
+  )
+
+
 def test_nothing_is_set_under_another_jaxlib(monkeypatch):
   monkeypatch.setattr(jaxlib, "__version__", "0.99.0")
   monkeypatch.delenv("XLA_FLAGS", raising=False)
@@ -39,7 +48,7 @@ def test_nothing_is_set_under_another_jaxlib(monkeypatch):
 def test_the_installed_jaxlib_takes_what_is_set():
   """XLA would abort the process on a flag that it does not know."""
   code = (
-      "from diffai_jax import xla; xla.set_flags();"
+      "from diffai_jax import xla; xla.set_flags(True);"
       "import jax.numpy as jnp; print(float(jnp.ones((9, 9)).sum()))"
   )
   run = subprocess.run(

@@ -76,7 +76,9 @@ def _key(layer: nn.Module) -> PRNGKey:
   """
   if layer.scope is not None and layer.has_rng(RNG):
     return layer.make_rng(RNG)
-  return jax.random.key(zlib.crc32(layer.symbol.encode()))
+  # Without the number that a lifted block's symbols have in this run alone.
+  path = layer.symbol.partition("@")[0]
+  return jax.random.key(zlib.crc32(path.encode()))
 
 
 class CorrelateAll(AbstractLayer):

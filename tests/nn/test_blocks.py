@@ -12,6 +12,7 @@ import pytest
 
 from diffai_jax import domains, transformers
 from diffai_jax.domains import Dense, HybridZonotope, Product
+from diffai_jax.domains.generators import to_dense
 from diffai_jax.nn import (
     BatchNorm,
     Branch,
@@ -432,3 +433,15 @@ def test_two_networks_with_names_make_different_symbols(remat):
   )
   (low,), (high,) = bounds(transformers.subtract(one, two))
   assert low[0] <= -1 and 1 <= high[0]
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_without_random_keys_a_layer_draws_the_same_each_time(remat):
+  """As certification does: two runs bound alike."""
+  network = Sequential((Sequential((CorrelateRandom(3),)),), remat)
+  x = domains.box(jnp.ones((1, 200)), 0.5)
+  blocks = [
+      to_dense(*network.apply({}, x, Mode.CERTIFY).correlated.values())
+      for _ in range(2)
+  ]
+  np.testing.assert_array_equal(*(block.coefficients for block in blocks))
