@@ -3,7 +3,7 @@ r"""DenseNet-100 (paper, section 5.1 and Figure 14).
   python -m diffai_jax.main --config=configs/densenet100.py \
       --workdir=runs/densenet100 --config.data_dir=FOLDER
 
-A batch of 50 wants 24 GB; `--config.remat=true` or `--config.accumulate=5` take
+A step takes about 9 GB; `--config.remat=true` or `--config.accumulate=5` take
 less. Not run at full length here. The paper on CIFAR-10 at 8/255 (Table 3):
 0.364 standard and 0.219 verified, by Box alone, 727 seconds an epoch.
 """

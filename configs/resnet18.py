@@ -3,7 +3,7 @@ r"""ResNet-18 (paper, section 5.1 and Figure 12).
   python -m diffai_jax.main --config=configs/resnet18.py \
       --workdir=runs/resnet18 --config.data_dir=FOLDER
 
-A batch of 200 wants 24 GB; `--config.remat=true` or `--config.accumulate=4` take
+A step takes about 5 GB; `--config.remat=true` or `--config.accumulate=4` take
 less. Not run at full length here. The paper on CIFAR-10 at 8/255 (Table 3):
 0.323 standard and 0.223 verified, 233 seconds an epoch.
 """

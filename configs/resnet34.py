@@ -3,7 +3,7 @@ r"""ResNet-34 (paper, section 5.1 and Figure 13).
   python -m diffai_jax.main --config=configs/resnet34.py \
       --workdir=runs/resnet34 --config.data_dir=FOLDER
 
-A batch of 200 wants 24 GB; `--config.remat=true` or `--config.accumulate=4` take
+A step takes about 8 GB; `--config.remat=true` or `--config.accumulate=4` take
 less. Not run at full length here. The paper on CIFAR-10 at 8/255 (Table 3):
 0.351 standard and 0.195 verified, 176 seconds an epoch.
 """

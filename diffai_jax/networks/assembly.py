@@ -54,10 +54,12 @@ def dense_head(
   """
   layers = [Flatten()]
   for width in hidden:
-    layers.append(Linear(width, kernel_init))
+    layer = [Linear(width, kernel_init)]
     if batch_norm:
-      layers.append(BatchNorm())
-    layers.append(ReLU())
+      layer.append(BatchNorm())
+    layer.append(ReLU())
     if dropout != 0:
-      layers.append(Dropout(dropout))
+      layer.append(Dropout(dropout))
+    # One for all, so that names of weights do not depend on dropout.
+    layers.append(Sequential(tuple(layer)))
   return layers + [CorrelateAll(), Linear(num_classes, kernel_init)]

@@ -274,6 +274,6 @@ def test_symbols_are_named_by_the_layer_that_made_them():
       domains.correlated_box(images, 0.1),
   )
   (own,) = set(output.correlated) - {"input"}
-  assert own == "layers_3/layers_3"  # CorrelateAll, in the last stage.
+  assert own == "layers_3/layers_2"  # CorrelateAll, in the last stage.
   assert isinstance(output.correlated[own], Dense)
   assert not isinstance(output.correlated["input"], Diagonal)

@@ -19,7 +19,8 @@ from diffai_jax.training.state import create_state
 from diffai_jax.training.step import Regularizers, make_step
 from diffai_jax.types import Mode
 
-NETWORK = ffnn(3, (0.4,), (0.5,), hidden=(9, 8))
+network_of = functools.partial(ffnn, 3, (0.4,), (0.5,), hidden=(9, 8))
+NETWORK = network_of()
 EPOCH = 3.0
 
 
@@ -116,7 +117,7 @@ def test_dropout_takes_part_in_a_step():
   """At rate 0 it changes nothing; later the loss is another's."""
   without = metrics_of(NETWORK)["loss"]
   none, some = (
-      metrics_of(NETWORK.clone(dropout=Lin(0, rate, EPOCH)))["loss"]
+      metrics_of(network_of(dropout=Lin(0, rate, EPOCH)))["loss"]
       for rate in (0.0, 0.5)
   )
   assert none == pytest.approx(without, rel=1e-6)
