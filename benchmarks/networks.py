@@ -30,7 +30,6 @@ from diffai_jax import domains
 from diffai_jax.data import batches, load, to_unit_range
 from diffai_jax.goals import ball
 from diffai_jax.networks import describe, fold
-from diffai_jax.nn.batch_norm import POPULATION
 from diffai_jax.job import Job
 from diffai_jax.training import optimizers
 from diffai_jax.training.state import create_state
@@ -126,9 +125,7 @@ def measure(text: str) -> dict:
 
 def count_escapes(job: Job, state) -> int:
   """How many points of the ball around a test image leave the bounds of Box."""
-  network, params = fold(
-      job.network, {"params": state.params, POPULATION: state.statistics}
-  )
+  network, params = fold(job.network, state.variables)
   test = load(job.config.dataset, "test", job.config.data_dir)
   image = to_unit_range(jnp.asarray(test.images[:1]))
   low, high = ball(image, job.config.epsilon)

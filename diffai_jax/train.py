@@ -15,7 +15,6 @@ from diffai_jax.data import Examples, batches, load
 from diffai_jax.goals import phases
 from diffai_jax.job import Job
 from diffai_jax.networks import describe, fold
-from diffai_jax.nn.batch_norm import POPULATION
 from diffai_jax.training import checkpoints, optimizers
 from diffai_jax.training.metrics import MetricsWriter
 from diffai_jax.training.state import TrainState, create_state
@@ -196,9 +195,7 @@ def _certify(
       show((len(finished) - 1) * len(data) + done, phase)
 
     # What is certified is the network with its normalisation folded in.
-    network, params = fold(
-        job.network, {"params": state.params, POPULATION: state.statistics}
-    )
+    network, params = fold(job.network, state.variables)
     found = certification.certify(
         network,
         params,

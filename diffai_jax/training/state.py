@@ -33,6 +33,11 @@ class TrainState:
   optimizer: optax.OptState
   statistics: dict
 
+  @property
+  def variables(self) -> dict:
+    """What `network.apply` takes."""
+    return {"params": self.params, POPULATION: self.statistics}
+
 
 def create_state(
     network: nn.Module,

@@ -123,7 +123,7 @@ def make_step(
     """The mean loss of examples, and (batch statistics, maxima, means)."""
     epoch = epoch_of(state.step)
     key = jax.random.key(seed)
-    variables = {"params": params, batch_norm.POPULATION: state.statistics}
+    variables = state.variables | {"params": params}
     batch = batch_norm.batch_statistics(network, variables, part.images)
     variables[batch_norm.BATCH] = batch
     fixed = lax.stop_gradient(variables)
