@@ -58,6 +58,8 @@ def base_config(
   config.network = "ConvSmall"
   config.abstract_layers = "None"
   config.initializer = "interval"
+  # Null is as the network is known: of the convolutional ones only CNN7.
+  config.batch_norm = config_dict.placeholder(bool)
   config.dropout = _value(0.0)
   config.goal = "Baseline"
   config.dataset = dataset_name

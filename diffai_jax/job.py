@@ -45,7 +45,7 @@ class Job:
         config.network, data.num_classes, data.mean, data.std,
         abstract_layers=config.abstract_layers,
         dropout=parse_value(config.dropout), initializer=config.initializer,
-        remat=config.remat,
+        remat=config.remat, batch_norm=config.batch_norm,
     )
     return cls(config, data, network, objective(config.goal))
 

@@ -71,7 +71,7 @@ def require_same_network(
   changed = [
       name
       for name in differences(old, new)
-      if name in ("network", "dataset")
+      if name in ("network", "batch_norm", "dataset")
   ]
   if changed:
     raise UsageError(

@@ -8,8 +8,10 @@ from diffai_jax.nn import Sequential
 from diffai_jax.nn.initializers import INITIALIZERS
 from diffai_jax.schedules import Value as Rate
 from diffai_jax.suggest import unknown_name
+from diffai_jax.types import UsageError
 
-NETWORKS: dict[str, Callable[..., Sequential]] = {
+# Networks whose `batch_norm` is a choice.
+CONVNETS: dict[str, Callable[..., Sequential]] = {
     "FFNN": convnets.ffnn,
     "ConvSmall": convnets.conv_small,
     "ConvMed": convnets.conv_med,
@@ -17,6 +19,8 @@ NETWORKS: dict[str, Callable[..., Sequential]] = {
     "ConvLargeIBP": convnets.conv_large_ibp,
     "TruncatedVGG": convnets.truncated_vgg,
     "CNN7": convnets.cnn7,
+}
+NETWORKS: dict[str, Callable[..., Sequential]] = CONVNETS | {
     "ResNet-Tiny": resnets.resnet_tiny,
     "SkipNet-18": resnets.skipnet18,
     "ResNet-Large": resnets.resnet_large,
@@ -52,6 +56,7 @@ def create(
     dropout: Rate = 0,
     initializer: str = "interval",
     remat: bool = False,
+    batch_norm: bool | None = None,
 ) -> Sequential:
   """The network of that name, ready for `init` and `apply`.
 
@@ -65,13 +70,24 @@ def create(
     initializer: of the weights, a key of `nn.initializers.INITIALIZERS`.
     remat: whether gradients run each stage of the network once more instead of
       keeping what it computed; see `nn.Sequential`.
+    batch_norm: for a key of CONVNETS, whether every layer but the last is
+      normalised before its ReLU; None is as the network is known: only CNN7.
 
   Raises:
-    UsageError: if there is no such network, set of layers or initializer.
+    UsageError: if there is no such network, set of layers or initializer, or
+      the network has no place for batch normalisation.
   """
   name = canonical_name(name)
+  if batch_norm and name not in CONVNETS:
+    raise UsageError(
+        f"batch_norm is true, but {name} has no place for it; expected one of"
+        f" {', '.join(CONVNETS)}; leave it out with --config.batch_norm=false"
+    )
   if initializer not in INITIALIZERS:
     raise unknown_name("initializer", initializer, INITIALIZERS)
+  choices = {}
+  if name in CONVNETS and batch_norm is not None:
+    choices["batch_norm"] = batch_norm
   return NETWORKS[name](
       num_classes,
       tuple(map(float, mean)),
@@ -80,4 +96,5 @@ def create(
       dropout=dropout,
       kernel_init=INITIALIZERS[initializer],
       remat=remat,
+      **choices,
   )

@@ -204,3 +204,35 @@ def test_a_branch_that_cannot_be_folded_is_refused(join):
   variables = drawn(network)
   with pytest.raises(UsageError, match="follows ReLU;"):
     fold(network, variables)
+
+
+def test_a_normalised_conv_small_folds_into_conv_small():
+  """Its folded weights are the plain network's, and so are its answers."""
+  normalised = create("ConvSmall", 10, batch_norm=True)
+  image = jax.random.uniform(jax.random.key(0), (3, 28, 28, 1))
+  variables = normalised.init(jax.random.key(1), image)
+  rng = np.random.default_rng(2)
+  variables = variables | {POPULATION: jax.tree.map(
+      lambda x: x + rng.uniform(size=x.shape), variables[POPULATION]
+  )}
+  assert normalisations(variables["params"]) == 3
+  network, params = fold(normalised, variables)
+  plain = create("ConvSmall", 10, batch_norm=False)
+  assert (
+      jax.tree.map(jnp.shape, params)
+      == jax.tree.map(jnp.shape, plain.init(jax.random.key(1), image)["params"])
+  )
+  np.testing.assert_allclose(
+      plain.apply({"params": params}, image),
+      normalised.apply(variables, image), rtol=1e-4, atol=1e-5,
+  )
+
+
+def test_batch_norm_is_refused_where_it_has_no_place():
+  with pytest.raises(UsageError, match="ResNet-18 has no place for it"):
+    create("ResNet-18", 10, batch_norm=True)
+  create("ResNet-18", 10, batch_norm=False)
+  plain = create("CNN7", 10, batch_norm=False)
+  assert not normalisations(plain.init(
+      jax.random.key(0), jnp.zeros((1, 8, 8, 1))
+  )["params"])
