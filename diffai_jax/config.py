@@ -16,8 +16,8 @@ from diffai_jax.types import UsageError
 
 # Keys that decide neither what is trained nor how: a work folder's may change.
 FREE_KEYS = (
-    "certify", "checkpoint", "checkpoint_minutes", "data_dir", "remat",
-    "xla_flags",
+    "certify", "checkpoint", "checkpoint_minutes", "compilation_cache",
+    "data_dir", "remat", "xla_flags",
 )
 
 
@@ -72,6 +72,7 @@ def base_config(
   config.accumulate = 1
   config.remat = False
   config.xla_flags = True
+  config.compilation_cache = "~/.cache/diffai_jax"
   config.seed = 0
   config.checkpoint = config_dict.placeholder(str)
   config.checkpoint_minutes = 5.0
@@ -100,6 +101,7 @@ def base_config(
   config.certify.split = "test"
   config.certify.examples = config_dict.placeholder(int)
   config.certify.memory_mb = 1024
+  config.certify.skip_decided = True
   config.certify.attack = config_dict.ConfigDict()
   config.certify.attack.steps = 20
   config.certify.attack.momentum = 0.8

@@ -44,6 +44,7 @@ def main(argv: list[str]) -> None:
   config = _config()
   if config.get("xla_flags"):
     xla.set_flags(remat=bool(config.get("remat")))
+  xla.use_cache(config.get("compilation_cache") or "")
   if mode == "describe":
     print(train.Job.from_config(config).describe())
   elif mode == "certify":

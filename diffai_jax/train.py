@@ -204,6 +204,7 @@ def _certify(
         domains=tuple(config.certify.domains),
         attack=certification.Attack(**config.certify.attack.to_dict()),
         memory_mb=config.certify.memory_mb,
+        skip_decided=config.certify.skip_decided,
         progress=progress,
     )
   about = {

@@ -148,3 +148,46 @@ def test_files_hold_what_was_found(found, tmp_path):
     for domain in ("Box", "HBox"):
       mean = arrays[f"verified_{domain}"].mean()
       assert summary["verified_accuracy"][domain] == pytest.approx(mean)
+
+
+def test_decided_images_are_not_sent_to_the_dearer_domain(case, found):
+  """What is verified stays; HBox is asked about what is open, and no more."""
+  network, params, examples, _ = case
+  done = []
+  quick = certification.certify(
+      network, params, examples, EPSILON, attack=ATTACK, skip_decided=True,
+      progress=lambda phase, count: done.append((phase, count)),
+  )
+  is_open = found.attacked_correct & ~found.verified["Box"]
+  assert 0 < is_open.sum() < len(examples)
+  assert found.asked == {"Box": 23, "HBox": 23}
+  assert quick.asked == {"Box": 23, "HBox": is_open.sum()}
+  for domain, verified in found.verified.items():
+    np.testing.assert_array_equal(quick.verified[domain], verified)
+  np.testing.assert_array_equal(
+      quick.margins["HBox"][~is_open], quick.margins["Box"][~is_open]
+  )
+  np.testing.assert_allclose(
+      quick.margins["HBox"][is_open], found.margins["HBox"][is_open], atol=1e-5
+  )
+  assert all((phase, 23) in done for phase in ("attack", "Box", "HBox"))
+
+
+def test_without_box_nothing_is_known_of_what_is_not_asked(case, found):
+  """The dearer domain alone; and none that is open asks for nothing at all."""
+  network, params, examples, _ = case
+  quick = certification.certify(
+      network, params, examples, EPSILON, attack=ATTACK, domains=("HBox",),
+      skip_decided=True,
+  )
+  assert quick.asked == {"HBox": found.attacked_correct.sum()}
+  np.testing.assert_array_equal(
+      quick.verified["HBox"], found.verified["HBox"]
+  )
+  assert np.all(quick.margins["HBox"][~found.attacked_correct] == -np.inf)
+  wrong = Examples(examples.images, (found.predictions + 1) % 10)
+  none = certification.certify(
+      network, params, wrong, EPSILON, attack=ATTACK, skip_decided=True,
+      domains=("HBox",),
+  )
+  assert none.asked == {"HBox": 0} and not none.verified["HBox"].any()

@@ -76,6 +76,7 @@ def _write_results(workdir, margins=(0.5, -0.25, np.nan, -np.inf)):
           attacked_correct=np.array([True, True, False, False]),
           verified={"Box": margins > 0, "HBox": margins > 0},
           margins={"Box": margins, "HBox": margins},
+          asked={"Box": 4, "HBox": 2},
           seconds={"standard": 1.0, "attack": 2.0, "Box": 3.0, "HBox": 4.26},
       ),
       str(workdir),

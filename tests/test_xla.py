@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import jaxlib
 import pytest
 
@@ -56,3 +57,34 @@ def test_the_installed_jaxlib_takes_what_is_set():
       env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.getcwd()},
   )
   assert (run.returncode, run.stdout) == (0, "81.0\n"), run.stderr
+
+
+@pytest.fixture
+def no_cache():
+  """JAX as it starts without JAX_COMPILATION_CACHE_DIR; restored afterwards."""
+  names = (
+      "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+  )
+  before = {name: getattr(jax.config, name) for name in names}
+  jax.config.update("jax_compilation_cache_dir", None)
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+
+
+def test_programs_are_kept_where_the_user_says(no_cache, tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  xla.use_cache("~/kept/programs")
+  assert jax.config.jax_compilation_cache_dir == str(tmp_path / "kept/programs")
+  assert (tmp_path / "kept/programs").is_dir()
+  xla.use_cache(str(tmp_path / "other"))  # JAX has one already.
+  assert jax.config.jax_compilation_cache_dir == str(tmp_path / "kept/programs")
+  assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("folder", ["", "{}/file/inside"])
+def test_no_folder_is_no_cache(no_cache, tmp_path, folder):
+  """Also one that cannot be made: training does not need it."""
+  (tmp_path / "file").write_text("not a folder")
+  xla.use_cache(folder.format(tmp_path))
+  assert jax.config.jax_compilation_cache_dir is None
