@@ -59,13 +59,13 @@ def _(output: HybridZonotope, labels: Array) -> Array:
     own = _at_labels(output.uncorrelated, labels)
     reach = reach + output.uncorrelated + own
   for block in output.correlated.values():
-    coefficients = block.coefficients
     if isinstance(block, Diagonal):
       # Symbols of k and y alone, each of which moves one of both.
-      size = jnp.abs(coefficients)
+      size = jnp.abs(block.coefficients)
       reach = reach + size + _at_labels(size, labels)
       terms += 2
       continue
+    coefficients = generators.to_dense(block).coefficients
     own = _at_labels(coefficients, labels[:, None])
     reach = reach + generators.absolute_sum(Dense(coefficients - own))
     terms += coefficients.shape[1]

@@ -1,13 +1,16 @@
 """Margins bound every point; what is proved is all(margin < 0)."""
 
+import dataclasses
+
 import elements
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffai_jax import losses
+from diffai_jax import losses, transformers
 from diffai_jax.domains import Dense, HybridZonotope
+from diffai_jax.domains.generators import to_dense
 
 pytestmark = pytest.mark.usefixtures("float64")
 LABELS = np.array([0, 4, 2])
@@ -125,6 +128,20 @@ def test_float32_margins_hold_in_exact_arithmetic():
     exact[y] = 0
     assert np.all(found[b] >= exact)
     np.testing.assert_allclose(found[b], exact, rtol=1e-3)
+
+
+def test_margins_of_logits_that_are_a_flat_image():
+  """Windows of one pixel, as a network without dense layers ends in."""
+  rng = np.random.default_rng(3)
+  image = elements.random_element(rng, (2, 3, 1), "local")
+  labels = jnp.asarray([0, 3, 5])
+  flat = transformers.flatten(image)
+  dense = dataclasses.replace(flat, correlated={
+      name: to_dense(block) for name, block in flat.correlated.items()
+  })
+  np.testing.assert_allclose(
+      losses.margins(flat, labels), losses.margins(dense, labels), rtol=1e-12
+  )
 
 
 def test_unknown_kinds_are_refused():

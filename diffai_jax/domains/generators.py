@@ -58,17 +58,25 @@ class Local:
     coefficients: [B, I, J, M, h, w, C].
     rows, columns: I and J places (static).
     shape: (H, W) of the image [H, W, C] (static).
+    flat: whether the variables are those of the image in one row, [H·W·C]
+      (static).
   """
 
   coefficients: Array
   rows: windows.Places = dataclasses.field(metadata={"static": True})
   columns: windows.Places = dataclasses.field(metadata={"static": True})
   shape: tuple[int, int] = dataclasses.field(metadata={"static": True})
+  flat: bool = dataclasses.field(default=False, metadata={"static": True})
 
   @property
   def extent(self) -> tuple[int, int]:
     """(h, w) of the windows."""
     return self.coefficients.shape[4:6]
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    """(H, W, C)."""
+    return self.shape + self.coefficients.shape[-1:]
 
 
 Block = Dense | Diagonal | Local
@@ -80,7 +88,8 @@ def variable_shape(block: Block) -> tuple[int, ...]:
   if isinstance(block, Dense):
     return shape[:1] + shape[2:]
   if isinstance(block, Local):
-    return shape[:1] + block.shape + shape[-1:]
+    image = block.image_shape
+    return shape[:1] + ((math.prod(image),) if block.flat else image)
   return shape
 
 
@@ -97,9 +106,10 @@ def absolute_sum(block: Block) -> Array:
   if isinstance(block, Dense):
     return magnitude.sum(axis=1)
   if isinstance(block, Local):
-    return windows.accumulate(
+    sums = windows.accumulate(
         magnitude.sum(axis=3), block.rows, block.columns, block.shape
     )
+    return sums.reshape(variable_shape(block))
   return magnitude
 
 
@@ -140,6 +150,7 @@ def _as_seen(block: Block, values: Array) -> Array:
   if isinstance(block, Dense):
     return values[:, None]
   if isinstance(block, Local):
+    values = values.reshape((batch,) + block.image_shape)
     seen = windows.view(values, block.rows, block.columns, block.extent)
     return seen[:, :, :, None]
   return values
@@ -148,15 +159,19 @@ def _as_seen(block: Block, values: Array) -> Array:
 def reshape(block: Block, shape: tuple[int, ...]) -> Block:
   """The block over variables reshaped to `shape` (one example's).
 
-  A Local block becomes Dense: windows have no meaning in another shape.
+  A Local block stays one if its image becomes flat, or an image again; in any
+  other shape its windows have no meaning, and it becomes Dense.
   """
-  if tuple(shape) == variable_shape(block)[1:]:
+  shape = tuple(shape)
+  if shape == variable_shape(block)[1:]:
     return block
   if isinstance(block, Local):
+    if shape in (block.image_shape, (math.prod(block.image_shape),)):
+      return dataclasses.replace(block, flat=len(shape) == 1)
     block = to_dense(block)
   coefficients = block.coefficients
   lead = coefficients.shape[: 2 if isinstance(block, Dense) else 1]
-  return type(block)(coefficients.reshape(lead + tuple(shape)))
+  return type(block)(coefficients.reshape(lead + shape))
 
 
 def to_dense(block: Block) -> Dense:
@@ -173,7 +188,8 @@ def to_dense(block: Block) -> Dense:
     images = windows.place(
         coefficients, block.rows, block.columns, block.shape
     )
-    return Dense(images.reshape((batch, -1) + images.shape[4:]))
+    symbols = (batch, symbol_count(block))
+    return Dense(images.reshape(symbols + variable_shape(block)[1:]))
   size = symbol_count(block)
   flat = coefficients.reshape(batch, size)
   dense = jnp.where(jnp.eye(size, dtype=bool), flat[:, :, None], 0)

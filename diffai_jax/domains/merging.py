@@ -120,7 +120,9 @@ def _common_windows(blocks: list[Local]) -> list[Local] | None:
           coefficients, (block.rows, block.columns), (rows, columns),
           (tall, wide),
       )
-    common.append(Local(coefficients, rows, columns, block.shape))
+    common.append(dataclasses.replace(
+        block, coefficients=coefficients, rows=rows, columns=columns
+    ))
   return common
 
 

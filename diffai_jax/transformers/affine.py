@@ -18,6 +18,7 @@ from diffai_jax.transformers.affine_rule import AffineMap, apply_affine
 from diffai_jax.transformers.convolution import (
     convolve_block,
     convolve_transposed_block,
+    multiply_windows,
     pool_block,
 )
 from diffai_jax.transformers.dispatch import check_axis, require_array
@@ -35,7 +36,8 @@ def dense(x, kernel: Array, bias: Array):
   """x @ kernel + bias; sound on elements by the rule of `affine_rule`.
 
   A Diagonal block becomes `coefficients[:, :, None] * kernel`: row i of the
-  kernel is what symbol i does to the outputs. No n×n array is built.
+  kernel is what symbol i does to the outputs. No n×n array is built. Windows of a
+  flat Local block meet only their own rows of the kernel.
 
   Args:
     x: array [B, n], HybridZonotope or Product over [n].
@@ -58,6 +60,8 @@ def _(x, kernel: Array, bias: Array):
   magnitude = jnp.abs(kernel)
 
   def block(generators: Block) -> Dense:
+    if isinstance(generators, Local):
+      return multiply_windows(generators, kernel)
     coefficients = generators.coefficients
     if isinstance(generators, Diagonal):
       return Dense(coefficients[:, :, None] * kernel)

@@ -30,6 +30,10 @@ from diffai_jax.transformers.images import (
 from diffai_jax.types import Array
 
 
+# More matrix products than this take long to compile.
+_MOST_PRODUCTS = 256
+
+
 def convolve_block(
     block: Block, kernel: Array, stride: int, padding: int
 ) -> Block:
@@ -88,6 +92,48 @@ def convolve_transposed_block(
   return _fold(
       to_dense(block), lambda v: convolve_transposed(v, kernel, stride, padding)
   )
+
+
+def multiply_windows(block: Local, kernel: Array) -> Dense:
+  """A dense layer on every symbol's coefficients.
+
+  A window's entries meet only the rows of the kernel that belong to them. Windows
+  at the same place, as of all pixels between two strides, share these rows: one
+  matrix product for each place.
+
+  Args:
+    block: flat, over n = H·W·C variables.
+    kernel: [n, k].
+  """
+  rows, columns = _runs(block.rows), _runs(block.columns)
+  small = math.prod(block.extent) < math.prod(block.shape)
+  if not small or len(rows) * len(columns) > _MOST_PRODUCTS:
+    return Dense(to_dense(block).coefficients @ kernel)
+  # One window [h, w, C·k] of the kernel for each pair of places.
+  seen = windows.view(
+      kernel.reshape((1,) + block.shape + (-1,)),
+      [block.rows[run.start] for run in rows],
+      [block.columns[run.start] for run in columns],
+      block.extent,
+  )[0]
+  outputs = kernel.shape[1]
+  lines = []
+  for i, row in enumerate(rows):
+    cells = []
+    for j, column in enumerate(columns):
+      some = block.coefficients[:, row, column]
+      flat = some.reshape(math.prod(some.shape[:4]), -1)
+      product = flat @ seen[i, j].reshape(flat.shape[1], outputs)
+      cells.append(product.reshape(some.shape[:4] + (outputs,)))
+    lines.append(jnp.concatenate(cells, axis=2))
+  out = jnp.concatenate(lines, axis=1)
+  return Dense(out.reshape(out.shape[0], -1, outputs))
+
+
+def _runs(places: windows.Places) -> list[slice]:
+  """Where equal places follow each other."""
+  changes = [i for i in range(1, len(places)) if places[i] != places[i - 1]]
+  return [slice(*ends) for ends in zip([0, *changes], [*changes, len(places)])]
 
 
 def pool_block(

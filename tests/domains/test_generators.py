@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from diffai_jax.domains import Dense, Diagonal, generators
+from diffai_jax.domains.generators import Local
 
 pytestmark = pytest.mark.usefixtures("float64")
 SHAPE = (4, 5, 2)
@@ -92,10 +93,31 @@ def test_variable_shape(block):
   assert generators.variable_shape(block) == (3, *SHAPE)
 
 
-def test_reshape(block):
-  result = elements.coefficients(generators.reshape(block, (40,)))
+@pytest.mark.parametrize("shape", [(40,), (2, 20), (5, 4, 2)])
+def test_reshape(block, shape):
+  result = elements.coefficients(generators.reshape(block, shape))
   dense = elements.coefficients(block)
-  np.testing.assert_array_equal(result, dense.reshape(dense.shape[:2] + (40,)))
+  np.testing.assert_array_equal(result, dense.reshape(dense.shape[:2] + shape))
+
+
+def test_windows_stay_windows_when_the_image_becomes_flat():
+  block = make_block("local")
+  flat = generators.reshape(block, (40,))
+  assert isinstance(flat, Local) and flat.coefficients is block.coefficients
+  assert generators.variable_shape(flat) == (3, 40)
+  np.testing.assert_allclose(
+      generators.absolute_sum(flat),
+      np.abs(elements.coefficients(block)).sum(axis=1).reshape(3, 40),
+      rtol=1e-12,
+  )
+  factor = np.random.default_rng(4).normal(size=(3, 40))
+  np.testing.assert_allclose(
+      elements.coefficients(generators.scale(flat, factor)),
+      elements.coefficients(flat) * factor[:, None], rtol=1e-12,
+  )
+  again = generators.reshape(flat, SHAPE)
+  assert again == dataclasses.replace(block, coefficients=again.coefficients)
+  assert isinstance(generators.reshape(flat, (2, 20)), Dense)
 
 
 def test_blocks_are_pytrees_with_static_places(block):

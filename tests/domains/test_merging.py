@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from diffai_jax.domains import Dense, Diagonal, merging
-from diffai_jax.domains.generators import Local, to_dense, variable_shape
+from diffai_jax.domains.generators import (
+    Local,
+    reshape,
+    to_dense,
+    variable_shape,
+)
 from diffai_jax.domains.symbols import symbol_sizes
 
 compiled_to_dense = jax.jit(to_dense)
@@ -255,3 +260,18 @@ def test_different_numbers_of_symbols_are_refused(kind):
 def test_a_missing_part_is_refused():
   with pytest.raises(ValueError, match="shorter|longer"):
     merging.concatenate([make("dense")], [(3, *SHAPE)] * 2, -1)
+
+
+@pytest.mark.parametrize("other", ["irregular", "around", "dense", "diagonal"])
+def test_flat_images_add_up(other):
+  """Two paths that end in vectors: windows meet windows, others as dense."""
+  size = int(np.prod(SHAPE))
+  first = reshape(make("around", 1), (size,))
+  second = reshape(make(other, 2), (size,))
+  total = merging.add(first, second)
+  assert_is(total, coefficients(first) + coefficients(second))
+  assert isinstance(total, Local) == isinstance(second, Local)
+  joined = merging.concatenate([first, second], [(3, size)] * 2, -1)
+  assert_is(joined, np.concatenate(
+      [coefficients(first), coefficients(second)], axis=-1
+  ))
