@@ -14,6 +14,7 @@ import runpy
 import time
 from typing import Callable
 
+from absl import app
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -215,7 +216,8 @@ def affine_layers(network: nn.Module, image_shape) -> list[AffineLayer]:
 
   def listen(call, args, kwargs, context):
     result, layer = call(*args, **kwargs), context.module
-    if context.method_name == "__call__" and isinstance(layer, (Conv2D, Linear)):
+    called = context.method_name == "__call__"
+    if called and isinstance(layer, (Conv2D, Linear)):
       shape = tuple(example_shape(args[0]))
       window = getattr(layer, "kernel_size", 1) ** 2
       products = math.prod(result.shape[1:]) * window * shape[-1]
@@ -226,6 +228,15 @@ def affine_layers(network: nn.Module, image_shape) -> list[AffineLayer]:
   with nn.intercept_methods(listen):
     jax.eval_shape(network.init, jax.random.key(0), images)
   return found
+
+
+def check_names(asked: Sequence[str], known: Iterable[str]) -> None:
+  """Raises app.UsageError unless all names are known."""
+  for name in asked:
+    if name not in known:
+      raise app.UsageError(
+          f"--only has {name!r}; expected some of {', '.join(known)}"
+      )
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence]) -> str:

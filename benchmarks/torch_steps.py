@@ -4,9 +4,9 @@ Written from the formulas, for comparison: a network's layers are read off ours,
 so that both are the same, and their weights are copied. Everything else is
 eager PyTorch with its own kernels, automatic gradients and optimiser.
 
-A box is a center c and a radius r ≥ 0. Through x ↦ Wx + b they become Wc + b and
-|W|r, through a ReLU the middle and half the width of [relu(c - r), relu(c + r)];
-sums and concatenations of boxes are those of their centers and radii. The last
+A box is a center c and a radius r ≥ 0. Through x ↦ Wx + b they become Wc + b
+and |W|r, through a ReLU the middle and half the width of [relu(c - r),
+relu(c + r)]; sums and concatenations of boxes are those of their centers and radii. The last
 layer is taken together with the label y: the margin of class k is bounded by
 (w_k - w_y)·c + b_k - b_y + |w_k - w_y|·r, and the loss is log Σ_k exp of it.
 
@@ -115,7 +115,9 @@ class Normalize(nn.Module):
   def forward(self, value: Value) -> Value:
     linear = [x * self.factor + self.shift for x in value.linear]
     radius = value.radius
-    return Value(tuple(linear), radius if radius is None else radius * self.factor)
+    if radius is not None:
+      radius = radius * self.factor
+    return Value(tuple(linear), radius)
 
 
 class Everywhere(nn.Module):
@@ -304,7 +306,9 @@ class Step:
       reach = reach / 2
       noise = torch.rand_like(center) if noise is None else noise
       center = center + (2 * noise - 1) * reach
-    linear = (torch.cat((points, center)),) if self.stacked else (points, center)
+    linear = (points, center)
+    if self.stacked:
+      linear = (torch.cat(linear),)
     losses = self.network.losses(Value(linear, reach), self._labels)
     return (losses[0] + losses[1]) / 2
 

@@ -1,7 +1,7 @@
 r"""Training steps: ours, plain PyTorch's, and the machine's limit, in one run.
 
   python -m benchmarks.training --json=FILE
-  python -m benchmarks.training --only="MNIST ConvSmall,CIFAR ConvBig" --columns=b
+  python -m benchmarks.training --only="MNIST ConvSmall" --columns=b
 
 Columns: (a) Point; (b) Point + Box; (c) Point + Box of half the width around a
 random point; (d) IFGSM_3 + the same. Whole steps, compiled: bounds, gradients
@@ -10,15 +10,15 @@ clipped to norm 1, Adam; images are not augmented.
 Runs of ours, of PyTorch's (`benchmarks.torch_steps`, in the fastest of its
 forms) and of a large matrix product take turns, each entry in a process of its
 own. Before that PyTorch's loss and gradients are checked to be ours; an entry
-where they are not has no row. Without PyTorch (`pip install .[benchmark]`), or with
---torch=false, its columns stay empty.
+where they are not has no row. Without PyTorch (`pip install .[benchmark]`), or
+with --torch=false, its columns stay empty.
 
 "GFLOP/s" are twice the multiply-adds of the layers, in forward passes: 3 for a
 point (one, and two for its gradients), 9 for a point and a box (center and
 radius), 2 more for each step of an attack. "share" is that over the rate of the
 matrix product, the faster of JAX's and PyTorch's. Ratios and shares are of the
-least times. "compile" is tracing, lowering and compiling, without caches; MiB are
-arguments and temporaries by the compiler's account. "v3" is DiffAI v3 on a
+least times. "compile" is tracing, lowering and compiling, without caches; MiB
+are arguments and temporaries by the compiler's account. "v3" is DiffAI v3 on a
 machine of this kind, measured at another time: the least of its runs.
 """
 
@@ -42,7 +42,7 @@ _COLUMNS = flags.DEFINE_list("columns", list("abcd"), "of the table")
 _TORCH = flags.DEFINE_bool("torch", True, "whether to time PyTorch as well")
 _SECONDS = flags.DEFINE_float("seconds", 15.0, "of timing for each entry")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "timed runs of each, at least")
-_ONE = flags.DEFINE_string("one", None, "NAME/COLUMN, to measure in this process")
+_ONE = flags.DEFINE_string("one", None, "NAME/COLUMN to measure, here")
 
 GOALS = {
     "a": "Point",
@@ -51,7 +51,7 @@ GOALS = {
     "d": "Mix(IFGSM(3), Sample(0.5, Uniform, Box), 0.5)",
 }
 PASSES = {"a": 3, "b": 9, "c": 9, "d": 9 + 3 * 2}
-# What (c) does is all in (d); where there is no (d), (a) and (b) are most of it.
+# What (c) does is all in (d); without a (d), (a) and (b) are most of it.
 _CHECKED = "abd"
 
 
@@ -224,12 +224,7 @@ def main(_) -> None:
   if _ONE.value:
     print(json.dumps(measure(*_ONE.value.split("/"))))
     return
-  for name in _ONLY.value:
-    if name not in ENTRIES:
-      raise app.UsageError(
-          f"--only has no network {name!r}; expected some of"
-          f" {', '.join(ENTRIES)}"
-      )
+  timing.check_names(_ONLY.value, ENTRIES)
   if timing.torch is None:
     print("PyTorch is not installed: its columns stay empty.\n")
   print(timing.table(HEADER, []), flush=True)

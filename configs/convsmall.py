@@ -27,4 +27,16 @@ def get_config(variant: str = ""):
   config.optimizer.learning_rate = 2e-3
   config.optimizer.milestones = (140, 180)
   config.optimizer.decay = 0.2
+  if config.dataset == "mnist" and config.epsilon > 0.2:
+    _for_large_radii(config)
   return config
+
+
+def _for_large_radii(config) -> None:
+  """Where the network has nothing to spare for shifts, and neurons die."""
+  config.goal = "Mix(Point, Sub(Smooth(0, 1.05, 80), Box), Lin(0, 0.7, 80))"
+  config.epochs = 60.0
+  config.augment.crop_padding = 0
+  config.batch_norm = True
+  config.regularizers.tightness = "Lin(0.5, 0, 80)"
+  config.regularizers.relu_balance = "Lin(0.5, 0, 80)"

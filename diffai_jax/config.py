@@ -70,6 +70,7 @@ def base_config(
   config.schedule_epochs = config_dict.placeholder(float)
   config.batch_size = 128
   config.accumulate = 1
+  config.bfloat16 = False
   config.remat = False
   config.xla_flags = True
   config.compilation_cache = "~/.cache/diffai_jax"

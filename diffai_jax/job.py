@@ -88,6 +88,7 @@ class Job:
         lambda step: self.epoch_of(step, steps_per_epoch),
         self.regularizers,
         self.config.accumulate,
+        self.config.bfloat16,
     )
 
   @property

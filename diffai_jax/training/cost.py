@@ -59,7 +59,7 @@ def _flops(program) -> float:
   """
   total = 0.0
   for operation in program.eqns:
-    inside = [_flops(inner) for inner in _programs(operation)]
+    inside = [_flops(inner) for inner in inner_programs(operation)]
     parameters = operation.params
     if inside:
       total += parameters.get("length", 1) * max(inside)
@@ -117,7 +117,7 @@ def _peak(program) -> int:
 
   alive, peak = {}, 0
   for number, operation in enumerate(program.eqns):
-    inside = max(map(_peak, _programs(operation)), default=0)
+    inside = max(map(_peak, inner_programs(operation)), default=0)
     made = {}
     if operation.primitive.name not in _FREE:
       made = {v: _bytes(v.aval) for v in operation.outvars if v in last_read}
@@ -130,7 +130,7 @@ def _peak(program) -> int:
   return peak
 
 
-def _programs(operation) -> Iterator:
+def inner_programs(operation) -> Iterator:
   """The programs inside of an operation: of jit, scan, custom gradients."""
   for parameter in operation.params.values():
     several = isinstance(parameter, (tuple, list))

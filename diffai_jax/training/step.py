@@ -91,6 +91,7 @@ def make_step(
     epoch_of: Callable[[Array], Array],
     regularize: Regularizers = Regularizers(),
     accumulate: int = 1,
+    bfloat16: bool = False,
 ) -> Step:
   """The pmapped step (state, images, labels) -> (state, metrics).
 
@@ -109,6 +110,9 @@ def make_step(
     accumulate: in how many parts a device works through its share, one after
       the other; each takes that much less memory. Regularisers and batch
       normalisation then see one part at a time.
+    bfloat16: whether layers multiply in bfloat16: weights, what they are
+      multiplied with, and gradients. Weights are kept, and all else is
+      computed, in float32.
 
   Returns:
     The step. Metrics are scalars over the whole batch: `loss`, `epsilon` (the
@@ -123,6 +127,8 @@ def make_step(
     """The mean loss of examples, and (batch statistics, maxima, means)."""
     epoch = epoch_of(state.step)
     key = jax.random.key(seed)
+    if bfloat16:
+      params = _kernels_in_bfloat16(params)
     variables = state.variables | {"params": params}
     batch = batch_norm.batch_statistics(network, variables, part.images)
     variables[batch_norm.BATCH] = batch
@@ -196,6 +202,13 @@ def make_step(
       in_axes=(None, 0, 0),
       out_axes=None,
       donate_argnums=0,
+  )
+
+
+def _kernels_in_bfloat16(params: dict) -> dict:
+  """The weights that are multiplied with; biases and scales stay."""
+  return jax.tree.map(
+      lambda w: w.astype(jnp.bfloat16) if w.ndim > 1 else w, params
   )
 
 

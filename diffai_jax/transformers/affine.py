@@ -25,6 +25,7 @@ from diffai_jax.transformers.dispatch import check_axis, require_array
 from diffai_jax.transformers.images import (
     convolve,
     convolve_transposed,
+    multiply,
     pool,
     stride_or,
 )
@@ -51,7 +52,7 @@ def dense(x, kernel: Array, bias: Array):
     TypeError: for any other kind.
   """
   require_array(x, "dense")
-  return x @ kernel + bias
+  return multiply(x, kernel) + bias
 
 
 @dense.register(HybridZonotope)
@@ -65,11 +66,11 @@ def _(x, kernel: Array, bias: Array):
     coefficients = generators.coefficients
     if isinstance(generators, Diagonal):
       return Dense(coefficients[:, :, None] * kernel)
-    return Dense(coefficients @ kernel)
+    return Dense(multiply(coefficients, kernel))
 
   return apply_affine(x, AffineMap(
-      linear=lambda v: v @ kernel,
-      absolute=lambda v: v @ magnitude,
+      linear=lambda v: multiply(v, kernel),
+      absolute=lambda v: multiply(v, magnitude),
       block=block,
       bias=bias,
       terms=kernel.shape[0],

@@ -1,4 +1,4 @@
-"""Linear maps of images: convolution, its transpose, sums over windows.
+"""Linear maps of arrays: products, convolutions, sums over windows.
 
 On CPUs XLA is slow at some convolutions, so there they take other forms, equal
 but for the order of their sums (which the allowance for rounding covers, see
@@ -10,6 +10,9 @@ but for the order of their sums (which the allowance for rounding covers, see
     an image full of holes, is that of an equal convolution of stride 1, whose
     image has each stride x stride square of pixels as the channels of one pixel
     ("space to depth").
+
+A kernel in bfloat16 makes its whole product one of bfloat16, gradients too,
+whatever x is; the result has the type of x again. Bounds do not allow for that.
 """
 
 import functools
@@ -22,6 +25,26 @@ import numpy as np
 
 from diffai_jax.types import Array
 
+
+def _in_type_of_kernel(function):
+  """function(x, kernel, ...), in bfloat16 if the kernel is."""
+
+  @functools.wraps(function)
+  def wrapped(x, kernel, *rest):
+    if kernel.dtype != jnp.bfloat16:
+      return function(x, kernel, *rest)
+    return function(x.astype(kernel.dtype), kernel, *rest).astype(x.dtype)
+
+  return wrapped
+
+
+@_in_type_of_kernel
+def multiply(x: Array, kernel: Array) -> Array:
+  """x @ kernel, [..., n] and [n, k]."""
+  return x @ kernel
+
+
+@_in_type_of_kernel
 def convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
   """Cross-correlation with zero padding, NHWC and HWIO.
 
@@ -150,6 +173,7 @@ def stride_or(stride: int | None, window: int) -> int:
   return window if stride is None else stride
 
 
+@_in_type_of_kernel
 def convolve_transposed(
     x: Array, kernel: Array, stride: int, padding: int
 ) -> Array:
