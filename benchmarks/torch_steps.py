@@ -6,9 +6,10 @@ eager PyTorch with its own kernels, automatic gradients and optimiser.
 
 A box is a center c and a radius r ≥ 0. Through x ↦ Wx + b they become Wc + b
 and |W|r, through a ReLU the middle and half the width of [relu(c - r),
-relu(c + r)]; sums and concatenations of boxes are those of their centers and radii. The last
-layer is taken together with the label y: the margin of class k is bounded by
-(w_k - w_y)·c + b_k - b_y + |w_k - w_y|·r, and the loss is log Σ_k exp of it.
+relu(c + r)]; sums and concatenations of boxes are those of their centers and
+radii. The last layer is taken together with the label y: the margin of class k
+is bounded by (w_k - w_y)·c + b_k - b_y + |w_k - w_y|·r, and the loss is
+log Σ_k exp of it.
 
 Images are NCHW floats in [0, 1].
 """
