@@ -1,5 +1,6 @@
 """MI-FGSM against a NumPy run of its formula, one example at a time."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -102,3 +103,28 @@ def test_no_steps_and_no_gradient_leave_the_images():
       jnp.asarray(x), low, high, jnp.zeros(4, int), step_size=0.03, steps=3,
   )
   np.testing.assert_array_equal(flat, x)
+
+
+@pytest.mark.parametrize("attack", ["mi_fgsm", "pgd"])
+def test_steps_written_out_are_those_of_the_loop(monkeypatch, attack):
+  """Few steps of a small network have no loop; a large one's do."""
+  x, low, high, labels = cases()
+
+  def run(x):
+    if attack == "pgd":
+      return attacks.pgd(
+          forward, low, high, labels, steps=7, step_size=0.3, momentum=0.5
+      )
+    return attacks.mi_fgsm(
+        forward, x, low, high, labels, step_size=0.03, steps=7
+    )
+
+  def loops():
+    program = str(jax.make_jaxpr(lambda x: run(x))(jnp.asarray(x)))
+    return program.count("scan[") + program.count("while[")
+
+  assert loops() == 0
+  written_out = run(jnp.asarray(x))
+  monkeypatch.setattr(attacks, "_UNROLLED", 50)
+  assert loops() == 1
+  np.testing.assert_allclose(run(jnp.asarray(x)), written_out, atol=1e-12)
