@@ -9,7 +9,8 @@ but for the order of their sums (which the allowance for rounding covers, see
   - The gradient of a strided convolution by its input, which XLA computes with
     an image full of holes, is that of an equal convolution of stride 1, whose
     image has each stride x stride square of pixels as the channels of one pixel
-    ("space to depth").
+    ("space to depth"). Of images of few channels, such as photographs, the whole
+    convolution takes this form.
 
 A kernel in bfloat16 makes its whole product one of bfloat16, gradients too,
 whatever x is; the result has the type of x again. Bounds do not allow for that.
@@ -24,6 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.types import Array
+
+
+_FEW_CHANNELS = 4
 
 
 def _in_type_of_kernel(function):
@@ -62,6 +66,8 @@ def convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     if x.shape[3] == 1:
       return _convolve_by_windows(x, kernel, stride, padding)
     if stride > 1 and min(kernel.shape[:2]) > 1:
+      if x.shape[3] <= _FEW_CHANNELS:
+        return _convolve(*_space_to_depth(x, kernel, stride, padding), 1, 0)
       return _convolve_strided(x, kernel, stride, padding)
   return _convolve(x, kernel, stride, padding)
 

@@ -15,7 +15,10 @@ CASES = [
     ((2, 9, 11, 3), (4, 4, 3, 5), 2, 0),
     ((2, 8, 7, 3), (3, 3, 3, 4), 2, 1),
     ((2, 8, 8, 2), (2, 4, 2, 3), 3, 2),
-    ((1, 5, 5, 2), (5, 5, 2, 3), 4, 0),
+    ((2, 9, 11, 6), (4, 4, 6, 5), 2, 0),
+    ((2, 8, 7, 6), (3, 3, 6, 4), 2, 1),
+    ((2, 8, 8, 5), (2, 4, 5, 3), 3, 2),
+    ((1, 5, 5, 5), (5, 5, 5, 3), 4, 0),
     ((2, 6, 6, 3), (1, 1, 3, 4), 2, 0),
     ((2, 6, 6, 3), (3, 3, 3, 4), 1, 0),
 ]
@@ -57,9 +60,10 @@ def test_equals_the_definition(shape, kernel_shape, stride, padding):
     )
 
 
-def test_gradient_of_a_strided_convolution_dilates_nothing():
+@pytest.mark.parametrize("channels", [3, 6])
+def test_gradient_of_a_strided_convolution_dilates_nothing(channels):
   """What XLA computes with holes is computed without."""
-  x, kernel = jnp.zeros((2, 8, 8, 3)), jnp.zeros((4, 4, 3, 5))
+  x, kernel = jnp.zeros((2, 8, 8, channels)), jnp.zeros((4, 4, channels, 5))
 
   def of_image(x):
     return jnp.sum(convolve(x, kernel, 2, 1) ** 2)
