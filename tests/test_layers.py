@@ -73,7 +73,7 @@ _FLOORS = (
         "data.augment",
         "data.batches",
     ),
-    ("certification",),
+    ("measures", "certification"),
     (
         "training.state",
         "training.optimizers",
