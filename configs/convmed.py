@@ -21,4 +21,17 @@ def get_config(variant: str = ""):
   config.optimizer.learning_rate = 2e-3
   config.optimizer.milestones = (140, 180)
   config.optimizer.decay = 0.2
+  if config.dataset == "cifar10":
+    _for_cifar10(config)
   return config
+
+
+def _for_cifar10(config) -> None:
+  """Underfitted rather than overfitted: no crops, but normalisation."""
+  config.augment.crop_padding = 0
+  config.batch_norm = True
+  if config.epsilon < 4 / 255:
+    # Small boxes around attacked points, for HBox to prove more than they say.
+    config.goal = "Sub(Smooth(0, 1, 60), Sample(0.4, 1, PGD(1, 2), Box))"
+  else:
+    config.goal = "Mix(Point, Sub(Smooth(0, 1, 80), Box), Lin(0, 0.5, 80))"
