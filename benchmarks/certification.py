@@ -18,8 +18,6 @@ and Box, as `--config.certify.domains='("Box",)'` has them.
 """
 
 import json
-import subprocess
-import sys
 import time
 
 from absl import app, flags, logging
@@ -177,12 +175,7 @@ def main(_) -> None:
   results = {}
   print(timing.table(HEADER, []), flush=True)
   for name in _ONLY.value or NETWORKS:
-    command = [sys.executable, "-m", "benchmarks.certification", *sys.argv[1:]]
-    done = subprocess.run(
-        [*command, f"--one={name}"], stdout=subprocess.PIPE, text=True,
-        check=True,
-    )
-    results[name] = json.loads(done.stdout.splitlines()[-1])
+    results[name] = timing.run_apart("benchmarks.certification", name)
     for row in results[name]["rows"]:
       print(timing.line(cells(row)), flush=True)
     timing.write_json(_JSON.value, results)

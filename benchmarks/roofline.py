@@ -21,8 +21,6 @@ Each network runs in a process of its own. All times are the least of the runs.
 
 from collections.abc import Callable
 import json
-import subprocess
-import sys
 
 from absl import app, flags, logging
 import jax
@@ -193,12 +191,7 @@ def main(_) -> None:
   timing.check_names(_ONLY.value, NETWORKS)
   results = []
   for name in _ONLY.value or NETWORKS:
-    command = [sys.executable, "-m", "benchmarks.roofline", *sys.argv[1:]]
-    done = subprocess.run(
-        [*command, f"--one={name}"], check=True, stdout=subprocess.PIPE,
-        text=True,
-    )
-    results.append(json.loads(done.stdout.splitlines()[-1]))
+    results.append(timing.run_apart("benchmarks.roofline", name))
     print(report(results[-1]), flush=True)
     timing.write_json(_JSON.value, results)
   header = ("network", "batch", "step, ms", "median", "floor, ms", "GFLOP/s",

@@ -37,17 +37,7 @@ SCHEMES = {
     "MTL_IBP": ("MTL_IBP(0.3)", "MTL_IBP(0.6)"),
     "CC_IBP": ("CC_IBP(0.3)", "CC_IBP(0.6)"),
 }
-# The radii, and what the config gets besides. At the larger one the network has
-# nothing to spare for shifted images, and its neurons die without a balance.
-EPSILONS = {
-    0.1: {},
-    0.3: {
-        "augment.crop_padding": 0,
-        "batch_norm": True,
-        "regularizers.tightness": "Lin(0.5, 0, 80)",
-        "regularizers.relu_balance": "Lin(0.5, 0, 80)",
-    },
-}
+EPSILONS = (0.1, 0.3)
 _PROBE_EPOCHS = 1.0
 
 
@@ -56,7 +46,7 @@ def command(goal: str, epsilon: float, epochs: float, workdir: str) -> list[str]
   keys = {
       "goal": goal, "epochs": epochs, "schedule_epochs": 200.0,
       "data_dir": _DATA_DIR.value,
-  } | EPSILONS[epsilon]
+  }
   settings = [f"{key}={value}" for key, value in keys.items()]
   settings += _SETTINGS.value
   return [

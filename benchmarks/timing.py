@@ -11,6 +11,8 @@ import json
 import math
 import os
 import runpy
+import subprocess
+import sys
 import time
 from typing import Callable
 
@@ -228,6 +230,21 @@ def affine_layers(network: nn.Module, image_shape) -> list[AffineLayer]:
   with nn.intercept_methods(listen):
     jax.eval_shape(network.init, jax.random.key(0), images)
   return found
+
+
+def run_apart(module: str, one: str) -> dict:
+  """What a benchmark prints as JSON, last, for one part in its own process.
+
+  It gets the flags of this process, and `--one`.
+
+  Raises:
+    subprocess.CalledProcessError: if it fails, which says why.
+  """
+  command = [sys.executable, "-m", module, *sys.argv[1:], f"--one={one}"]
+  done = subprocess.run(
+      command, stdout=subprocess.PIPE, text=True, check=True
+  )
+  return json.loads(done.stdout.splitlines()[-1])
 
 
 def check_names(asked: Sequence[str], known: Iterable[str]) -> None:

@@ -206,18 +206,6 @@ def geometric_means(rows: list[dict]) -> dict[str, dict[str, float | None]]:
   }
 
 
-def run_apart(name: str, column: str) -> dict | None:
-  """`measure` in a process of its own; None if it fails, which says why."""
-  command = [sys.executable, "-m", "benchmarks.training", *sys.argv[1:]]
-  done = subprocess.run(
-      [*command, f"--one={name}/{column}"], stdout=subprocess.PIPE, text=True,
-      check=False,
-  )
-  if done.returncode:
-    return None
-  return json.loads(done.stdout.splitlines()[-1])
-
-
 def main(_) -> None:
   xla.set_flags()
   logging.set_verbosity(logging.ERROR)
@@ -233,8 +221,9 @@ def main(_) -> None:
     for column in ENTRIES[name].v3:
       if column not in _COLUMNS.value:
         continue
-      row = run_apart(name, column)
-      if row is None:
+      try:
+        row = timing.run_apart("benchmarks.training", f"{name}/{column}")
+      except subprocess.CalledProcessError:  # It has said why.
         failed.append(f"{name} ({column})")
         continue
       rows.append(row)

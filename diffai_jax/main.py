@@ -44,10 +44,11 @@ def main(argv: list[str]) -> None:
   config = _config()
   if config.get("xla_flags"):
     xla.set_flags(remat=bool(config.get("remat")))
-  xla.use_cache(config.get("compilation_cache") or "")
   if mode == "describe":
     print(train.Job.from_config(config).describe())
-  elif mode == "certify":
+    return
+  xla.use_cache(config.get("compilation_cache") or "")
+  if mode == "certify":
     train.certify_checkpoint(config, _WORKDIR.value)
   else:
     train.train_and_certify(config, _WORKDIR.value)

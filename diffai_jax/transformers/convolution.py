@@ -25,6 +25,7 @@ from diffai_jax.domains.merging import to_windows
 from diffai_jax.transformers.images import (
     convolve,
     convolve_transposed,
+    multiply,
     pool,
 )
 from diffai_jax.types import Array
@@ -108,7 +109,7 @@ def multiply_windows(block: Local, kernel: Array) -> Dense:
   rows, columns = _runs(block.rows), _runs(block.columns)
   small = math.prod(block.extent) < math.prod(block.shape)
   if not small or len(rows) * len(columns) > _MOST_PRODUCTS:
-    return Dense(to_dense(block).coefficients @ kernel)
+    return Dense(multiply(to_dense(block).coefficients, kernel))
   # One window [h, w, C·k] of the kernel for each pair of places.
   seen = windows.view(
       kernel.reshape((1,) + block.shape + (-1,)),
@@ -123,7 +124,7 @@ def multiply_windows(block: Local, kernel: Array) -> Dense:
     for j, column in enumerate(columns):
       some = block.coefficients[:, row, column]
       flat = some.reshape(math.prod(some.shape[:4]), -1)
-      product = flat @ seen[i, j].reshape(flat.shape[1], outputs)
+      product = multiply(flat, seen[i, j].reshape(flat.shape[1], outputs))
       cells.append(product.reshape(some.shape[:4] + (outputs,)))
     lines.append(jnp.concatenate(cells, axis=2))
   out = jnp.concatenate(lines, axis=1)
@@ -258,7 +259,8 @@ def _contract(coefficients: Array, matrix: Array) -> Array:
   """Windows [B, I, J, M, h, w, C] times [h, w, C, h', w', F]."""
   lead, out = coefficients.shape[:4], matrix.shape[3:]
   flat = coefficients.reshape(math.prod(lead), -1)
-  return (flat @ matrix.reshape(flat.shape[1], -1)).reshape(lead + out)
+  product = multiply(flat, matrix.reshape(flat.shape[1], -1))
+  return product.reshape(lead + out)
 
 
 def _contract_diagonal(coefficients: Array, matrix: Array) -> Array:

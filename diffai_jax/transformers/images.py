@@ -26,7 +26,6 @@ import numpy as np
 
 from diffai_jax.types import Array
 
-
 _FEW_CHANNELS = 4
 
 
