@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import timing
+from benchmarks import tables, timing
 from diffai_jax import measures, xla
 from diffai_jax.certification import certify
 from diffai_jax.data import Examples
@@ -171,15 +171,15 @@ def main(_) -> None:
   if _ONE.value:
     print(json.dumps(measure(_ONE.value)))
     return
-  timing.check_names(_ONLY.value, NETWORKS)
+  tables.check_names(_ONLY.value, NETWORKS)
   results = {}
-  print(timing.table(HEADER, []), flush=True)
+  print(tables.table(HEADER, []), flush=True)
   for name in _ONLY.value or NETWORKS:
-    results[name] = timing.run_apart("benchmarks.certification", name)
+    results[name] = tables.run_apart("benchmarks.certification", name)
     for row in results[name]["rows"]:
-      print(timing.line(cells(row)), flush=True)
-    timing.write_json(_JSON.value, results)
-  print("\n" + timing.table(
+      print(tables.line(cells(row)), flush=True)
+    tables.write_json(_JSON.value, results)
+  print("\n" + tables.table(
       ("10,000 images", "predictions, s", "Box, s", "both, compiling too, s"),
       [
           [name] + [f"{seconds:.3f}" for seconds in found["whole"].values()]

@@ -17,8 +17,6 @@ import json
 import math
 import resource
 import runpy
-import subprocess
-import sys
 import time
 
 from absl import app, flags, logging
@@ -26,7 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax import domains
+from benchmarks import tables
+from diffai_jax import domains, xla
 from diffai_jax.data import batches, load, to_unit_range
 from diffai_jax.goals import ball
 from diffai_jax.networks import describe, fold
@@ -37,7 +36,7 @@ from diffai_jax.training.step import make_step
 from diffai_jax.types import Mode
 
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "prepared TFDS datasets")
-_JSON = flags.DEFINE_string("json", None, "file that gets a JSON object a line")
+_JSON = flags.DEFINE_string("json", None, "file that gets the results as JSON")
 _ONLY = flags.DEFINE_list("only", [], "configs; all by default")
 _BATCH = flags.DEFINE_integer("batch", None, "images a step, at most")
 _STEPS = flags.DEFINE_integer("steps", 20, "of training")
@@ -165,36 +164,40 @@ def count_escapes(job: Job, state) -> int:
   return escaped
 
 
+HEADER = (
+    "config", "ReLUs", "parameters", "depth", "batch",
+    "loss, first and last steps", "finite", "step, s", "compile, s",
+    "memory, GiB", "escaped", "epoch, s", "paper's, s",
+)
+
+
+def cells(row: dict) -> list:
+  """A row of the table."""
+  epoch = row["step_seconds"] * math.ceil(_EPOCH_IMAGES / row["batch"])
+  return [
+      row["config"], f"{row['relus']:,}", f"{row['parameters']:,}",
+      row["depth"], row["batch"],
+      f"{row['first_losses']:.3f}, {row['last_losses']:.3f}",
+      "yes" if row["finite"] else "no", f"{row['step_seconds']:.3f}",
+      f"{row['compile_seconds']:.1f}", f"{row['peak_gib']:.1f}",
+      f"{row['escaped']} of {row['points']}", f"{epoch:,.0f}",
+      CONFIGS[row["config"]][1],
+  ]
+
+
 def main(_) -> None:
+  xla.set_flags()
   logging.set_verbosity(logging.ERROR)
   if _ONE.value:
     print(json.dumps(measure(_ONE.value)))
     return
-  print(
-      "| config | ReLUs | parameters | depth | batch | loss of the first and"
-      " last steps | finite | step, s | compile, s | memory, GiB | escaped |"
-      " epoch, s | paper's, s |"
-  )
-  print("| --- |" + " ---: |" * 12)
+  tables.check_names(_ONLY.value, CONFIGS)
+  print(tables.table(HEADER, []), flush=True)
+  rows = []
   for text in _ONLY.value or CONFIGS:
-    command = [sys.executable, "-m", "benchmarks.networks", *sys.argv[1:]]
-    done = subprocess.run(
-        [*command, f"--one={text}"], check=True, stdout=subprocess.PIPE,
-        text=True,
-    )
-    row = json.loads(done.stdout.splitlines()[-1])
-    if _JSON.value:
-      with open(_JSON.value, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-    epoch = row["step_seconds"] * math.ceil(_EPOCH_IMAGES / row["batch"])
-    print(
-        f"| {text} | {row['relus']:,} | {row['parameters']:,} | {row['depth']} |"
-        f" {row['batch']} | {row['first_losses']:.3f}, {row['last_losses']:.3f}"
-        f" | {'yes' if row['finite'] else 'no'} | {row['step_seconds']:.3f} |"
-        f" {row['compile_seconds']:.1f} | {row['peak_gib']:.1f} |"
-        f" {row['escaped']} of {row['points']} | {epoch:,.0f} |"
-        f" {CONFIGS[text][1] or '-'} |", flush=True,
-    )
+    rows.append(tables.run_apart("benchmarks.networks", text))
+    print(tables.line(cells(rows[-1])), flush=True)
+    tables.write_json(_JSON.value, rows)
 
 
 if __name__ == "__main__":

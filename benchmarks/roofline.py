@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import timing
+from benchmarks import tables, timing
 from diffai_jax import xla
 from diffai_jax.nn import Conv2D
 from diffai_jax.transformers.images import convolve
@@ -178,7 +178,7 @@ def report(result: dict) -> str:
       f" {result['gflop']:.2f} GFLOP, {result['gflops']:.0f} GFLOP/s. Floor:"
       f" {result['floor_ms']:.1f} ms; share: {result['share']:.0%}. Layers"
       f" alone: {layers:.1f} ms; the rest: {own['ms'] - layers:.1f} ms.\n",
-      timing.table(header, rows),
+      tables.table(header, rows),
   ))
 
 
@@ -188,12 +188,12 @@ def main(_) -> None:
   if _ONE.value:
     print(json.dumps(measure(_ONE.value)))
     return
-  timing.check_names(_ONLY.value, NETWORKS)
+  tables.check_names(_ONLY.value, NETWORKS)
   results = []
   for name in _ONLY.value or NETWORKS:
-    results.append(timing.run_apart("benchmarks.roofline", name))
+    results.append(tables.run_apart("benchmarks.roofline", name))
     print(report(results[-1]), flush=True)
-    timing.write_json(_JSON.value, results)
+    tables.write_json(_JSON.value, results)
   header = ("network", "batch", "step, ms", "median", "floor, ms", "GFLOP/s",
             "product, GFLOP/s", "share")
   rows = [
@@ -203,7 +203,7 @@ def main(_) -> None:
        f"{r['share']:.0%}"]
       for r in results
   ]
-  print(f"\n{timing.table(header, rows)}")
+  print(f"\n{tables.table(header, rows)}")
 
 
 if __name__ == "__main__":

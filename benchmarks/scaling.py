@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from ml_collections import config_dict
 import numpy as np
 
-from benchmarks import timing
+from benchmarks import tables, timing
 from diffai_jax import measures, xla
 from diffai_jax.data import Dataset
 from diffai_jax.goals import objective
@@ -130,7 +130,7 @@ def main(_) -> None:
   xla.set_flags()
   logging.set_verbosity(logging.ERROR)
   results = {}
-  print(timing.table(("question", "size", "ms", "median", "exponent"), []))
+  print(tables.table(("question", "size", "ms", "median", "exponent"), []))
   for question, (make, cases) in QUESTIONS.items():
     functions = {str(size): make(case) for size, case in cases.items()}
     times = timing.interleaved(
@@ -142,11 +142,11 @@ def main(_) -> None:
     results[question] = {"times": found, "exponent": float(exponent)}
     for n, row in found.items():
       last = f"{exponent:.2f}" if n == list(found)[-1] else None
-      print(timing.line([
+      print(tables.line([
           question, f"{int(n):,}", f"{row['ms']:.2f}",
           f"{row['median_ms']:.2f}", last,
       ]), flush=True)
-    timing.write_json(_JSON.value, results)
+    tables.write_json(_JSON.value, results)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "a folder for each run")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "prepared TFDS datasets")
 _MINUTES = flags.DEFINE_float("minutes", 20, "of training, each")
 _ONLY = flags.DEFINE_list("only", [], "names of schemes; all by default")
+_EPSILONS = flags.DEFINE_list("epsilons", ["0.1", "0.3"], "of the two radii")
 _SETTINGS = flags.DEFINE_list(
     "set", [], "further config keys for all runs, such as batch_size=256"
 )
@@ -73,6 +74,8 @@ def main(_) -> None:
   print("| epsilon | scheme | epochs | standard | attacked | Box | HBox |")
   print("| --- | --- | --- | --- | --- | --- | --- |")
   for column, epsilon in enumerate(EPSILONS):
+    if str(epsilon) not in _EPSILONS.value:
+      continue
     for name, goals in SCHEMES.items():
       if _ONLY.value and name not in _ONLY.value:
         continue

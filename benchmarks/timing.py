@@ -1,22 +1,17 @@
-"""What the benchmarks share: runs in turn, the machine's rate, layers, tables.
+"""What the benchmarks share: runs in turn, the machine's rate, steps, layers.
 
 Times of one run alone say little on a machine that does other things as well.
 So everything that is compared runs in turn, `interleaved`, and the machine's
 own matrix product is among it: a share of its rate is of the same minutes.
 """
 
-from collections.abc import Iterable, Sequence
 import dataclasses
-import json
 import math
 import os
 import runpy
-import subprocess
-import sys
 import time
 from typing import Callable
 
-from absl import app
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -130,7 +125,8 @@ def rate_text(rates: dict[str, float]) -> str:
 def load_job(text: str, goal: str, batch: int) -> Job:
   """The network of a config, to be trained as benchmarks do.
 
-  With Adam, gradients clipped to norm 1, images as they are.
+  With Adam, gradients clipped to norm 1, images as they are, and without batch
+  normalisation where that is a choice.
 
   Args:
     text: "FILE:VARIANT" of configs/.
@@ -140,6 +136,8 @@ def load_job(text: str, goal: str, batch: int) -> Job:
   file, _, variant = text.partition(":")
   config = runpy.run_path(f"configs/{file}")["get_config"](variant)
   config.goal, config.batch_size = goal, batch
+  if config.batch_norm:  # A choice of its config, not of the network.
+    config.batch_norm = False
   config.augment.crop_padding, config.augment.flip = 0, False
   config.optimizer.name, config.optimizer.milestones = "adam", ()
   # Small: what is random has nothing to be learnt from.
@@ -230,45 +228,3 @@ def affine_layers(network: nn.Module, image_shape) -> list[AffineLayer]:
   with nn.intercept_methods(listen):
     jax.eval_shape(network.init, jax.random.key(0), images)
   return found
-
-
-def run_apart(module: str, one: str) -> dict:
-  """What a benchmark prints as JSON, last, for one part in its own process.
-
-  It gets the flags of this process, and `--one`.
-
-  Raises:
-    subprocess.CalledProcessError: if it fails, which says why.
-  """
-  command = [sys.executable, "-m", module, *sys.argv[1:], f"--one={one}"]
-  done = subprocess.run(
-      command, stdout=subprocess.PIPE, text=True, check=True
-  )
-  return json.loads(done.stdout.splitlines()[-1])
-
-
-def check_names(asked: Sequence[str], known: Iterable[str]) -> None:
-  """Raises app.UsageError unless all names are known."""
-  for name in asked:
-    if name not in known:
-      raise app.UsageError(
-          f"--only has {name!r}; expected some of {', '.join(known)}"
-      )
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence]) -> str:
-  """A table in markdown; all but the first column to the right."""
-  rule = ["---"] + ["---:"] * (len(header) - 1)
-  return "\n".join(map(line, [header, rule, *rows]))
-
-
-def line(cells: Sequence) -> str:
-  """A row of a table; None is "-"."""
-  return f"| {' | '.join('-' if x is None else str(x) for x in cells)} |"
-
-
-def write_json(path: str | None, results) -> None:
-  """Writes results, if there is a path to write to."""
-  if path:
-    with open(path, "w", encoding="utf-8") as file:
-      json.dump(results, file, indent=1)

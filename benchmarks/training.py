@@ -33,7 +33,7 @@ from absl import app, flags, logging
 import jax
 import numpy as np
 
-from benchmarks import timing
+from benchmarks import tables, timing
 from diffai_jax import xla
 
 _JSON = flags.DEFINE_string("json", None, "file that gets the results as JSON")
@@ -212,31 +212,31 @@ def main(_) -> None:
   if _ONE.value:
     print(json.dumps(measure(*_ONE.value.split("/"))))
     return
-  timing.check_names(_ONLY.value, ENTRIES)
+  tables.check_names(_ONLY.value, ENTRIES)
   if timing.torch is None:
     print("PyTorch is not installed: its columns stay empty.\n")
-  print(timing.table(HEADER, []), flush=True)
+  print(tables.table(HEADER, []), flush=True)
   rows, failed = [], []
   for name in _ONLY.value or ENTRIES:
     for column in ENTRIES[name].v3:
       if column not in _COLUMNS.value:
         continue
       try:
-        row = timing.run_apart("benchmarks.training", f"{name}/{column}")
+        row = tables.run_apart("benchmarks.training", f"{name}/{column}")
       except subprocess.CalledProcessError:  # It has said why.
         failed.append(f"{name} ({column})")
         continue
       rows.append(row)
-      print(timing.line(cells(row)), flush=True)
+      print(tables.line(cells(row)), flush=True)
       means = geometric_means(rows)
-      timing.write_json(_JSON.value, {"rows": rows, "geometric_means": means})
+      tables.write_json(_JSON.value, {"rows": rows, "geometric_means": means})
   means = geometric_means(rows)
   lines = [
       [name] + [x and f"{x:.2f}" for x in both.values()]
       for name, both in means.items()
   ]
   header = ("geometric mean", "v3/ours", "PyTorch/ours")
-  print(f"\n{timing.table(header, lines)}")
+  print(f"\n{tables.table(header, lines)}")
   if failed:
     sys.exit(f"\nfailed: {', '.join(failed)}")
 

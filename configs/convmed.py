@@ -39,6 +39,7 @@ def _for_cifar10(config) -> None:
   config.batch_norm = True
   if config.epsilon < 4 / 255:
     # Small boxes around attacked points, for HBox to prove more than they say.
-    config.goal = "Sub(Smooth(0, 1, 60), Sample(0.4, 1, PGD(1, 2), Box))"
+    config.goal = "Sub(Smooth(0, 1, 60), Sample(0.5, 1, PGD(1, 2), Box))"
+    config.epochs = 60.0
   else:
     config.goal = "Mix(Point, Sub(Smooth(0, 1, 80), Box), Lin(0, 0.5, 80))"

@@ -1,0 +1,50 @@
+"""What the benchmarks share: parts in processes of their own, tables, JSON."""
+
+from collections.abc import Iterable, Sequence
+import json
+import subprocess
+import sys
+
+from absl import app
+
+
+def run_apart(module: str, one: str) -> dict:
+  """What a benchmark prints as JSON, last, for one part in its own process.
+
+  It gets the flags of this process, and `--one`.
+
+  Raises:
+    subprocess.CalledProcessError: if it fails, which says why.
+  """
+  command = [sys.executable, "-m", module, *sys.argv[1:], f"--one={one}"]
+  done = subprocess.run(
+      command, stdout=subprocess.PIPE, text=True, check=True
+  )
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def check_names(asked: Sequence[str], known: Iterable[str]) -> None:
+  """Raises app.UsageError unless all names are known."""
+  for name in asked:
+    if name not in known:
+      raise app.UsageError(
+          f"--only has {name!r}; expected some of {', '.join(known)}"
+      )
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+  """A table in markdown; all but the first column to the right."""
+  rule = ["---"] + ["---:"] * (len(header) - 1)
+  return "\n".join(map(line, [header, rule, *rows]))
+
+
+def line(cells: Sequence) -> str:
+  """A row of a table; None is "-"."""
+  return f"| {' | '.join('-' if x is None else str(x) for x in cells)} |"
+
+
+def write_json(path: str | None, results) -> None:
+  """Writes results, if there is a path to write to."""
+  if path:
+    with open(path, "w", encoding="utf-8") as file:
+      json.dump(results, file, indent=1)
