@@ -24,6 +24,7 @@ _FLOORS = (
     (
         "transformers.dispatch",
         "transformers.images",
+        "transformers.window_convolution",
         "transformers.convolution",
         "transformers.affine_rule",
         "transformers.affine",
