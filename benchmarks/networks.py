@@ -5,7 +5,9 @@ r"""Every network with its config: sizes, one training step, soundness.
 Each config runs in a process of its own, on CIFAR-10, with its own objective at
 the middle of its ramp. The script compiles the step, takes --steps of them, and checks
 that --points random points, corners and ends of gradient steps of the ε ball
-around a test image stay inside of the bounds of Box.
+around a test image stay inside of the bounds of Box. "Finite" are these steps' losses
+and gradients, and those of --sweep steps from new weights through the whole ramp,
+whose end meets weights that nothing has prepared for it.
 
 "paper" are the seconds an epoch that its Table 6 has for the same network and
 objective, on one GPU; "ours" are seconds a step times steps an epoch. Memory is
@@ -13,6 +15,7 @@ the most that the process ever held. --batch takes fewer images than the config
 asks for; the table has the batch that was used.
 """
 
+import dataclasses
 import json
 import math
 import resource
@@ -40,6 +43,7 @@ _JSON = flags.DEFINE_string("json", None, "file that gets the results as JSON")
 _ONLY = flags.DEFINE_list("only", [], "configs; all by default")
 _BATCH = flags.DEFINE_integer("batch", None, "images a step, at most")
 _STEPS = flags.DEFINE_integer("steps", 20, "of training")
+_SWEEP = flags.DEFINE_integer("sweep", 8, "steps through the ramp")
 _POINTS = flags.DEFINE_integer("points", 1000, "of the ball")
 
 _ONE = flags.DEFINE_string("one", None, "the config to measure in this process")
@@ -65,6 +69,7 @@ CONFIGS = {
     "densenet100.py": (125, 727),
 }
 _EPOCH_IMAGES = 50_000
+_SWEEP_BEGIN = 1_000_000  # The step from which on the clock sweeps.
 
 
 def load_config(text: str):
@@ -86,24 +91,37 @@ def measure(text: str) -> dict:
   data = load(config.dataset, "train", config.data_dir)
 
   def epoch_of(step):
-    return middle + step * size / _EPOCH_IMAGES
+    swept = (step - _SWEEP_BEGIN) / max(1, _SWEEP.value - 1)
+    return jnp.where(
+        step < _SWEEP_BEGIN,
+        middle + step * size / _EPOCH_IMAGES,
+        2 * middle * swept,
+    )
 
   optimizer = optimizers.create(config.optimizer, epoch_of)
-  state = create_state(job.network, optimizer, shape, config.seed)
-  step = make_step(
+  take_step = make_step(
       job.network, job.goal, optimizer, job.dataset, config.epsilon,
       config.seed, epoch_of, job.regularizers, config.accumulate,
   )
   stream = batches(data, size, config.seed, 0)
-  losses, norms, seconds = [], [], []
-  for _ in range(1 + _STEPS.value):
-    images, labels = next(stream)
-    start = time.perf_counter()
-    state, metrics = step(state, images[None], labels[None])
-    jax.block_until_ready((state, metrics))
-    seconds.append(time.perf_counter() - start)
-    losses.append(float(metrics["loss"]))
-    norms.append(float(metrics["gradient_norm"]))
+
+  def take(first: int, count: int):
+    """The state after `count` steps from new weights, and what was seen."""
+    state = create_state(job.network, optimizer, shape, config.seed)
+    state = dataclasses.replace(state, step=jnp.int32(first))
+    losses, norms, seconds = [], [], []
+    for _ in range(count):
+      images, labels = next(stream)
+      start = time.perf_counter()
+      state, metrics = take_step(state, images[None], labels[None])
+      jax.block_until_ready((state, metrics))
+      seconds.append(time.perf_counter() - start)
+      losses.append(float(metrics["loss"]))
+      norms.append(float(metrics["gradient_norm"]))
+    return state, losses, norms, seconds
+
+  state, losses, norms, seconds = take(0, 1 + _STEPS.value)
+  _, swept_losses, swept_norms, _ = take(_SWEEP_BEGIN, _SWEEP.value)
   few = max(1, _STEPS.value // 4)
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
   escaped = count_escapes(job, state)
@@ -114,7 +132,10 @@ def measure(text: str) -> dict:
       "first_losses": float(np.mean(losses[:few])),
       "last_losses": float(np.mean(losses[-few:])),
       "losses": losses, "gradient_norms": norms,
-      "finite": bool(np.all(np.isfinite(losses + norms))),
+      "swept_losses": swept_losses, "swept_gradient_norms": swept_norms,
+      "finite": bool(np.all(np.isfinite(
+          losses + norms + swept_losses + swept_norms
+      ))),
       "compile_seconds": seconds[0] - min(seconds[1:]),
       "step_seconds": min(seconds[1:]),
       "median_step_seconds": float(np.median(seconds[1:])),
