@@ -39,7 +39,8 @@ def _for_cifar10(config) -> None:
   config.batch_norm = True
   if config.epsilon < 4 / 255:
     # Small boxes around attacked points, for HBox to prove more than they say.
-    config.goal = "Sub(Smooth(0, 1, 60), Sample(0.5, 1, PGD(1, 2), Box))"
+    config.goal = "Sub(Smooth(0, 1, 60), Sample(0.45, 1, PGD(1, 2), Box))"
     config.epochs = 60.0
+    config.augment.crop_padding = 2
   else:
     config.goal = "Mix(Point, Sub(Smooth(0, 1, 80), Box), Lin(0, 0.5, 80))"
