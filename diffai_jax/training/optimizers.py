@@ -1,6 +1,7 @@
 """The optimiser: L2, clipping, Adam or SGD, a multi-step learning rate."""
 
 import jax
+from jax import lax
 import jax.numpy as jnp
 import optax
 
@@ -15,18 +16,33 @@ OPTIMIZERS = ("adam", "sgd")
 def global_norm(tree) -> Array:
   """Euclidean norm of all leaves together, a scalar.
 
-  Divided by the largest entry before squaring: the square of a gradient above
-  1e19 would overflow float32. Infinite or NaN where an entry is.
+  Right for entries of any size. Infinite or NaN where an entry is.
   """
-  largest = _largest(tree)
-  scale = jnp.where(largest > 0, largest, 1)
-  squares = [jnp.sum(jnp.square(leaf / scale)) for leaf in jax.tree.leaves(tree)]
-  return largest * jnp.sqrt(sum(squares))
+  norm, unit = _scaled_norm(tree)
+  return norm / unit
 
 
-def _largest(tree) -> Array:
-  sizes = [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]
-  return jnp.max(jnp.stack(sizes))
+def _scaled_norm(tree) -> tuple[Array, Array]:
+  """The norm of tree · unit, and the unit: a power of two.
+
+  The square of a gradient above 1e19 would overflow float32, that of one below
+  1e-23 vanish. Where neither can have happened the unit is 1.
+  """
+  leaves = [leaf.reshape(-1) for leaf in jax.tree.leaves(tree)]
+  # On CPUs XLA adds up in several passes, but multiplies in one.
+  squares = sum(jnp.vdot(leaf, leaf) for leaf in leaves)
+
+  def plain():
+    return jnp.sqrt(squares), jnp.ones_like(squares)
+
+  def careful():
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves]))
+    unit = jnp.where(largest < 1, 2.0**80, 2.0**-80).astype(squares.dtype)
+    scaled = sum(jnp.sum(jnp.square(leaf * unit)) for leaf in leaves)
+    return jnp.sqrt(scaled), unit
+
+  ordinary = (squares > 2.0**-60) & (squares < 2.0**100)
+  return lax.cond(ordinary, plain, careful)
 
 
 def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
@@ -38,14 +54,11 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
 
   def update(updates, state, params=None):
     del params
-    unit = jnp.where(_largest(updates) > 2.0**64, 2.0**-64, 1)
-    reduced = jax.tree.map(lambda leaf: leaf * unit, updates)
-    norm = global_norm(reduced)
+    norm, unit = _scaled_norm(updates)
     exceeds = norm > max_norm * unit
+    factor = max_norm / norm
     clipped = jax.tree.map(
-        lambda leaf, small: jnp.where(exceeds, small * (max_norm / norm), leaf),
-        updates,
-        reduced,
+        lambda leaf: jnp.where(exceeds, (leaf * unit) * factor, leaf), updates
     )
     return clipped, state
 
