@@ -179,9 +179,9 @@ def make_step(
         share,
         accumulate,
     )
-    gradient = lax.pmean(gradient, AXIS)
+    gradient = _mean_of_devices(gradient)
     metrics = lax.pmax(maxima, AXIS)
-    metrics |= lax.pmean({"loss": value} | means, AXIS)
+    metrics |= _mean_of_devices({"loss": value} | means)
     metrics["gradient_norm"] = global_norm(gradient)
     updates, optimizer_state = optimizer.update(
         gradient, state.optimizer, state.params
@@ -191,7 +191,7 @@ def make_step(
         params=optax.apply_updates(state.params, updates),
         optimizer=optimizer_state,
         statistics=batch_norm.moving_mean(
-            state.statistics, lax.pmean(batch, AXIS)
+            state.statistics, _mean_of_devices(batch)
         ),
     )
     return state, metrics
@@ -203,6 +203,11 @@ def make_step(
       out_axes=None,
       donate_argnums=0,
   )
+
+
+def _mean_of_devices(tree):
+  """`lax.pmean`; XLA would copy all of it where there is one device."""
+  return lax.pmean(tree, AXIS) if lax.psum(1, AXIS) > 1 else tree
 
 
 def _kernels_in_bfloat16(params: dict) -> dict:
