@@ -11,7 +11,7 @@ whose end meets weights that nothing has prepared for it.
 
 "paper" are the seconds an epoch that its Table 6 has for the same network and
 objective, on one GPU; "ours" are seconds a step times steps an epoch. Memory is
-the most that the process ever held. --batch takes fewer images than the config
+the most that the process held until the --steps were done. --batch takes fewer images than the config
 asks for; the table has the batch that was used.
 """
 
@@ -121,9 +121,9 @@ def measure(text: str) -> dict:
     return state, losses, norms, seconds
 
   state, losses, norms, seconds = take(0, 1 + _STEPS.value)
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
   _, swept_losses, swept_norms, _ = take(_SWEEP_BEGIN, _SWEEP.value)
   few = max(1, _STEPS.value // 4)
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
   escaped = count_escapes(job, state)
   return {
       "config": text, "goal": str(job.goal), "batch": size,

@@ -17,13 +17,14 @@ import sys
 
 from absl import app, flags
 
+from benchmarks import tables
 from diffai_jax.goals import objective
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "a folder for each run")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "prepared TFDS datasets")
 _MINUTES = flags.DEFINE_float("minutes", 20, "of training, each")
 _ONLY = flags.DEFINE_list("only", [], "names of schemes; all by default")
-_EPSILONS = flags.DEFINE_list("epsilons", ["0.1", "0.3"], "of the two radii")
+_EPSILONS = flags.DEFINE_list("epsilons", ["0.1", "0.3"], "one or both radii")
 _SETTINGS = flags.DEFINE_list(
     "set", [], "further config keys for all runs, such as batch_size=256"
 )
@@ -38,11 +39,11 @@ SCHEMES = {
     "MTL_IBP": ("MTL_IBP(0.3)", "MTL_IBP(0.6)"),
     "CC_IBP": ("CC_IBP(0.3)", "CC_IBP(0.6)"),
 }
-EPSILONS = (0.1, 0.3)
+EPSILONS = ("0.1", "0.3")
 _PROBE_EPOCHS = 1.0
 
 
-def command(goal: str, epsilon: float, epochs: float, workdir: str) -> list[str]:
+def command(goal: str, epsilon: str, epochs: float, workdir: str) -> list[str]:
   """The command line of one run."""
   keys = {
       "goal": goal, "epochs": epochs, "schedule_epochs": 200.0,
@@ -57,7 +58,7 @@ def command(goal: str, epsilon: float, epochs: float, workdir: str) -> list[str]
   ]
 
 
-def speed(goal: str, epsilon: float, workdir: str) -> float:
+def speed(goal: str, epsilon: str, workdir: str) -> float:
   """Examples a second of this objective with all of its parts at work."""
   # From the middle of the ramps on: parts of weight 0 cost nothing.
   halfway = str(objective(goal)).replace("Lin(0, ", "Lin(0.5, ")
@@ -70,11 +71,17 @@ def speed(goal: str, epsilon: float, workdir: str) -> float:
   return max(row["examples_per_second"] for row in rows)
 
 
+HEADER = (
+    "epsilon", "scheme", "epochs", "standard", "attacked", "Box", "HBox"
+)
+
+
 def main(_) -> None:
-  print("| epsilon | scheme | epochs | standard | attacked | Box | HBox |")
-  print("| --- | --- | --- | --- | --- | --- | --- |")
+  tables.check_names(_ONLY.value, SCHEMES)
+  tables.check_names(_EPSILONS.value, EPSILONS, "--epsilons")
+  print(tables.table(HEADER, []), flush=True)
   for column, epsilon in enumerate(EPSILONS):
-    if str(epsilon) not in _EPSILONS.value:
+    if epsilon not in _EPSILONS.value:
       continue
     for name, goals in SCHEMES.items():
       if _ONLY.value and name not in _ONLY.value:
@@ -89,11 +96,13 @@ def main(_) -> None:
       with open(results, encoding="utf-8") as file:
         found = json.load(file)
       verified = found["verified_accuracy"]
-      print(
-          f"| {epsilon} | {goal} | {epochs} | {found['standard_accuracy']:.4f}"
-          f" | {found['attacked_accuracy']:.4f} | {verified['Box']:.4f} |"
-          f" {verified['HBox']:.4f} |", flush=True,
+      accuracies = (
+          found["standard_accuracy"], found["attacked_accuracy"],
+          verified["Box"], verified["HBox"],
       )
+      print(tables.line([
+          epsilon, goal, epochs, *(f"{share:.4f}" for share in accuracies)
+      ]), flush=True)
 
 
 if __name__ == "__main__":

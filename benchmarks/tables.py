@@ -23,12 +23,14 @@ def run_apart(module: str, one: str) -> dict:
   return json.loads(done.stdout.splitlines()[-1])
 
 
-def check_names(asked: Sequence[str], known: Iterable[str]) -> None:
-  """Raises app.UsageError unless all names are known."""
+def check_names(
+    asked: Sequence[str], known: Iterable[str], flag: str = "--only"
+) -> None:
+  """Raises app.UsageError unless all names that a flag has are known."""
   for name in asked:
     if name not in known:
       raise app.UsageError(
-          f"--only has {name!r}; expected some of {', '.join(known)}"
+          f"{flag} has {name!r}; expected some of {', '.join(known)}"
       )
 
 

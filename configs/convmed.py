@@ -35,7 +35,6 @@ def get_config(variant: str = ""):
 
 def _for_cifar10(config) -> None:
   """Small crops at most, and normalisation."""
-  config.augment.crop_padding = 0
   config.batch_norm = True
   if config.epsilon < 4 / 255:
     # Small boxes around attacked points, for HBox to prove more than they say.
@@ -44,3 +43,4 @@ def _for_cifar10(config) -> None:
     config.augment.crop_padding = 2
   else:
     config.goal = "Mix(Point, Sub(Smooth(0, 1, 80), Box), Lin(0, 0.5, 80))"
+    config.augment.crop_padding = 0

@@ -31,12 +31,12 @@ from diffai_jax.transformers.images import (
 )
 from diffai_jax.transformers.window_convolution import (
     as_images,
+    as_rows,
     axes_of,
     convolve_windows,
     matrix,
 )
 from diffai_jax.types import Array
-
 
 # More matrix products than this take long to compile.
 _MOST_PRODUCTS = 256
@@ -55,47 +55,36 @@ def convolve_block(
     A block of the same symbols over [H', W', F]: Local from a Diagonal or
     Local block, Dense once the windows would cost more than whole images.
   """
+  if isinstance(block, Dense):
+    return _fold(block, lambda v: convolve(v, kernel, stride, padding))
   taps = kernel.shape[:2]
+  axes = axes_of(block, taps, stride, padding)
   if isinstance(block, Diagonal):
-    _, height, width, _ = block.coefficients.shape
-    axes = axes_of(
-        (range(height), range(width)), (1, 1), (height, width),
-        taps, stride, padding,
-    )
 
     def spread(pixels, shifts):
       """Symbol k of a pixel moves its channel k alone."""
       return pixels[..., None, None, None] * matrix(kernel, shifts, axes)[0, 0]
 
     return convolve_windows(block.coefficients, axes, spread)
-  if isinstance(block, Local):
-    axes = axes_of(
-        (block.rows, block.columns), block.extent, block.shape,
-        taps, stride, padding,
+  # Multiply-adds for each symbol and pair of channels.
+  reached = math.prod(axis.extent for axis in axes)
+  by_rows = math.prod(block.extent) * reached
+  by_images = math.prod(taps) * reached
+  whole = math.prod(taps) * math.prod(axis.size for axis in axes)
+  if min(by_rows, by_images) >= whole:
+    return convolve_block(to_dense(block), kernel, stride, padding)
+  if by_rows <= by_images:
+    return convolve_windows(
+        block.coefficients, axes,
+        lambda few, shifts: as_rows(few, shifts, axes, kernel),
     )
-
-    def by_matrix(few, shifts):
-      part = matrix(kernel, shifts, axes)
-      flat = few.reshape(math.prod(few.shape[:4]), -1)
-      product = multiply(flat, part.reshape(flat.shape[1], -1))
-      return product.reshape(few.shape[:4] + part.shape[3:])
-
-    def by_images(few, shifts):
-      return as_images(
+  return convolve_windows(
+      block.coefficients, axes,
+      lambda few, shifts: as_images(
           few, shifts, axes, taps, stride,
           lambda v, padding: convolve(v, kernel, stride, padding),
-      )
-
-    # Multiply-adds for each symbol, pair of channels.
-    reached = math.prod(axis.extent for axis in axes)
-    small = math.prod(block.extent) * reached
-    medium = math.prod(taps) * reached
-    large = math.prod(taps) * math.prod(axis.size for axis in axes)
-    if min(small, medium) < large:
-      form = by_matrix if small <= medium else by_images
-      return convolve_windows(block.coefficients, axes, form)
-    block = to_dense(block)
-  return _fold(block, lambda v: convolve(v, kernel, stride, padding))
+      ),
+  )
 
 
 def convolve_transposed_block(
@@ -217,10 +206,7 @@ def pool_block(
   block = to_windows(block)
   if isinstance(block, Dense):
     return _fold(block, lambda v: pool(v, weights, stride, padding))
-  axes = axes_of(
-      (block.rows, block.columns), block.extent, block.shape,
-      weights.shape, stride, padding,
-  )
+  axes = axes_of(block, weights.shape, stride, padding)
   return convolve_windows(
       block.coefficients, axes,
       lambda few, shifts: as_images(

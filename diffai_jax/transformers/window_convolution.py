@@ -6,6 +6,7 @@ by which of the kernel's entries, depends on the place alone and is known before
 tracing.
 """
 
+import math
 from typing import Callable
 
 from jax import lax
@@ -13,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.domains import windows
-from diffai_jax.domains.generators import Local
+from diffai_jax.domains.generators import Diagonal, Local
+from diffai_jax.transformers.images import multiply
 from diffai_jax.types import Array
 
 
@@ -53,13 +55,22 @@ class Axis:
     return tuple(int(first) for first in self.firsts)
 
 
-def axes_of(places, extents, sizes, taps, stride, padding) -> list[Axis]:
-  """The axis of the rows and that of the columns."""
+def axes_of(
+    block: Diagonal | Local, taps: tuple[int, int], stride: int, padding: int
+) -> list[Axis]:
+  """How a block's windows move along rows and columns.
+
+  A Diagonal block's windows, over images [H, W, C], are its pixels.
+  """
+  if isinstance(block, Diagonal):
+    shape = block.coefficients.shape[1:3]
+    places, extent = map(range, shape), (1, 1)
+  else:
+    shape, extent = block.shape, block.extent
+    places = (block.rows, block.columns)
   return [
-      Axis(place, extent, size, kernel, stride, padding)
-      for place, extent, size, kernel in zip(
-          places, extents, sizes, taps, strict=True
-      )
+      Axis(place, length, size, kernel, stride, padding)
+      for place, length, size, kernel in zip(places, extent, shape, taps)
   ]
 
 
@@ -94,6 +105,38 @@ def convolve_windows(
   return Local(jnp.where(kept, out, 0), rows, columns, sizes)
 
 
+def matrix(
+    kernel: Array, shifts: tuple[int, int], axes: list[Axis]
+) -> Array:
+  """The part of the convolution's matrix between windows of two shifts.
+
+  [h, w, C, h', w', F], of a kernel [kh, kw, C, F].
+  """
+  (rows, row_valid), (columns, column_valid) = (
+      axis.kernel_rows(shift) for axis, shift in zip(axes, shifts)
+  )
+  entries = kernel[rows[:, :, None, None], columns]  # [h, h', w, w', ...]
+  valid = row_valid[:, :, None, None] & column_valid
+  entries = jnp.where(valid[..., None, None], entries, 0)
+  return jnp.transpose(entries, (0, 2, 4, 1, 3, 5))
+
+
+def as_rows(
+    few: Array, shifts: tuple[int, int], axes: list[Axis], kernel: Array
+) -> Array:
+  """Every window as a row, times the convolution's matrix.
+
+  Args:
+    few, shifts: as of `contract` in `convolve_windows`.
+    axes: of all windows.
+    kernel: [kh, kw, C, F].
+  """
+  part = matrix(kernel, shifts, axes)
+  rows = few.reshape(math.prod(few.shape[:4]), -1)
+  product = multiply(rows, part.reshape(rows.shape[1], -1))
+  return product.reshape(few.shape[:4] + part.shape[3:])
+
+
 def as_images(
     few: Array, shifts: tuple[int, int], axes: list[Axis],
     taps: tuple[int, int], stride: int, function: Callable[[Array, int], Array],
@@ -118,22 +161,6 @@ def as_images(
     padding = 0
   out = function(images, padding)
   return out.reshape(few.shape[:4] + out.shape[1:])
-
-
-def matrix(
-    kernel: Array, shifts: tuple[int, int], axes: list[Axis]
-) -> Array:
-  """The part of the convolution's matrix between windows of two shifts.
-
-  [h, w, C, h', w', F], of a kernel [kh, kw, C, F].
-  """
-  (rows, row_valid), (columns, column_valid) = (
-      axis.kernel_rows(shift) for axis, shift in zip(axes, shifts)
-  )
-  entries = kernel[rows[:, :, None, None], columns]  # [h, h', w, w', ...]
-  valid = row_valid[:, :, None, None] & column_valid
-  entries = jnp.where(valid[..., None, None], entries, 0)
-  return jnp.transpose(entries, (0, 2, 4, 1, 3, 5))
 
 
 def _restore(groups: list[Array], shifts: np.ndarray, axis: int) -> Array:
