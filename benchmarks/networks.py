@@ -3,23 +3,22 @@ r"""Every network with its config: sizes, one training step, soundness.
   python -m benchmarks.networks --data_dir=FOLDER --json=FILE
 
 Each config runs in a process of its own, on CIFAR-10, with its own objective at
-the middle of its ramp. The script compiles the step, takes --steps of them, and checks
-that --points random points, corners and ends of gradient steps of the ε ball
-around a test image stay inside of the bounds of Box. "Finite" are these steps' losses
-and gradients, and those of --sweep steps from new weights through the whole ramp,
-whose end meets weights that nothing has prepared for it.
+the middle of its ramp. The script compiles the step, takes --steps of them, and
+checks that --points random points, corners and ends of gradient steps of the ε
+ball around a test image stay inside of the bounds of Box. "Finite" are these
+steps' losses and gradients, and those of --sweep steps from new weights through
+the whole ramp, whose end meets weights that nothing has prepared for it.
 
 "paper" are the seconds an epoch that its Table 6 has for the same network and
 objective, on one GPU; "ours" are seconds a step times steps an epoch. Memory is
-the most that the process held until the --steps were done. --batch takes fewer images than the config
-asks for; the table has the batch that was used.
+the most that the process held until the --steps were done. --batch takes fewer
+images than the config asks for; the table has the batch that was used.
 """
 
 import dataclasses
 import json
 import math
 import resource
-import runpy
 import time
 
 from absl import app, flags, logging
@@ -72,20 +71,13 @@ _EPOCH_IMAGES = 50_000
 _SWEEP_BEGIN = 1_000_000  # The step from which on the clock sweeps.
 
 
-def load_config(text: str):
-  """The config of "FILE:VARIANT", with the data's place."""
-  file, _, variant = text.partition(":")
-  config = runpy.run_path(f"configs/{file}")["get_config"](variant)
+def measure(text: str) -> dict:
+  """What the docstring says, for one config."""
+  config, middle = tables.load_config(text), CONFIGS[text][0]
   config.data_dir = _DATA_DIR.value
   if _BATCH.value:
     config.batch_size = min(config.batch_size, _BATCH.value)
-  return config
-
-
-def measure(text: str) -> dict:
-  """What the docstring says, for one config."""
-  job = Job.from_config(load_config(text))
-  config, middle = job.config, CONFIGS[text][0]
+  job = Job.from_config(config)
   shape, size = job.dataset.image_shape, config.batch_size
   description = describe(job.network, shape)
   data = load(config.dataset, "train", config.data_dir)

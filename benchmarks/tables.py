@@ -1,11 +1,18 @@
-"""What the benchmarks share: parts in processes of their own, tables, JSON."""
+"""What the benchmarks share: configs, processes of their own, tables, JSON."""
 
 from collections.abc import Iterable, Sequence
 import json
+import runpy
 import subprocess
 import sys
 
 from absl import app
+
+
+def load_config(text: str):
+  """The config that "FILE:VARIANT" names in configs/."""
+  file, _, variant = text.partition(":")
+  return runpy.run_path(f"configs/{file}")["get_config"](variant)
 
 
 def run_apart(module: str, one: str) -> dict:

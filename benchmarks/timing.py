@@ -8,7 +8,6 @@ own matrix product is among it: a share of its rate is of the same minutes.
 import dataclasses
 import math
 import os
-import runpy
 import time
 from typing import Callable
 
@@ -17,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import tables
 from diffai_jax.domains.product import example_shape
 from diffai_jax.job import Job
 from diffai_jax.nn import Conv2D, Linear
@@ -133,8 +133,7 @@ def load_job(text: str, goal: str, batch: int) -> Job:
     goal: what to train on.
     batch: images a step.
   """
-  file, _, variant = text.partition(":")
-  config = runpy.run_path(f"configs/{file}")["get_config"](variant)
+  config = tables.load_config(text)
   config.goal, config.batch_size = goal, batch
   if config.batch_norm:  # A choice of its config, not of the network.
     config.batch_norm = False
