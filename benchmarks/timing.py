@@ -122,7 +122,7 @@ def rate_text(rates: dict[str, float]) -> str:
   return ", ".join(texts) + " GFLOP/s"
 
 
-def load_job(text: str, goal: str, batch: int) -> Job:
+def load_job(text: str, goal: str, batch: int, bfloat16: bool = False) -> Job:
   """The network of a config, to be trained as benchmarks do.
 
   With Adam, gradients clipped to norm 1, images as they are, and without batch
@@ -132,9 +132,10 @@ def load_job(text: str, goal: str, batch: int) -> Job:
     text: "FILE:VARIANT" of configs/.
     goal: what to train on.
     batch: images a step.
+    bfloat16: whether its products are in bfloat16.
   """
   config = tables.load_config(text)
-  config.goal, config.batch_size = goal, batch
+  config.goal, config.batch_size, config.bfloat16 = goal, batch, bfloat16
   if config.batch_norm:  # A choice of its config, not of the network.
     config.batch_norm = False
   config.augment.crop_padding, config.augment.flip = 0, False

@@ -20,6 +20,7 @@ matrix product, the faster of JAX's and PyTorch's. Ratios and shares are of the
 least times. "compile" is tracing, lowering and compiling, without caches; MiB
 are arguments and temporaries by the compiler's account. "v3" is DiffAI v3 on a
 machine of this kind, measured at another time: the least of its runs.
+--bfloat16 adds our step with products in bfloat16.
 """
 
 import dataclasses
@@ -40,6 +41,9 @@ _JSON = flags.DEFINE_string("json", None, "file that gets the results as JSON")
 _ONLY = flags.DEFINE_list("only", [], "networks; all by default")
 _COLUMNS = flags.DEFINE_list("columns", list("abcd"), "of the table")
 _TORCH = flags.DEFINE_bool("torch", True, "whether to time PyTorch as well")
+_BFLOAT16 = flags.DEFINE_bool(
+    "bfloat16", False, "whether to time our step in bfloat16 as well"
+)
 _SECONDS = flags.DEFINE_float("seconds", 15.0, "of timing for each entry")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "timed runs of each, at least")
 _ONE = flags.DEFINE_string("one", None, "NAME/COLUMN to measure, here")
@@ -124,6 +128,10 @@ def measure(name: str, column: str) -> dict:
   ours = timing.CompiledStep(job)
   params = jax.tree.map(np.array, ours.state.params)
   functions = {"ours": ours}
+  if _BFLOAT16.value:
+    functions["bfloat16"] = timing.CompiledStep(
+        timing.load_job(entry.config, GOALS[column], entry.batch, bfloat16=True)
+    )
   row = {
       "network": name, "column": column, "goal": str(job.goal),
       "batch": entry.batch, "compile_seconds": ours.compile_seconds,
@@ -185,7 +193,7 @@ def cells(row: dict) -> list:
       rounded(row["mib"], ",.0f"), rounded(row["v3_ms"]),
       rounded(row.get("v3_over_ours"), ".2f"),
       rounded(row.get("torch_over_ours"), ".2f"),
-  ]
+  ] + ([rounded(row["bfloat16"]["ms"])] if "bfloat16" in row else [])
 
 
 def geometric_means(rows: list[dict]) -> dict[str, dict[str, float | None]]:
@@ -215,7 +223,8 @@ def main(_) -> None:
   tables.check_names(_ONLY.value, ENTRIES)
   if timing.torch is None:
     print("PyTorch is not installed: its columns stay empty.\n")
-  print(tables.table(HEADER, []), flush=True)
+  header = HEADER + (("bfloat16, ms",) if _BFLOAT16.value else ())
+  print(tables.table(header, []), flush=True)
   rows, failed = [], []
   for name in _ONLY.value or ENTRIES:
     for column in ENTRIES[name].v3:
@@ -235,8 +244,8 @@ def main(_) -> None:
       [name] + [x and f"{x:.2f}" for x in both.values()]
       for name, both in means.items()
   ]
-  header = ("geometric mean", "v3/ours", "PyTorch/ours")
-  print(f"\n{tables.table(header, lines)}")
+  ratios = ("geometric mean", "v3/ours", "PyTorch/ours")
+  print(f"\n{tables.table(ratios, lines)}")
   if failed:
     sys.exit(f"\nfailed: {', '.join(failed)}")
 
