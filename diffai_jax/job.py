@@ -7,7 +7,6 @@ import jax
 from ml_collections import config_dict
 import optax
 
-from diffai_jax.config import epsilon_of, validate
 from diffai_jax.data import Dataset, dataset
 from diffai_jax.goals import Goal, objective, parse_value
 from diffai_jax.networks import canonical_name, create, describe
@@ -16,6 +15,7 @@ from diffai_jax.training.cost import StepCost, step_cost
 from diffai_jax.training.state import create_state
 from diffai_jax.training.step import Regularizers, Step, make_step
 from diffai_jax.types import Array
+from diffai_jax.validation import epsilon_of, validate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,9 +9,9 @@ from diffai_jax.config import (
     describe_differences,
     differences,
     parse_number,
-    validate,
 )
 from diffai_jax.types import UsageError
+from diffai_jax.validation import validate
 
 
 def message(config):

@@ -9,12 +9,13 @@ from diffai_jax.goals.combinators import (
     Sample,
     Sub,
 )
-from diffai_jax.goals.dsl import ObjectiveError, parse, parse_value
+from diffai_jax.goals.dsl import parse, parse_value
 from diffai_jax.goals.mixtures import Coin, Mix, MixLogs, MixMargins, Weighted
 from diffai_jax.goals.phases import phases
 from diffai_jax.goals.points import Attacked, Normal, Original, Point, Uniform
 from diffai_jax.goals.regions import REGIONS, Box, HBox, ball
 from diffai_jax.goals.schemes import SCHEMES, objective
+from diffai_jax.goals.syntax import ObjectiveError
 
 __all__ = [
     "AdvDom",

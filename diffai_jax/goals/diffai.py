@@ -9,7 +9,7 @@ all of them, and where ours differ.
 import ast
 from collections.abc import Sequence
 
-from diffai_jax.goals.dsl import MAX_LENGTH
+from diffai_jax.goals.syntax import MAX_LENGTH
 from diffai_jax.terms import number_text
 
 

@@ -11,15 +11,13 @@ Names of goals and schedules are the keys of CONSTRUCTORS, whose dataclasses say
 which arguments they take; a schedule's name may be one of optax's, and a goal's
 that of a scheme. Arguments stand in their order or have their name before them.
 
-The text is parsed with `ast` and looked up in fixed tables; nothing in it is
-ever evaluated. `str(goal)` is text that parses to an equal goal.
+The text is parsed with `ast` (`goals.syntax`) and looked up in fixed tables;
+nothing in it is ever evaluated. `str(goal)` is text that parses to an equal goal.
 """
 
 import ast
 from collections.abc import Iterable, Mapping
 import dataclasses
-import itertools
-import warnings
 
 from diffai_jax import arithmetic, schedules
 from diffai_jax.goals.attacks import FGSM, IFGSM, MIFGSM, PGD
@@ -34,14 +32,17 @@ from diffai_jax.goals.combinators import (
 from diffai_jax.goals.mixtures import Coin, Mix, MixLogs, MixMargins, Weighted
 from diffai_jax.goals.points import Attacked, Normal, Original, Point, Uniform
 from diffai_jax.goals.regions import REGIONS
+from diffai_jax.goals.syntax import (
+    MAX_DEPTH,
+    MAX_LENGTH,
+    ObjectiveError,
+    is_within_limits,
+    syntax_tree,
+)
 from diffai_jax.optax_schedules import OPTAX, OptaxSchedule
 from diffai_jax.suggest import nearest
 from diffai_jax.terms import Number, Term, number_text
-from diffai_jax.types import UsageError
 
-MAX_LENGTH = 4000
-MAX_DEPTH = 40  # Of parentheses.
-MAX_NESTING = 80  # Of terms, operators included.
 MAX_NUMBER = 10**30  # What float32 can hold, and more than anything means.
 CONSTRUCTORS: dict[str, type[Term]] = {
     term.__name__: term
@@ -67,27 +68,6 @@ _KINDS = {
     schedules.Value: "a number or a schedule",
     Number: "a number",
 }
-
-
-class ObjectiveError(UsageError):
-  """Text that is no objective.
-
-  Attributes:
-    reason: what is wrong, without the place.
-    column: the place, from 1.
-  """
-
-  def __init__(self, message: str, text: str, column: int):
-    column = max(1, min(column, len(text) + 1))
-    start = max(0, column - 60)
-    shown = "".join(
-        c if c.isprintable() else "?" for c in text[start : start + 78]
-    )
-    super().__init__(
-        f"goal: {message} (column {column})",
-        f"{shown}\n{' ' * (column - 1 - start)}^",
-    )
-    self.reason, self.column = message, column
 
 
 def parse(text: str, schemes: Mapping = {}) -> Goal:
@@ -122,75 +102,16 @@ def parse_value(text: str | Number) -> schedules.Value:
 
 
 def _read(text: str, schemes: Mapping, kind) -> Term | Number:
-  # One line, so that a column is a position; `ast` would take # for a comment.
-  text = "".join(" " if c in "\n\r\t\f" else c for c in text[: MAX_LENGTH + 1])
-  if len(text) > MAX_LENGTH:
-    raise ObjectiveError(
-        f"longer than {MAX_LENGTH} characters", text, MAX_LENGTH + 1
-    )
-  _check_characters(text)
-  lead = len(text) - len(text.lstrip())
-  if lead == len(text):
-    raise ObjectiveError(
-        f"empty; expected {_KINDS[kind]}, such as"
-        f" {'Baseline' if kind is Goal else '0.5'}", text, 1
-    )
-  try:
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore", SyntaxWarning)
-      tree = ast.parse(text.strip(), mode="eval").body
-  except SyntaxError as error:
-    column = lead + (error.offset or 1)
-    raise ObjectiveError(f"{error.msg}", text, column) from None
-  except (RecursionError, MemoryError, ValueError):
-    raise ObjectiveError("cannot be read", text, lead + 1) from None
-  deep = _deeper_than(tree, MAX_NESTING)
-  if deep is not None:
-    raise ObjectiveError(
-        f"nested deeper than {MAX_NESTING}", text, lead + deep + 1
-    )
+  example = "Baseline" if kind is Goal else "0.5"
+  text, lead, tree = syntax_tree(text, f"{_KINDS[kind]}, such as {example}")
   term = _Reader(text, lead, schemes).read(tree, kind)
   # So that whatever is accepted can be read back as it prints.
-  written = str(term)
-  if (
-      len(written) > MAX_LENGTH
-      or max(_levels(written)) > MAX_DEPTH
-      or _deeper_than(ast.parse(written, mode="eval").body, MAX_NESTING)
-  ):
+  if not is_within_limits(str(term)):
     raise ObjectiveError(
         f"longer than {MAX_LENGTH} characters, or nested deeper than"
         f" {MAX_DEPTH}, when it is written out", text, lead + 1
     )
   return term
-
-
-def _levels(text: str) -> list[int]:
-  """How many parentheses are open after each character."""
-  return list(itertools.accumulate((c == "(") - (c == ")") for c in text))
-
-
-def _check_characters(text: str) -> None:
-  for position, (character, level) in enumerate(zip(text, _levels(text))):
-    if not (character.isascii() and (character.isalnum()
-                                     or character in " _.,()+-*/=")):
-      raise ObjectiveError(
-          f"unexpected character {character!r}", text, position + 1
-      )
-    if level > MAX_DEPTH:
-      raise ObjectiveError(
-          f"nested deeper than {MAX_DEPTH}", text, position + 1
-      )
-
-
-def _deeper_than(tree: ast.expr, limit: int) -> int | None:
-  """The place of a node below more than `limit` others, or None."""
-  level = [tree]
-  for _ in range(limit):
-    if not level:
-      return None
-    level = [child for node in level for child in ast.iter_child_nodes(node)]
-  places = [node.col_offset for node in level if hasattr(node, "col_offset")]
-  return min(places) if places else None
 
 
 def _misplaced(goal: Goal) -> Goal | None:

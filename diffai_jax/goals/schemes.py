@@ -8,7 +8,8 @@ import dataclasses
 
 from diffai_jax.goals.base import Goal
 from diffai_jax.goals.diffai import translation
-from diffai_jax.goals.dsl import ObjectiveError, parse
+from diffai_jax.goals.dsl import parse
+from diffai_jax.goals.syntax import ObjectiveError
 from diffai_jax.terms import Number
 
 

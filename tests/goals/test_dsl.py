@@ -18,7 +18,7 @@ from diffai_jax.goals import (
     objective,
     parse,
 )
-from diffai_jax.goals.dsl import MAX_DEPTH, MAX_LENGTH
+from diffai_jax.goals.syntax import MAX_DEPTH, MAX_LENGTH
 from diffai_jax.goals.schemes import Scheme
 from diffai_jax.schedules import Lin, Until
 from diffai_jax.types import UsageError

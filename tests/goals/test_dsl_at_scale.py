@@ -7,7 +7,7 @@ import pytest
 import texts
 
 from diffai_jax.goals import Goal, ObjectiveError, objective, parse
-from diffai_jax.goals.dsl import MAX_LENGTH
+from diffai_jax.goals.syntax import MAX_LENGTH
 
 COUNT = 10_000
 
