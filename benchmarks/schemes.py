@@ -36,8 +36,8 @@ SCHEMES = {
     "InSampLPA": ("InSampLPA", "InSampLPA"),
     "AdvISLPA(3)": ("AdvISLPA(3)", "AdvISLPA(3)"),
     "SABR": ("SABR(0.4)", "SABR(0.6)"),
-    "MTL_IBP": ("MTL_IBP(0.3)", "MTL_IBP(0.6)"),
-    "CC_IBP": ("CC_IBP(0.3)", "CC_IBP(0.6)"),
+    "MTL_IBP": ("MTL_IBP(0.6)", "MTL_IBP(0.6)"),
+    "CC_IBP": ("CC_IBP(0.6)", "CC_IBP(0.6)"),
 }
 EPSILONS = ("0.1", "0.3")
 _PROBE_EPOCHS = 1.0
