@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 import json
+import os
 import runpy
 import subprocess
 import sys
 
 from absl import app
+
+from diffai_jax import huge_pages
 
 
 def load_config(text: str):
@@ -18,14 +21,16 @@ def load_config(text: str):
 def run_apart(module: str, one: str) -> dict:
   """What a benchmark prints as JSON, last, for one part in its own process.
 
-  It gets the flags of this process, and `--one`.
+  It gets the flags of this process, and `--one`; its memory is in large pages,
+  as that of the command.
 
   Raises:
     subprocess.CalledProcessError: if it fails, which says why.
   """
   command = [sys.executable, "-m", module, *sys.argv[1:], f"--one={one}"]
   done = subprocess.run(
-      command, stdout=subprocess.PIPE, text=True, check=True
+      command, stdout=subprocess.PIPE, text=True, check=True,
+      env=huge_pages.environment(os.environ),
   )
   return json.loads(done.stdout.splitlines()[-1])
 

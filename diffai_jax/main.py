@@ -7,6 +7,10 @@ import warnings
 
 # Before JAX and TFDS are loaded: their chatter is not for this terminal.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if __name__ == "__main__":  # Before anything that takes time to load.
+  from diffai_jax import huge_pages
+
+  huge_pages.restart()
 
 from absl import app, flags, logging
 from ml_collections import config_dict, config_flags

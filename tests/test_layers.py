@@ -10,8 +10,8 @@ _PACKAGE = pathlib.Path(__file__).parents[1] / "diffai_jax"
 # Floors from the ground up, rooms in order. A room may use every floor below
 # its own, and the earlier rooms of its floor. A new file is placed here.
 _FLOORS = (
-    ("types", "terms", "suggest", "files", "xla", "schedules",
-     "arithmetic", "optax_schedules"),
+    ("types", "terms", "suggest", "files", "huge_pages", "xla",
+     "schedules", "arithmetic", "optax_schedules"),
     (
         "domains.rounding",
         "domains.windows",
