@@ -44,6 +44,7 @@ INPUTS = {
         5, "5 draws", "Sample(0.2, Normal, Box)", "Sample(0.35, Normal, Box)",
         "Sample(0.35, Uniform, Box)", "Sample(0.35, 0.5, Normal, Box)",
     ),
+    "SmallBox": (5, "5 draws", "SmallBox(0.35, Uniform, Box)"),
     "BiSample": (1, "○ found by PGD", "BiSample(PGD(10, 0.2), Box)"),
     "AdvDom": (1, "○ found by PGD", "AdvDom(PGD(10, 0.2), Box)"),
     "Original": (1, "", "AdvDom(PGD, Mix(Original, Box, 0.5))"),

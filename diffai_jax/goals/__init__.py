@@ -7,6 +7,7 @@ from diffai_jax.goals.combinators import (
     BiSample,
     NormalSub,
     Sample,
+    SmallBox,
     Sub,
 )
 from diffai_jax.goals.dsl import parse, parse_value
@@ -41,6 +42,7 @@ __all__ = [
     "REGIONS",
     "SCHEMES",
     "Sample",
+    "SmallBox",
     "Sub",
     "Uniform",
     "Weighted",

@@ -24,6 +24,8 @@ class Context:
     key: a random key for each example, [B], or None where a run draws none.
     batch_key: a random key for the whole batch, or None likewise.
     data_range: lowest and highest value that data can have.
+    images: that the input boxes are around, [B, ...]; None if there are none,
+      and then the boxes' centers are.
     shared: the points (original, attacked) that the surrounding AdvDom or
       BiSample shares with its goals, or None outside of one.
   """
@@ -34,6 +36,7 @@ class Context:
   key: PRNGKey | None = None
   batch_key: PRNGKey | None = None
   data_range: tuple[float, float] = (0.0, 1.0)
+  images: Array | None = None
   shared: tuple[Array, Array] | None = None
 
   def child(self, number: int) -> "Context":

@@ -114,6 +114,54 @@ class Sample(_Within):
     return self.target.abstract(point - half, point + half, context.child(1))
 
 
+@dataclasses.dataclass(frozen=True)
+class SmallBox(_Within):
+  """`target` on a small box around a point that `source` picks near the image.
+
+  SmallBox(λ, gs, gt) is α^gt([b - λ·e, b + λ·e] ∩ [l, u]) with the loss of gt,
+  where b is the center of α^gs([o - (1 - λ)·e, o + (1 - λ)·e] ∩ [l, u]), o the
+  image and e = max(o - l, u - o), in each variable. Where the range of the data
+  cuts nothing off this is Sample(λ, gs, gt). Where it does, b stays near the
+  image: with λ of at least ½ the image is always in the small box (Mueller et
+  al. 2023, section 4).
+  """
+
+  share: Weight
+  source: Goal
+  target: Goal
+
+  @property
+  def inner(self) -> Goal:
+    return self.target
+
+  def check(self) -> None:
+    low, high = extent(self.share)
+    if low < 0 or high > 1:
+      raise ValueError(
+          f"SmallBox's share must be within 0 and 1; it goes from {low} to"
+          f" {high}"
+      )
+    _require_single(self, self.source)
+
+  def abstract(self, lower: Array, upper: Array, context: Context) -> Value:
+    share = value_at(self.share, context.epoch)
+    image = (lower + upper) / 2
+    if context.images is not None:  # A Sub around this may have left it out.
+      image = jnp.clip(context.images, lower, upper)
+    radius = jnp.maximum(image - lower, upper - image)
+
+    def around(point: Array, reach: Array) -> tuple[Array, Array]:
+      return (
+          jnp.clip(point - reach, lower, upper),
+          jnp.clip(point + reach, lower, upper),
+      )
+
+    near = around(image, (1 - share) * radius)
+    point = center(self.source.abstract(*near, context.child(0)))
+    small = around(point, share * radius)
+    return self.target.abstract(*small, context.child(1))
+
+
 class _Sharing(_Within):
   """Base of goals on a box between the center and a point that `source` finds.
 

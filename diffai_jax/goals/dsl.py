@@ -27,6 +27,7 @@ from diffai_jax.goals.combinators import (
     BiSample,
     NormalSub,
     Sample,
+    SmallBox,
     Sub,
 )
 from diffai_jax.goals.mixtures import Coin, Mix, MixLogs, MixMargins, Weighted
@@ -49,7 +50,8 @@ CONSTRUCTORS: dict[str, type[Term]] = {
     for term in (
         Point, Normal, Uniform, FGSM, IFGSM, PGD, MIFGSM,
         *map(type, REGIONS.values()),
-        Sub, NormalSub, Sample, BiSample, AdvDom, Original, Attacked,
+        Sub, NormalSub, Sample, SmallBox, BiSample, AdvDom, Original,
+        Attacked,
         Mix, MixMargins, MixLogs, Weighted, Coin,
         schedules.Lin, schedules.Until, schedules.Smooth,
         schedules.Complement, schedules.Scale, schedules.Clip,

@@ -106,7 +106,7 @@ SCHEMES: dict[str, Scheme] = {
         (("clean", 0.5), ("ramp", 33), ("hold", 7)),
     ),
     "SABR": Scheme(
-        f"Sub({_SMOOTH}, Sample({{share}}, 1, PGD(8, 0.5), Box))",
+        f"Sub({_SMOOTH}, SmallBox({{share}}, PGD(8, 0.5), Box))",
         "Mueller et al. 2023, Certified training: small boxes are all you need",
         (("share", 0.4),),
     ),

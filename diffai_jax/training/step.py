@@ -139,6 +139,7 @@ def make_step(
         epoch=epoch,
         key=part.goal_keys,
         batch_key=batch_key(seed, state.step),
+        images=part.images,
     )
     lower, upper = ball(part.images, epsilon)
     value = goal.abstract(lower, upper, context)

@@ -12,7 +12,7 @@ from test_goals import point_margins, shrunk
 
 from diffai_jax import goals
 from diffai_jax.goals import AdvDom, BiSample, Box, Coin, HBox, IFGSM, Mix
-from diffai_jax.goals import MixLogs, MixMargins, Normal, Point, Sample, Sub
+from diffai_jax.goals import MixLogs, MixMargins, Normal, Point, Sample, SmallBox, Sub
 from diffai_jax.goals import NormalSub, Uniform, Weighted
 from diffai_jax.goals.points import Attacked, Original
 from diffai_jax.schedules import Lin, Until
@@ -49,6 +49,51 @@ def test_sample_around_an_attack(epoch, scale, reach, float64):
   b = attacked(*shrunk(1 - reach * scale, LOWER, UPPER), 2)
   half = scale * (UPPER - LOWER) / 2
   np.testing.assert_allclose(loss, box_loss(b - half, b + half), atol=1e-9)
+
+
+@pytest.mark.parametrize("epoch, share", RAMPS)
+def test_small_boxes_near_images_that_are_cut_off(epoch, share, float64):
+  """As SABR's authors have it: near the image, and cut off afterwards."""
+  images = np.random.default_rng(3).choice([0, 0.1, 0.5, 0.95, 1], LOWER.shape)
+  radius = 0.3
+  l, u = np.maximum(images - radius, 0), np.minimum(images + radius, 1)
+
+  def cut(point, reach):
+    return np.maximum(l, point - reach), np.minimum(u, point + reach)
+
+  context = context_at(epoch, images=jnp.asarray(images))
+  value = SmallBox(RAMP, IFGSM(2), Box()).abstract(
+      jnp.asarray(l), jnp.asarray(u), context
+  )
+  found = attacked(*cut(images, (1 - share) * radius), 2)
+  low, high = cut(found, share * radius)
+  np.testing.assert_allclose(value.center - value.uncorrelated, low, atol=1e-9)
+  np.testing.assert_allclose(value.center + value.uncorrelated, high, atol=1e-9)
+  if share >= 0.5:
+    assert np.all((low <= images + 1e-12) & (images <= high + 1e-12))
+
+
+@pytest.mark.parametrize("epoch, share", RAMPS)
+def test_small_boxes_in_a_whole_ball_are_samples(epoch, share, float64):
+  images = jnp.asarray((LOWER + UPPER) / 2)
+  small = loss_of(SmallBox(RAMP, IFGSM(2), Box()), epoch, images=images)
+  np.testing.assert_allclose(
+      small, loss_of(Sample(RAMP, 1, IFGSM(2), Box()), epoch), atol=1e-9
+  )
+
+
+def test_small_boxes_of_a_scaled_box_begin_at_its_nearest_corner(float64):
+  """Without images the center is the image."""
+  l, u = np.zeros((1, 2)), np.full((1, 2), 0.3)
+  goal = Sub(0.5, SmallBox(0.5, Point(), Box()))
+  for images, low, high in (
+      (np.array([[0, 0.3]]), [[0.075, 0.1125]], [[0.1875, 0.225]]),
+      (None, [[0.1125, 0.1125]], [[0.1875, 0.1875]]),
+  ):
+    context = context_at(images=None if images is None else jnp.asarray(images))
+    value = goal.abstract(jnp.asarray(l), jnp.asarray(u), context)
+    np.testing.assert_allclose(value.center - value.uncorrelated, low)
+    np.testing.assert_allclose(value.center + value.uncorrelated, high)
 
 
 def test_sample_of_a_region_takes_its_center(float64):

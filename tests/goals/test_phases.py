@@ -209,7 +209,7 @@ def test_all_of_table_2_is_there():
     ("IBP(clean=0.25, hold=0)",
      "Mix(Point, Sub(Lin(0, 1, 33), Box), Lin(0, 0.75, 33))"),
     ("SABR(0.6)",
-     "Sub(Smooth(0, 1, 60), Sample(0.6, 1, PGD(8, 0.5), Box))"),
+     "Sub(Smooth(0, 1, 60), SmallBox(0.6, PGD(8, 0.5), Box))"),
     ("MTL_IBP(0.1)", "Sub(Smooth(0, 1, 60), Mix(PGD(1, 10), Box, 0.1))"),
     ("CC_IBP(0.1)", "Sub(Smooth(0, 1, 60), MixMargins(PGD(1, 10), Box, 0.1))"),
     ("Exp_IBP(0.1)", "Sub(Smooth(0, 1, 60), MixLogs(PGD(1, 10), Box, 0.1))"),

@@ -76,6 +76,8 @@ def draw_goal(rng, depth=0, single=False, shared=False):
     return goals.Sample(
         draw_value(rng), draw_value(rng), inner(single=True), inner()
     )
+  if choice == 2 and rng.random() < 0.5:
+    return goals.SmallBox(draw_value(rng), inner(single=True), inner())
   if choice == 2:
     return goals.BiSample(inner(single=True), inner(shared=True))
   if choice == 3:
