@@ -77,8 +77,23 @@ class NormalSub(Sub):
     return self.goal.abstract(*scaled(lower, upper, scale), context.child(1))
 
 
+class _Picking(_Within):
+  """Base of goals that give `target` a box about what `source` picks."""
+
+  @property
+  def inner(self) -> Goal:
+    return self.target
+
+  def check(self) -> None:
+    if not self.source.is_single():
+      raise ValueError(
+          f"{type(self).__name__}'s first goal must pick one point or element;"
+          f" {type(self.source).__name__} has several"
+      )
+
+
 @dataclasses.dataclass(frozen=True)
-class Sample(_Within):
+class Sample(_Picking):
   """`target` on a small box around a point that `source` picks in the box.
 
   Sample(δ, r, gs, gt) is α^gt(b - ½δ(u - l), b + ½δ(u - l)), b the center of
@@ -91,10 +106,6 @@ class Sample(_Within):
   source: Goal
   target: Goal
 
-  @property
-  def inner(self) -> Goal:
-    return self.target
-
   def check(self) -> None:
     (low, high), (least, most) = extent(self.scale), extent(self.reach)
     if low < 0 or least < 0 or most > 1 or high * most > 1:
@@ -103,7 +114,7 @@ class Sample(_Within):
           f" their product at most 1; they go from {low} to {high} and from"
           f" {least} to {most}"
       )
-    _require_single(self, self.source)
+    super().check()
 
   def abstract(self, lower: Array, upper: Array, context: Context) -> Value:
     scale = value_at(self.scale, context.epoch)
@@ -115,7 +126,7 @@ class Sample(_Within):
 
 
 @dataclasses.dataclass(frozen=True)
-class SmallBox(_Within):
+class SmallBox(_Picking):
   """`target` on a small box around a point that `source` picks near the image.
 
   SmallBox(λ, gs, gt) is α^gt([b - λ·e, b + λ·e] ∩ [l, u]) with the loss of gt,
@@ -130,10 +141,6 @@ class SmallBox(_Within):
   source: Goal
   target: Goal
 
-  @property
-  def inner(self) -> Goal:
-    return self.target
-
   def check(self) -> None:
     low, high = extent(self.share)
     if low < 0 or high > 1:
@@ -141,7 +148,7 @@ class SmallBox(_Within):
           f"SmallBox's share must be within 0 and 1; it goes from {low} to"
           f" {high}"
       )
-    _require_single(self, self.source)
+    super().check()
 
   def abstract(self, lower: Array, upper: Array, context: Context) -> Value:
     share = value_at(self.share, context.epoch)
@@ -162,19 +169,12 @@ class SmallBox(_Within):
     return self.target.abstract(*small, context.child(1))
 
 
-class _Sharing(_Within):
+class _Sharing(_Picking):
   """Base of goals on a box between the center and a point that `source` finds.
 
   That point is the upper end of α^source(l, u). Both points are shared:
   `Original` and `Attacked` within `target` are them.
   """
-
-  @property
-  def inner(self) -> Goal:
-    return self.target
-
-  def check(self) -> None:
-    _require_single(self, self.source)
 
   def box(self, original: Array, attacked: Array) -> tuple[Array, Array]:
     """The bounds that `target` is given."""
@@ -231,11 +231,3 @@ def scaled(
 def upper_end(value: Array | HybridZonotope) -> Array:
   """A point itself, an element's upper bounds."""
   return upper(value) if isinstance(value, HybridZonotope) else value
-
-
-def _require_single(goal: Goal, source: Goal) -> None:
-  if not source.is_single():
-    raise ValueError(
-        f"{type(goal).__name__}'s first goal must pick one point or element;"
-        f" {type(source).__name__} has several"
-    )
