@@ -29,7 +29,7 @@ def translation(text: str) -> str | None:
     tree = ast.parse(text.strip(), mode="eval").body
     return _goal(tree) if _is_theirs(tree) else None
   except (_Untranslatable, SyntaxError, RecursionError, MemoryError,
-          ValueError):
+          ValueError, OverflowError):
     return None
 
 
@@ -98,6 +98,8 @@ def _goal(node: ast.expr | None, default: str = "") -> str:
   if name in _REGIONS:
     return _within(_arguments(node, ("w",)), _REGIONS[name])
   if name in ("DList", "DProb"):
+    if not isinstance(node, ast.Call) or not node.args or node.keywords:
+      raise _Untranslatable
     pairs = [_pair(argument) for argument in node.args]
     kind = "Weighted" if name == "DList" else "Coin"
     return f"{kind}({', '.join(pairs)})"

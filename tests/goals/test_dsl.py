@@ -15,6 +15,7 @@ from diffai_jax.goals import (
     ObjectiveError,
     Point,
     Sub,
+    diffai,
     objective,
     parse,
 )
@@ -461,6 +462,23 @@ def test_edited_texts_parse_or_are_refused(goal, edits):
     return
   assert isinstance(found, Goal)
   assert parse(str(found)) == found
+
+
+@pytest.mark.parametrize("name", sorted(
+    diffai._ONLY_THEIRS | diffai._REGIONS.keys() | diffai._TRANSLATIONS.keys()
+))
+@pytest.mark.parametrize("arguments", [
+    "", "()", "(1)", "(Box)", "((Box, 1))", "((Box, 1), w=1)", "(*a)",
+    "(**a)", "(k=1e400, restart=2)", "(restart=1e400)", "(x=1)",
+])
+def test_every_name_of_diffai_with_any_arguments(name, arguments):
+  """Parses, or is refused in a line: no name fails for what is in it."""
+  text = name + arguments
+  assert isinstance(diffai.translation(text), str | None)
+  try:
+    objective(text)
+  except ObjectiveError as error:
+    assert len(str(error).splitlines()) == 1
 
 
 @settings(reproducible, max_examples=200)
