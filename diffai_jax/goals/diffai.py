@@ -9,7 +9,7 @@ all of them, and where ours differ.
 import ast
 from collections.abc import Sequence
 
-from diffai_jax.goals.syntax import MAX_LENGTH
+from diffai_jax.goals.syntax import MAX_LENGTH, expression
 from diffai_jax.terms import number_text
 
 
@@ -26,7 +26,7 @@ def translation(text: str) -> str | None:
   if len(text) > MAX_LENGTH:
     return None
   try:
-    tree = ast.parse(text.strip(), mode="eval").body
+    tree = expression(text)
     return _goal(tree) if _is_theirs(tree) else None
   except (_Untranslatable, SyntaxError, RecursionError, MemoryError,
           ValueError, OverflowError):

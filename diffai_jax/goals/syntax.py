@@ -58,9 +58,7 @@ def syntax_tree(text: str, expected: str) -> tuple[str, int, ast.expr]:
   if lead == len(text):
     raise ObjectiveError(f"empty; expected {expected}", text, 1)
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore", SyntaxWarning)
-      tree = ast.parse(text.strip(), mode="eval").body
+    tree = expression(text)
   except SyntaxError as error:
     column = lead + (error.offset or 1)
     raise ObjectiveError(f"{error.msg}", text, column) from None
@@ -74,12 +72,23 @@ def syntax_tree(text: str, expected: str) -> tuple[str, int, ast.expr]:
   return text, lead, tree
 
 
+def expression(text: str) -> ast.expr:
+  """The tree of a text, without Python's own warnings of what looks odd in it.
+
+  Raises:
+    SyntaxError, RecursionError, MemoryError, ValueError: as `ast.parse`.
+  """
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", SyntaxWarning)
+    return ast.parse(text.strip(), mode="eval").body
+
+
 def is_within_limits(written: str) -> bool:
   """Whether the text that a term prints as would be read."""
   return (
       len(written) <= MAX_LENGTH
       and max(_levels(written)) <= MAX_DEPTH
-      and _deeper_than(ast.parse(written, mode="eval").body, MAX_NESTING) is None
+      and _deeper_than(expression(written), MAX_NESTING) is None
   )
 
 

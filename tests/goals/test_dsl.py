@@ -331,6 +331,13 @@ def test_errors_show_the_place(text, column, fragments):
     assert fragment in str(error)
 
 
+@pytest.mark.parametrize("text", ["Sub(1if 2 else 3, Box)", "Sub(0x1for, Box)"])
+def test_python_has_nothing_to_say_of_a_text(text, recwarn):
+  """Its own warnings would stand above the one line."""
+  refused(text)
+  assert not recwarn.list
+
+
 @pytest.mark.parametrize("before", [0, 1, 59, 60, 61, 100, 1000])
 @pytest.mark.parametrize("after", [0, 5, 500])
 def test_the_mark_stands_under_the_place(before, after):
