@@ -27,9 +27,10 @@ try:
 except ImportError:  # Only the columns of PyTorch need it.
   torch = None
 
-# Shorter runs go twice in turn, and the second counts: the first fills caches
-# that another function cleared, and another's threads may still be spinning.
-_SHORT_SECONDS = 0.25
+# Before each timed run a function that is short runs untimed for a while, as
+# steps follow each other in training: the others cleared the caches, and their
+# threads may still be spinning.
+_SHORT_SECONDS, _SETTLING_SECONDS = 0.25, 0.05
 _PRODUCT_SIZE = 2048
 _STEPS_PER_EPOCH = 1000  # For schedules alone, of which benchmarks have none.
 THREADS = len(os.sched_getaffinity(0))
@@ -61,11 +62,17 @@ def interleaved(
       break
     for name, function in functions.items():
       if not times[name] or times[name][-1] < _SHORT_SECONDS:
-        function()
+        _settle(function)
       start = time.perf_counter()
       function()
       times[name].append(time.perf_counter() - start)
   return times
+
+
+def _settle(function: Callable[[], None]) -> None:
+  end = time.perf_counter() + _SETTLING_SECONDS
+  while time.perf_counter() < end:
+    function()
 
 
 def milliseconds(seconds: list[float]) -> dict[str, float]:

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
     return
   config = _config()
   if config.get("xla_flags"):
-    xla.set_flags(remat=bool(config.get("remat")))
+    xla.set_flags()
   if mode == "describe":
     print(train.Job.from_config(config).describe())
     return

@@ -3,6 +3,7 @@
 import dataclasses
 
 import elements
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -155,3 +156,25 @@ def test_shapes_that_do_not_agree_are_refused():
 def test_gather_takes_whole_numbers_only():
   with pytest.raises(IndexError, match="whole numbers, not bool"):
     transformers.gather(np.zeros((2, 3)), [True, False, True])
+
+
+def test_gradients_through_concatenations_are_computed_once():
+  """As many operations as layers, by the compiler's account, not as pairs."""
+
+  def loss(params, x):
+    for kernel, bias in params:
+      narrow = jax.nn.relu(x) @ kernel + bias
+      x = transformers.concat([x, narrow])
+    return x.sum()
+
+  def operations(layers: int) -> float:
+    params = [
+        (jnp.ones((8 + 4 * i, 4)), jnp.zeros(4)) for i in range(layers)
+    ]
+    compiled = jax.jit(jax.grad(loss)).lower(params, jnp.ones((512, 8)))
+    return compiled.compile(
+        {"xla_disable_hlo_passes": "cse_barrier_expander"}
+    ).cost_analysis()["flops"]
+
+  products = 3 * 2 * 512 * 4 * sum(8 + 4 * i for i in range(24))
+  assert operations(24) < 1.5 * products
