@@ -116,7 +116,10 @@ def test_windows_stay_windows_when_the_image_becomes_flat():
       elements.coefficients(flat) * factor[:, None], rtol=1e-12,
   )
   again = generators.reshape(flat, SHAPE)
-  assert again == dataclasses.replace(block, coefficients=again.coefficients)
+  assert again.coefficients is block.coefficients
+  # Python 3.13 would ask arrays for their truth: no == of whole blocks.
+  for field in ("rows", "columns", "shape", "flat"):
+    assert getattr(again, field) == getattr(block, field)
   assert isinstance(generators.reshape(flat, (2, 20)), Dense)
 
 
