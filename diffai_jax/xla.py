@@ -13,8 +13,8 @@ _FLAGS = {
     # step (docs/performance.md). Sums are still of float32, in another order.
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT",
     # Without this pass, barriers stay until programs are fused. It would merge
-    # what `nn.Sequential` computes twice to save memory, and let the gradients
-    # of DenseNet's concatenations be computed over and over (`joining`).
+    # what `nn.Sequential` computes twice to save memory, and fuse what barriers
+    # in `transformers` hold apart for speed.
     "xla_disable_hlo_passes": "cse_barrier_expander",
 }
 # The releases of jaxlib that take these flags: XLA ends the process at the sight
