@@ -41,6 +41,15 @@ def extent(value: Value) -> tuple[float, float]:
   return value.extent() if isinstance(value, Schedule) else (value, value)
 
 
+def require_share(value: Value, name: str) -> None:
+  """Raises ValueError unless a number or schedule stays within 0 and 1."""
+  low, high = extent(value)
+  if not (0 <= low and high <= 1):
+    raise ValueError(
+        f"{name} must stay within 0 and 1; it goes from {low} to {high}"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Lin(Schedule):
   """Holds `start` for `hold` epochs, then goes linearly to `end`.
@@ -135,12 +144,7 @@ class Complement(Schedule):
   schedule: Value
 
   def check(self) -> None:
-    low, high = extent(self.schedule)
-    if low < 0 or high > 1:
-      raise ValueError(
-          f"Complement wants values within 0 and 1; they go from {low} to"
-          f" {high}"
-      )
+    require_share(self.schedule, "Complement's schedule")
 
   def extent(self) -> tuple[float, float]:
     low, high = extent(self.schedule)

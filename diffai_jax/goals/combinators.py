@@ -9,7 +9,7 @@ from diffai_jax.domains.hybrid_zonotope import HybridZonotope, upper
 from diffai_jax.domains.product import Value, center
 from diffai_jax.goals.base import Context, Goal
 from diffai_jax.schedules import Value as Weight
-from diffai_jax.schedules import extent, value_at
+from diffai_jax.schedules import extent, require_share, value_at
 from diffai_jax.types import Array
 
 
@@ -142,12 +142,7 @@ class SmallBox(_Picking):
   target: Goal
 
   def check(self) -> None:
-    low, high = extent(self.share)
-    if low < 0 or high > 1:
-      raise ValueError(
-          f"SmallBox's share must be within 0 and 1; it goes from {low} to"
-          f" {high}"
-      )
+    require_share(self.share, "SmallBox's share")
     super().check()
 
   def abstract(self, lower: Array, upper: Array, context: Context) -> Value:

@@ -13,7 +13,7 @@ from diffai_jax.domains import rounding
 from diffai_jax.domains.product import Product
 from diffai_jax.goals.base import Context, Goal
 from diffai_jax.schedules import Value as Weight
-from diffai_jax.schedules import extent, value_at
+from diffai_jax.schedules import extent, require_share, value_at
 from diffai_jax.terms import argument_text
 from diffai_jax.types import Array, PRNGKey
 
@@ -98,12 +98,7 @@ class _Pair(Mixture):
   weight: Weight
 
   def check(self) -> None:
-    low, high = extent(self.weight)
-    if low < 0 or high > 1:
-      raise ValueError(
-          f"the weight of {type(self).__name__} must stay within 0 and 1; it"
-          f" goes from {low} to {high}"
-      )
+    require_share(self.weight, f"the weight of {type(self).__name__}")
 
   def weights(self, epoch: Array, batch_key: PRNGKey | None) -> Array:
     weight = value_at(self.weight, epoch)

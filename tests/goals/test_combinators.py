@@ -12,8 +12,8 @@ from test_goals import point_margins, shrunk
 
 from diffai_jax import goals
 from diffai_jax.goals import AdvDom, BiSample, Box, Coin, HBox, IFGSM, Mix
-from diffai_jax.goals import MixLogs, MixMargins, Normal, Point, Sample, SmallBox, Sub
-from diffai_jax.goals import NormalSub, Uniform, Weighted
+from diffai_jax.goals import MixLogs, MixMargins, Normal, Point, Sample, Sub
+from diffai_jax.goals import NormalSub, SmallBox, Uniform, Weighted
 from diffai_jax.goals.points import Attacked, Original
 from diffai_jax.schedules import Lin, Until
 from diffai_jax.types import Mode
