@@ -11,6 +11,8 @@ but for the order of their sums (which the allowance for rounding covers, see
     image has each stride x stride square of pixels as the channels of one pixel
     ("space to depth"). Of images of few channels, such as photographs, the whole
     convolution takes this form.
+  - The gradients of a convolution 3x3 of many channels are Winograd's, see
+    `winograd`.
 
 A kernel in bfloat16 makes its whole product one of bfloat16, gradients too,
 whatever x is; the result has the type of x again. Bounds do not allow for that.
@@ -24,6 +26,8 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from diffai_jax.transformers import winograd
+from diffai_jax.transformers.overlap import gradient_by_input
 from diffai_jax.types import Array
 
 _FEW_CHANNELS = 4
@@ -68,6 +72,8 @@ def convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
       if x.shape[3] <= _FEW_CHANNELS:
         return _convolve(*_space_to_depth(x, kernel, stride, padding), 1, 0)
       return _convolve_strided(x, kernel, stride, padding)
+    if winograd.applies(x, kernel, stride, padding):
+      return _convolve_3x3(x, kernel)
   return _convolve(x, kernel, stride, padding)
 
 
@@ -119,12 +125,27 @@ def _strided_backward(stride, padding, saved, cotangent):
   def of_kernel(k):
     return _convolve(x, k, stride, padding)
 
-  (image,) = jax.linear_transpose(of_image, x)(cotangent)
+  if any(size % stride for size in kernel.shape[:2]):
+    image = gradient_by_input(kernel, cotangent, stride, padding, x.shape[1:3])
+  else:
+    (image,) = jax.linear_transpose(of_image, x)(cotangent)
   (weights,) = jax.linear_transpose(of_kernel, kernel)(cotangent)
   return image, weights
 
 
 _convolve_strided.defvjp(_strided_forward, _strided_backward)
+
+
+@jax.custom_vjp
+def _convolve_3x3(x: Array, kernel: Array) -> Array:
+  """`_convolve`, with Winograd's gradients."""
+  return _convolve(x, kernel, 1, 1)
+
+
+_convolve_3x3.defvjp(
+    lambda x, kernel: (_convolve(x, kernel, 1, 1), (x, kernel)),
+    lambda saved, slopes: winograd.gradients(*saved, slopes),
+)
 
 
 def _space_to_depth(
