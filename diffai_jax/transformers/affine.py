@@ -23,6 +23,7 @@ from diffai_jax.transformers.convolution import (
 )
 from diffai_jax.transformers.dispatch import check_axis, require_array
 from diffai_jax.transformers.images import (
+    add_bias,
     convolve,
     convolve_transposed,
     multiply,
@@ -52,7 +53,7 @@ def dense(x, kernel: Array, bias: Array):
     TypeError: for any other kind.
   """
   require_array(x, "dense")
-  return multiply(x, kernel) + bias
+  return add_bias(multiply(x, kernel), bias)
 
 
 @dense.register(HybridZonotope)
@@ -98,7 +99,7 @@ def conv(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
     TypeError: for any other kind.
   """
   require_array(x, "conv")
-  return convolve(x, kernel, stride, padding) + bias
+  return add_bias(convolve(x, kernel, stride, padding), bias)
 
 
 @conv.register(HybridZonotope)
@@ -172,7 +173,7 @@ def conv_transpose(
     TypeError: for any other kind.
   """
   require_array(x, "conv_transpose")
-  return convolve_transposed(x, kernel, stride, padding) + bias
+  return add_bias(convolve_transposed(x, kernel, stride, padding), bias)
 
 
 @conv_transpose.register(HybridZonotope)

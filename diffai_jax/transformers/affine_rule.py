@@ -30,6 +30,7 @@ from diffai_jax.domains.product import (
     rebuild,
     value_dtype,
 )
+from diffai_jax.transformers.images import add_bias
 from diffai_jax.types import Array
 
 
@@ -78,7 +79,7 @@ def apply_affine(
 
   results = []
   for leaf, image in zip(leaves, centers, strict=True):
-    image = image + affine.bias
+    image = add_bias(image, affine.bias)
     if isinstance(leaf, HybridZonotope):
       blocks = leaf.correlated.values()
       sums = 1 + sum(map(generators.terms_summed, blocks))

@@ -10,7 +10,8 @@ but for the order of their sums (which the allowance for rounding covers, see
     an image full of holes, is that of an equal convolution of stride 1, whose
     image has each stride x stride square of pixels as the channels of one pixel
     ("space to depth"). Of images of few channels, such as photographs, the whole
-    convolution takes this form.
+    convolution takes this form. Kernels that would have to be filled up to whole
+    squares are multiplied by the slopes as matrices, see `overlap`.
   - The gradients of a convolution 3x3 of many channels are Winograd's, see
     `winograd`.
 
@@ -49,6 +50,29 @@ def _in_type_of_kernel(function):
 def multiply(x: Array, kernel: Array) -> Array:
   """x @ kernel, [..., n] and [n, k]."""
   return x @ kernel
+
+
+def add_bias(x: Array, bias: Array | float) -> Array:
+  """x + bias, broadcast; a bias [n] has the fast form of its gradient."""
+  if x.ndim > 1 and jnp.shape(bias) == x.shape[-1:]:
+    return _add_vector(x, bias)
+  return x + bias
+
+
+@jax.custom_vjp
+def _add_vector(x: Array, bias: Array) -> Array:
+  return x + bias
+
+
+def _add_vector_backward(_, slopes):
+  # XLA sums over all but the last axis slowly, and computes the slopes for it once
+  # more, all the way from the gradient of a ReLU behind.
+  slopes = lax.optimization_barrier(slopes)
+  flat = slopes.reshape(-1, slopes.shape[-1])
+  return slopes, jnp.ones(flat.shape[0], flat.dtype) @ flat
+
+
+_add_vector.defvjp(lambda x, bias: (x + bias, None), _add_vector_backward)
 
 
 @_in_type_of_kernel

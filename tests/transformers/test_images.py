@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffai_jax.transformers.images import convolve
+from diffai_jax.transformers.images import add_bias, convolve
 
 # (image, kernel, stride, padding); odd sizes leave pixels that no window meets.
 CASES = [
@@ -21,6 +21,13 @@ CASES = [
     ((1, 5, 5, 5), (5, 5, 5, 3), 4, 0),
     ((2, 6, 6, 3), (1, 1, 3, 4), 2, 0),
     ((2, 6, 6, 3), (3, 3, 3, 4), 1, 0),
+    ((2, 9, 7, 5), (2, 2, 5, 3), 3, 0),
+    ((1, 9, 6, 4), (5, 3, 4, 3), 3, 2),
+    # Winograd's gradients, and what they do not have.
+    ((2, 4, 6, 128), (3, 3, 128, 130), 1, 1),
+    ((1, 2, 2, 130), (3, 3, 130, 128), 1, 1),
+    ((1, 5, 4, 128), (3, 3, 128, 128), 1, 1),
+    ((1, 4, 4, 128), (3, 3, 128, 128), 1, 0),
 ]
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -76,3 +83,45 @@ def test_gradient_of_a_strided_convolution_dilates_nothing(channels):
   assert convolutions
   dilations = [e.params["lhs_dilation"] for e in convolutions]
   assert set(dilations) == {(1, 1)}
+
+
+def test_gradients_of_3x3_are_those_of_the_definition_in_float32():
+  """Of many channels, by Winograd's products, as close as sums of float32 are."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(3, 8, 8, 128))
+  kernel = rng.normal(size=(3, 3, 128, 160))
+  slopes = rng.normal(size=(3, 8, 8, 160))
+  expected = jax.vjp(lambda x, k: definition(x, k, 1, 1), x, kernel)[1](slopes)
+  x, kernel, slopes = (a.astype(np.float32) for a in (x, kernel, slopes))
+  found = jax.vjp(lambda x, k: convolve(x, k, 1, 1), x, kernel)[1](slopes)
+  for one, other in zip(found, expected):
+    assert one.dtype == jnp.float32
+    assert np.abs(one - other).max() <= 3e-6 * np.abs(other).max()
+
+
+def test_gradients_of_3x3_multiply_as_often_as_winograd():
+  """16 products of matrices for tiles of 4 pixels, for each gradient."""
+  x, kernel = jnp.zeros((3, 8, 8, 128)), jnp.zeros((3, 3, 128, 160))
+  slopes = jnp.zeros((3, 8, 8, 160))
+
+  def gradients(x, kernel, slopes):
+    return jax.vjp(lambda x, k: convolve(x, k, 1, 1), x, kernel)[1](slopes)
+
+  program = jax.jit(gradients).lower(x, kernel, slopes).compile()
+  products = 2 * 16 * (3 * 16 * 128 * 160)
+  assert program.cost_analysis()["flops"] < 1.4 * 2 * products
+
+
+@pytest.mark.parametrize("shape, bias", [
+    ((5, 3), (3,)), ((2, 4, 4, 3), (3,)), ((2, 4, 1), (3,)), ((3,), (3,)),
+    ((2, 3), ()),
+])
+def test_a_bias_has_the_gradient_of_a_sum(shape, bias):
+  rng = np.random.default_rng(0)
+  x, bias = rng.normal(size=shape), rng.normal(size=bias)
+  expected, pull_back = jax.vjp(jnp.add, x, bias)
+  found, pull_back_found = jax.vjp(add_bias, x, bias)
+  np.testing.assert_array_equal(found, expected)
+  slopes = rng.normal(size=expected.shape)
+  for one, other in zip(pull_back_found(slopes), pull_back(slopes)):
+    np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
