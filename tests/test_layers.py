@@ -23,6 +23,8 @@ _FLOORS = (
     ),
     (
         "transformers.dispatch",
+        "transformers.overlap",
+        "transformers.winograd",
         "transformers.images",
         "transformers.window_convolution",
         "transformers.convolution",

@@ -14,10 +14,11 @@ def overlap_add(
     padding: int,
     sizes: tuple[int, int],
 ) -> Array:
-  """Adds entries[a][b][i, j] to pixel (i·stride + a - padding, j·stride + b - ...).
+  """Adds entries[a][b] of window (i, j) to the pixel that it lies on.
 
   Args:
-    entries: by row and column of a window: of all windows, [N, H', W', C].
+    entries: by row a and column b of a window: of all windows, [N, H', W', C].
+      Window (i, j) has it at row i·stride + a - padding, and likewise column.
     stride: between windows, of both directions.
     padding: rows and columns that windows begin before the image; what is
       outside of the image is left out.

@@ -65,10 +65,11 @@ def gradients(x: Array, kernel: Array, slopes: Array) -> tuple[Array, Array]:
   Returns:
     The gradients by x and by the kernel, up to roundings.
   """
-  x, kernel, slopes = lax.optimization_barrier((x, kernel, slopes))
+  # What stands before would be computed for each of the sums below.
+  x, slopes = lax.optimization_barrier((x, slopes))
   cells = [[slopes[:, i::2, j::2] for j in range(2)] for i in range(2)]
   cells = _along_both(_SLOPES, cells)
-  return lax.optimization_barrier((_by_input(kernel, cells), _by_kernel(x, cells)))
+  return _by_input(kernel, cells), _by_kernel(x, cells)
 
 
 _Grid = Sequence[Sequence[Array]]

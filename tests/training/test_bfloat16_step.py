@@ -48,7 +48,8 @@ def types_of_products(goal, bfloat16):
       tuple(v.aval.dtype.name for v in operation.invars)
       for operation in operations(program)
       if operation.primitive.name in ("dot_general", "conv_general_dilated")
-      and operation.outvars[0].aval.ndim  # The gradient's norm is a scalar.
+      # Sums of squares and of slopes are products of vectors, and stay exact.
+      and min(v.aval.ndim for v in operation.invars) > 1
   }
 
 
