@@ -4,6 +4,7 @@ On CPUs XLA is slow at some convolutions, so there they take other forms, equal
 but for the order of their sums (which the allowance for rounding covers, see
 `domains.rounding`); docs/performance.md has what that gains.
 
+  - Kernels of 1x1 are multiplied as matrices.
   - Images of one channel, such as digits, go through a product of matrices: of
     their windows and the kernel.
   - The gradient of a strided convolution by its input, which XLA computes with
@@ -90,6 +91,8 @@ def convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
   """
   check_window(x.shape[1:3], kernel.shape[:2], stride, padding)
   if jax.default_backend() == "cpu":
+    if kernel.shape[:2] == (1, 1) and padding == 0:
+      return _multiply_pixels(x[:, ::stride, ::stride], kernel[0, 0])
     if x.shape[3] == 1:
       return _convolve_by_windows(x, kernel, stride, padding)
     if stride > 1 and min(kernel.shape[:2]) > 1:
@@ -125,7 +128,16 @@ def _convolve_by_windows(
       for i in range(kernel.shape[0])
       for j in range(kernel.shape[1])
   ], axis=3)
-  return windows @ kernel.reshape(-1, kernel.shape[3])
+  return _multiply_pixels(windows, kernel.reshape(-1, kernel.shape[3]))
+
+
+def _multiply_pixels(x: Array, kernel: Array) -> Array:
+  """x @ kernel, [N, H, W, C] and [C, F], with a gradient that transposes nothing.
+
+  XLA transposes for a sum over three axes, but not for one over one.
+  """
+  out = x.reshape(-1, x.shape[3]) @ kernel
+  return out.reshape(x.shape[:3] + (-1,))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
