@@ -23,6 +23,7 @@ _FLOORS = (
     ),
     (
         "transformers.dispatch",
+        "transformers.matrices",
         "transformers.overlap",
         "transformers.winograd",
         "transformers.images",

@@ -23,13 +23,12 @@ from diffai_jax.transformers.convolution import (
 )
 from diffai_jax.transformers.dispatch import check_axis, require_array
 from diffai_jax.transformers.images import (
-    add_bias,
     convolve,
     convolve_transposed,
-    multiply,
     pool,
     stride_or,
 )
+from diffai_jax.transformers.matrices import add_bias, multiply
 from diffai_jax.types import Array
 
 

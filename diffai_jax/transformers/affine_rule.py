@@ -30,7 +30,7 @@ from diffai_jax.domains.product import (
     rebuild,
     value_dtype,
 )
-from diffai_jax.transformers.images import add_bias
+from diffai_jax.transformers.matrices import add_bias
 from diffai_jax.types import Array
 
 

@@ -26,9 +26,9 @@ from diffai_jax.domains.merging import to_windows
 from diffai_jax.transformers.images import (
     convolve,
     convolve_transposed,
-    multiply,
     pool,
 )
+from diffai_jax.transformers.matrices import multiply
 from diffai_jax.transformers.window_convolution import (
     as_images,
     as_rows,

@@ -1,4 +1,4 @@
-"""Linear maps of arrays: products, convolutions, sums over windows.
+"""Linear maps of images: convolutions, and sums over windows.
 
 On CPUs XLA is slow at some convolutions, so there they take other forms, equal
 but for the order of their sums (which the allowance for rounding covers, see
@@ -16,8 +16,7 @@ but for the order of their sums (which the allowance for rounding covers, see
   - The gradients of a convolution 3x3 of many channels are Winograd's, see
     `winograd`.
 
-A kernel in bfloat16 makes its whole product one of bfloat16, gradients too,
-whatever x is; the result has the type of x again. Bounds do not allow for that.
+A kernel in bfloat16 is as in `matrices`.
 """
 
 import functools
@@ -29,54 +28,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.transformers import winograd
+from diffai_jax.transformers.matrices import in_type_of_kernel, multiply
 from diffai_jax.transformers.overlap import gradient_by_input
 from diffai_jax.types import Array
 
 _FEW_CHANNELS = 4
 
 
-def _in_type_of_kernel(function):
-  """function(x, kernel, ...), in bfloat16 if the kernel is."""
-
-  @functools.wraps(function)
-  def wrapped(x, kernel, *rest):
-    if kernel.dtype != jnp.bfloat16:
-      return function(x, kernel, *rest)
-    return function(x.astype(kernel.dtype), kernel, *rest).astype(x.dtype)
-
-  return wrapped
-
-
-@_in_type_of_kernel
-def multiply(x: Array, kernel: Array) -> Array:
-  """x @ kernel, [..., n] and [n, k]."""
-  return x @ kernel
-
-
-def add_bias(x: Array, bias: Array | float) -> Array:
-  """x + bias, broadcast; a bias [n] has the fast form of its gradient."""
-  if x.ndim > 1 and jnp.shape(bias) == x.shape[-1:]:
-    return _add_vector(x, bias)
-  return x + bias
-
-
-@jax.custom_vjp
-def _add_vector(x: Array, bias: Array) -> Array:
-  return x + bias
-
-
-def _add_vector_backward(_, slopes):
-  # XLA sums over all but the last axis slowly, and computes the slopes for it once
-  # more, all the way from the gradient of a ReLU behind.
-  slopes = lax.optimization_barrier(slopes)
-  flat = slopes.reshape(-1, slopes.shape[-1])
-  return slopes, jnp.ones(flat.shape[0], flat.dtype) @ flat
-
-
-_add_vector.defvjp(lambda x, bias: (x + bias, None), _add_vector_backward)
-
-
-@_in_type_of_kernel
+@in_type_of_kernel
 def convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
   """Cross-correlation with zero padding, NHWC and HWIO.
 
@@ -92,7 +51,7 @@ def convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
   check_window(x.shape[1:3], kernel.shape[:2], stride, padding)
   if jax.default_backend() == "cpu":
     if kernel.shape[:2] == (1, 1) and padding == 0:
-      return _multiply_pixels(x[:, ::stride, ::stride], kernel[0, 0])
+      return multiply(x[:, ::stride, ::stride], kernel[0, 0])
     if x.shape[3] == 1:
       return _convolve_by_windows(x, kernel, stride, padding)
     if stride > 1 and min(kernel.shape[:2]) > 1:
@@ -128,16 +87,7 @@ def _convolve_by_windows(
       for i in range(kernel.shape[0])
       for j in range(kernel.shape[1])
   ], axis=3)
-  return _multiply_pixels(windows, kernel.reshape(-1, kernel.shape[3]))
-
-
-def _multiply_pixels(x: Array, kernel: Array) -> Array:
-  """x @ kernel, [N, H, W, C] and [C, F], with a gradient that transposes nothing.
-
-  XLA transposes for a sum over three axes, but not for one over one.
-  """
-  out = x.reshape(-1, x.shape[3]) @ kernel
-  return out.reshape(x.shape[:3] + (-1,))
+  return multiply(windows, kernel.reshape(-1, kernel.shape[3]))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -155,15 +105,16 @@ def _strided_forward(x, kernel, stride, padding):
 def _strided_backward(stride, padding, saved, cotangent):
   x, kernel = saved
 
-  def of_image(v):
-    return _convolve(*_space_to_depth(v, kernel, stride, padding), 1, 0)
-
   def of_kernel(k):
     return _convolve(x, k, stride, padding)
 
   if any(size % stride for size in kernel.shape[:2]):
     image = gradient_by_input(kernel, cotangent, stride, padding, x.shape[1:3])
   else:
+
+    def of_image(v):
+      return _convolve(*_space_to_depth(v, kernel, stride, padding), 1, 0)
+
     (image,) = jax.linear_transpose(of_image, x)(cotangent)
   (weights,) = jax.linear_transpose(of_kernel, kernel)(cotangent)
   return image, weights
@@ -235,7 +186,7 @@ def stride_or(stride: int | None, window: int) -> int:
   return window if stride is None else stride
 
 
-@_in_type_of_kernel
+@in_type_of_kernel
 def convolve_transposed(
     x: Array, kernel: Array, stride: int, padding: int
 ) -> Array:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jax import lax
 import jax.numpy as jnp
 
+from diffai_jax.transformers.matrices import multiply
 from diffai_jax.types import Array
 
 
@@ -83,7 +84,7 @@ def gradient_by_input(
     [N, H, W, C].
   """
   height, width, channels, filters = kernel.shape
-  windows = slopes @ kernel.reshape(-1, filters).T
+  windows = multiply(slopes, kernel.reshape(-1, filters).T)
   windows = windows.reshape(slopes.shape[:3] + (height, width, channels))
   entries = [
       [windows[:, :, :, i, j] for j in range(width)] for i in range(height)

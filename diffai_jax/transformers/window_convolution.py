@@ -15,7 +15,7 @@ import numpy as np
 
 from diffai_jax.domains import windows
 from diffai_jax.domains.generators import Diagonal, Local
-from diffai_jax.transformers.images import multiply
+from diffai_jax.transformers.matrices import multiply
 from diffai_jax.types import Array
 
 

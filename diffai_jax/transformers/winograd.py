@@ -22,6 +22,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from diffai_jax.transformers.matrices import flat, multiply
 from diffai_jax.transformers.overlap import overlap_add
 from diffai_jax.types import Array
 
@@ -78,7 +79,7 @@ _Grid = Sequence[Sequence[Array]]
 def _by_input(kernel: Array, slopes: _Grid) -> Array:
   taps = _along_both(_TAPS, kernel)
   products = [
-      [s @ k.T for s, k in zip(*pair)]
+      [multiply(s, k.T) for s, k in zip(*pair)]
       for pair in zip(slopes, taps)
   ]
   tiles = _along_both(_INPUTS.T, products)
@@ -96,15 +97,11 @@ def _by_kernel(x: Array, slopes: _Grid) -> Array:
   ]
   # As matrices: for sums over three axes XLA would transpose the tiles.
   products = [
-      [_flat(t).T @ _flat(s) for t, s in zip(*pair)]
+      [flat(t).T @ flat(s) for t, s in zip(*pair)]
       for pair in zip(_along_both(_INPUTS, tiles), slopes)
   ]
   taps = _along_both(_TAPS.T, products)
   return jnp.stack([jnp.stack(row) for row in taps])
-
-
-def _flat(array: Array) -> Array:
-  return array.reshape(-1, array.shape[-1])
 
 
 def _along_both(matrix: np.ndarray, grid: _Grid | Array) -> _Grid:

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffai_jax.transformers.images import add_bias, convolve
+from diffai_jax.transformers.images import convolve
+from diffai_jax.transformers.matrices import add_bias
 
 # (image, kernel, stride, padding); odd sizes leave pixels that no window meets.
 CASES = [
