@@ -49,9 +49,10 @@ def fold(network: Sequential, variables: dict) -> tuple[Sequential, dict]:
     elif isinstance(layer, BatchNorm):
       before = layers[number - 1] if number else None
       if not isinstance(before, (Conv2D, Linear)):
+        place = f"follows {type(before).__name__}" if number else "comes first"
         raise UsageError(
-            f"BatchNorm follows {type(before).__name__}; only one that follows"
-            f" a convolution or dense layer can be folded into it"
+            f"BatchNorm {place}; only one that follows a convolution or dense"
+            f" layer can be folded into it"
         )
       earlier = f"layers_{number - 1}"
       folded[earlier] = _scaled(folded[earlier], params[name], statistics[name])

@@ -156,7 +156,7 @@ def test_after_anything_but_an_affine_layer_it_is_refused(before, nested):
 def test_as_the_first_layer_it_is_refused():
   network = Sequential((BatchNorm(), Conv2D(3, 3)))
   variables = drawn(network)
-  with pytest.raises(UsageError, match="can be folded") as caught:
+  with pytest.raises(UsageError, match="BatchNorm comes first;") as caught:
     fold(network, variables)
   assert len(str(caught.value).splitlines()) == 1
 
