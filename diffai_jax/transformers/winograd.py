@@ -18,6 +18,7 @@ the bounds' allowance for rounding does not cover.
 
 from collections.abc import Sequence
 
+import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +56,7 @@ def applies(x: Array, kernel: Array, stride: int, padding: int) -> bool:
   )
 
 
+@jax.jit  # Its hundreds of operations are traced once for each shape.
 def gradients(x: Array, kernel: Array, slopes: Array) -> tuple[Array, Array]:
   """Of a convolution 3×3 with stride 1 and padding 1.
 
