@@ -24,6 +24,7 @@ _FLOORS = (
     (
         "transformers.dispatch",
         "transformers.matrices",
+        "transformers.kernel_gradient",
         "transformers.overlap",
         "transformers.winograd",
         "transformers.images",

@@ -15,6 +15,8 @@ but for the order of their sums (which the allowance for rounding covers, see
     squares are multiplied by the slopes as matrices, see `overlap`.
   - The gradients of a convolution 3x3 of many channels are Winograd's, see
     `winograd`.
+  - The gradient by the kernel of few images is another convolution than XLA's,
+    see `kernel_gradient`.
 
 A kernel in bfloat16 is as in `matrices`.
 """
@@ -28,11 +30,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.transformers import winograd
+from diffai_jax.transformers.kernel_gradient import gradient_by_kernel
 from diffai_jax.transformers.matrices import in_type_of_kernel, multiply
 from diffai_jax.transformers.overlap import gradient_by_input
 from diffai_jax.types import Array
 
 _FEW_CHANNELS = 4
+_FEW_IMAGES = 10
 
 
 @in_type_of_kernel
@@ -54,12 +58,10 @@ def convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
       return multiply(x[:, ::stride, ::stride], kernel[0, 0])
     if x.shape[3] == 1:
       return _convolve_by_windows(x, kernel, stride, padding)
-    if stride > 1 and min(kernel.shape[:2]) > 1:
-      if x.shape[3] <= _FEW_CHANNELS:
-        return _convolve(*_space_to_depth(x, kernel, stride, padding), 1, 0)
-      return _convolve_strided(x, kernel, stride, padding)
-    if winograd.applies(x, kernel, stride, padding):
-      return _convolve_3x3(x, kernel)
+    if stride > 1 and x.shape[3] <= _FEW_CHANNELS:
+      x, kernel = _space_to_depth(x, kernel, stride, padding)
+      stride, padding = 1, 0
+    return _convolve_fast(x, kernel, stride, padding)
   return _convolve(x, kernel, stride, padding)
 
 
@@ -91,48 +93,49 @@ def _convolve_by_windows(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve_strided(
-    x: Array, kernel: Array, stride: int, padding: int
-) -> Array:
-  """`_convolve`, with the gradient by x of its form of stride 1."""
+def _convolve_fast(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+  """`_convolve`, with gradients in the forms that are fastest."""
   return _convolve(x, kernel, stride, padding)
 
 
-def _strided_forward(x, kernel, stride, padding):
+def _forward(x, kernel, stride, padding):
   return _convolve(x, kernel, stride, padding), (x, kernel)
 
 
-def _strided_backward(stride, padding, saved, cotangent):
+def _backward(stride, padding, saved, slopes):
   x, kernel = saved
+  if winograd.applies(x, kernel, stride, padding):
+    return winograd.gradients(x, kernel, slopes)
+  return (
+      _by_input(x, kernel, slopes, stride, padding),
+      _by_kernel(x, kernel, slopes, stride, padding),
+  )
 
-  def of_kernel(k):
+
+_convolve_fast.defvjp(_forward, _backward)
+
+
+def _by_input(x, kernel, slopes, stride, padding):
+  window = kernel.shape[:2]
+  if stride > 1 and any(size % stride for size in window):
+    return gradient_by_input(kernel, slopes, stride, padding, x.shape[1:3])
+
+  def convolution(v):
+    if stride == 1:
+      return _convolve(v, kernel, stride, padding)
+    return _convolve(*_space_to_depth(v, kernel, stride, padding), 1, 0)
+
+  return jax.linear_transpose(convolution, x)(slopes)[0]
+
+
+def _by_kernel(x, kernel, slopes, stride, padding):
+  if stride == 1 and len(x) <= _FEW_IMAGES:
+    return gradient_by_kernel(x, slopes, padding, kernel.shape[:2])
+
+  def convolution(k):
     return _convolve(x, k, stride, padding)
 
-  if any(size % stride for size in kernel.shape[:2]):
-    image = gradient_by_input(kernel, cotangent, stride, padding, x.shape[1:3])
-  else:
-
-    def of_image(v):
-      return _convolve(*_space_to_depth(v, kernel, stride, padding), 1, 0)
-
-    (image,) = jax.linear_transpose(of_image, x)(cotangent)
-  (weights,) = jax.linear_transpose(of_kernel, kernel)(cotangent)
-  return image, weights
-
-
-_convolve_strided.defvjp(_strided_forward, _strided_backward)
-
-
-@jax.custom_vjp
-def _convolve_3x3(x: Array, kernel: Array) -> Array:
-  """`_convolve`, with Winograd's gradients."""
-  return _convolve(x, kernel, 1, 1)
-
-
-_convolve_3x3.defvjp(
-    lambda x, kernel: (_convolve(x, kernel, 1, 1), (x, kernel)),
-    lambda saved, slopes: winograd.gradients(*saved, slopes),
-)
+  return jax.linear_transpose(convolution, kernel)(slopes)[0]
 
 
 def _space_to_depth(
