@@ -129,6 +129,10 @@ def _by_input(x, kernel, slopes, stride, padding):
 
 
 def _by_kernel(x, kernel, slopes, stride, padding):
+  if slopes.shape[1] > x.shape[1] or slopes.shape[2] > x.shape[2]:
+    # XLA is very slow at convolutions whose filters are larger than their images.
+    x = jnp.pad(x, [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)])
+    padding = 0
   if stride == 1 and len(x) <= _FEW_IMAGES:
     return gradient_by_kernel(x, slopes, padding, kernel.shape[:2])
 

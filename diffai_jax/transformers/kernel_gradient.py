@@ -14,7 +14,7 @@ def gradient_by_kernel(
   The convolution that XLA makes of it has the images as its channels, which has
   both arrays transposed, and is slow where the images are few. This one has the
   pixels of a row as channels; it goes over images and rows, and gives the rows of
-  the kernel. x moved by each column is its filters, next to each other.
+  the kernel. The slopes moved by each column are its filters, next to each other.
 
   Args:
     x: [N, H, W, C].
@@ -31,18 +31,19 @@ def gradient_by_kernel(
   none = (0, 0, 0)
 
   def moved(column):
-    before = padding - column
-    after = slopes.shape[2] - x.shape[2] - before
-    return lax.pad(x, zero, [none, none, (before, after, 0), none])
+    before = column - padding
+    after = x.shape[2] - slopes.shape[2] - before
+    return lax.pad(slopes, zero, [none, none, (before, after, 0), none])
 
   columns = jnp.concatenate([moved(j) for j in range(width)], axis=3)
+  # Here x moves over the slopes, not they over x: XLA is very slow where filters are
+  # larger than images, as x is larger than the slopes without padding.
   rows = lax.conv_general_dilated(
-      slopes.transpose(3, 0, 1, 2),
+      x.transpose(3, 0, 1, 2),
       columns,
       window_strides=(1, 1),
-      padding=[(0, 0), (height - 1 - padding,) * 2],
+      padding=[(0, 0), (padding, padding)],
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
   )
-  # The last row comes first: slopes move over x, not x over slopes.
-  rows = rows.reshape(filters, height, width, channels)[:, ::-1]
-  return rows.transpose(1, 2, 3, 0)
+  rows = rows.reshape(channels, height, width, filters)
+  return rows.transpose(1, 2, 0, 3)

@@ -29,6 +29,7 @@ CASES = [
     ((1, 4, 4, 4), (2, 4, 4, 3), 1, 2),
     ((2, 4, 5, 4), (1, 3, 4, 5), 1, 1),
     ((11, 5, 4, 5), (3, 2, 5, 3), 1, 1),
+    ((11, 5, 4, 5), (3, 2, 5, 3), 1, 2),
     # Winograd's gradients, and what they do not have.
     ((2, 4, 6, 128), (3, 3, 128, 130), 1, 1),
     ((1, 2, 2, 130), (3, 3, 130, 128), 1, 1),
@@ -89,6 +90,25 @@ def test_gradient_of_a_strided_convolution_dilates_nothing(channels):
   assert convolutions
   dilations = [e.params["lhs_dilation"] for e in convolutions]
   assert set(dilations) == {(1, 1)}
+
+
+@pytest.mark.parametrize("images", [2, 11])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_no_gradient_by_a_kernel_has_filters_larger_than_its_images(
+    images, padding
+):
+  """XLA turns such a convolution around, reversed, which no library computes."""
+  x, kernel = jnp.zeros((images, 6, 6, 5)), jnp.zeros((3, 3, 5, 4))
+
+  def of_kernel(kernel):
+    return jnp.sum(convolve(x, kernel, 1, padding) ** 2)
+
+  program = jax.jit(jax.grad(of_kernel)).lower(kernel).compile().as_text()
+  convolutions = [
+      line for line in program.splitlines() if " convolution(" in line
+  ]
+  assert convolutions
+  assert not any("rhs_reversal" in line for line in convolutions)
 
 
 def test_gradients_of_3x3_are_those_of_the_definition_in_float32():
