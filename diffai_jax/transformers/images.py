@@ -12,7 +12,8 @@ but for the order of their sums (which the allowance for rounding covers, see
     image has each stride x stride square of pixels as the channels of one pixel
     ("space to depth"). Of images of few channels, such as photographs, the whole
     convolution takes this form. Kernels that would have to be filled up to whole
-    squares are multiplied by the slopes as matrices, see `overlap`.
+    squares, or exceed the image of slopes, are multiplied by the slopes as
+    matrices, see `overlap`.
   - The gradients of a convolution 3x3 of many channels are Winograd's, see
     `winograd`.
   - The gradient by the kernel of few images is another convolution than XLA's,
@@ -21,6 +22,7 @@ but for the order of their sums (which the allowance for rounding covers, see
 A kernel in bfloat16 is as in `matrices`.
 """
 
+from collections.abc import Sequence
 import functools
 import operator
 
@@ -117,7 +119,9 @@ _convolve_fast.defvjp(_forward, _backward)
 
 def _by_input(x, kernel, slopes, stride, padding):
   window = kernel.shape[:2]
-  if stride > 1 and any(size % stride for size in window):
+  filled = all(size % stride == 0 for size in window)
+  squares = [size // stride for size in window]
+  if not filled or _exceeds(squares, slopes.shape[1:3]):
     return gradient_by_input(kernel, slopes, stride, padding, x.shape[1:3])
 
   def convolution(v):
@@ -129,10 +133,8 @@ def _by_input(x, kernel, slopes, stride, padding):
 
 
 def _by_kernel(x, kernel, slopes, stride, padding):
-  if slopes.shape[1] > x.shape[1] or slopes.shape[2] > x.shape[2]:
-    # XLA is very slow at convolutions whose filters are larger than their images.
-    x = jnp.pad(x, [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)])
-    padding = 0
+  if _exceeds(slopes.shape[1:3], x.shape[1:3]):
+    x, padding = _pad(x, padding), 0
   if stride == 1 and len(x) <= _FEW_IMAGES:
     return gradient_by_kernel(x, slopes, padding, kernel.shape[:2])
 
@@ -140,6 +142,18 @@ def _by_kernel(x, kernel, slopes, stride, padding):
     return _convolve(x, k, stride, padding)
 
   return jax.linear_transpose(convolution, kernel)(slopes)[0]
+
+
+def _exceeds(window: Sequence[float], sizes: Sequence[int]) -> bool:
+  """Whether a filter is larger than its image.
+
+  XLA turns such a convolution around, and computes the other without a library.
+  """
+  return any(k > n for k, n in zip(window, sizes))
+
+
+def _pad(x: Array, padding: int) -> Array:
+  return jnp.pad(x, [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)])
 
 
 def _space_to_depth(
@@ -231,8 +245,7 @@ def pool(x: Array, weights: np.ndarray, stride: int, padding: int) -> Array:
     [N, H', W', C].
   """
   check_window(x.shape[1:3], weights.shape, stride, padding)
-  pads = [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)]
-  padded = jnp.pad(x, pads)
+  padded = _pad(x, padding)
   height, width = (
       (length - taps) // stride + 1
       for length, taps in zip(padded.shape[1:3], weights.shape)
