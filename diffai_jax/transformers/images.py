@@ -134,7 +134,7 @@ def _by_input(x, kernel, slopes, stride, padding):
 
 def _by_kernel(x, kernel, slopes, stride, padding):
   if _exceeds(slopes.shape[1:3], x.shape[1:3]):
-    x, padding = _pad(x, padding), 0
+    x, padding = pad(x, padding), 0
   if stride == 1 and len(x) <= _FEW_IMAGES:
     return gradient_by_kernel(x, slopes, padding, kernel.shape[:2])
 
@@ -144,16 +144,12 @@ def _by_kernel(x, kernel, slopes, stride, padding):
   return jax.linear_transpose(convolution, kernel)(slopes)[0]
 
 
-def _exceeds(window: Sequence[float], sizes: Sequence[int]) -> bool:
+def _exceeds(window: Sequence[int], sizes: Sequence[int]) -> bool:
   """Whether a filter is larger than its image.
 
   XLA turns such a convolution around, and computes the other without a library.
   """
   return any(k > n for k, n in zip(window, sizes))
-
-
-def _pad(x: Array, padding: int) -> Array:
-  return jnp.pad(x, [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)])
 
 
 def _space_to_depth(
@@ -202,6 +198,12 @@ def check_window(sizes, window, stride: int, padding: int) -> None:
     )
 
 
+def pad(x: Array, padding: int, fill: float = 0) -> Array:
+  """Images [N, H, W, C] with `padding` rows and columns of `fill` on each side."""
+  pads = [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)]
+  return jnp.pad(x, pads, constant_values=fill)
+
+
 def stride_or(stride: int | None, window: int) -> int:
   """The stride of a pool; its window where none is given."""
   return window if stride is None else stride
@@ -245,7 +247,7 @@ def pool(x: Array, weights: np.ndarray, stride: int, padding: int) -> Array:
     [N, H', W', C].
   """
   check_window(x.shape[1:3], weights.shape, stride, padding)
-  padded = _pad(x, padding)
+  padded = pad(x, padding)
   height, width = (
       (length - taps) // stride + 1
       for length, taps in zip(padded.shape[1:3], weights.shape)

@@ -11,7 +11,7 @@ from diffai_jax.domains import generators, merging, rounding
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, lower, upper
 from diffai_jax.transformers.convolution import pool_block
 from diffai_jax.transformers.dispatch import register_parts, require_array
-from diffai_jax.transformers.images import pool, stride_or
+from diffai_jax.transformers.images import pad, pool, stride_or
 from diffai_jax.transformers.relaxation import interval_error, relax
 from diffai_jax.types import Array
 
@@ -110,8 +110,7 @@ def _seen(
     x: Array, window: int, stride: int | None, padding: int, fill: float
 ) -> Array:
   """What each place of the windows holds, [window², B, H', W', C]."""
-  pads = [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)]
-  padded = jnp.pad(x, pads, constant_values=fill)
+  padded = pad(x, padding, fill)
   return jnp.stack([
       pool(padded, place, stride_or(stride, window), 0)
       for place in _places(window)
