@@ -6,4 +6,5 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup_venv.sh"
 install_project "[test]"
 cd "$root"
-exec "$python" -m pytest "$@"
+# One process a core: most of the time goes into compiling.
+exec "$python" -m pytest --numprocesses=auto --dist=worksteal "$@"

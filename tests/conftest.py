@@ -4,9 +4,11 @@ import os
 import tempfile
 
 # Before JAX starts: nothing but the CPU, and no chatter from TFDS. Programs that
-# several tests compile are kept until the tests end, away from the user's own.
-_CACHE = tempfile.TemporaryDirectory()
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+# several tests compile are kept until the tests end, away from the user's own;
+# pytest-xdist's workers share those of the process that started them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+  _CACHE = tempfile.TemporaryDirectory()
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
