@@ -14,6 +14,7 @@ _FLOORS = (
      "schedules", "arithmetic", "optax_schedules"),
     (
         "domains.rounding",
+        "domains.identity",
         "domains.windows",
         "domains.generators",
         "domains.symbols",
@@ -39,12 +40,13 @@ _FLOORS = (
         "transformers.activations",
         "transformers.pooling",
         "transformers.structure",
+        "transformers.sharing",
         "transformers.joining",
     ),
     ("losses", "attacks", "regularizers"),
     (
         "nn.initializers",
-        "nn.symbols",
+        "nn.naming",
         "nn.observation",
         "nn.layers",
         "nn.activations",

@@ -13,6 +13,7 @@ from diffai_jax.schedules import (
     Complement,
     Lin,
     Scale,
+    Schedule,
     Smooth,
     Staircase,
     Until,
@@ -283,7 +284,7 @@ def test_smooth_of_length_0_jumps():
      lambda t: np.clip(lin(0, 1, 20, 0, t), 0.2, lin(0.9, 0.5, 10, 0, t))),
     (Staircase(Lin(0, 1, 20, 3)), lambda t: lin(0, 1, 20, 3, np.floor(t))),
     (Staircase(0.25), lambda t: 0.25 + 0 * t),
-], ids=str)
+], ids=lambda value: str(value) if isinstance(value, Schedule) else "")
 def test_changed_schedules(schedule, expected):
   """Their formula at fractional epochs, jitted too, and bounds on all of it."""
   times = np.linspace(0, 40, 161)

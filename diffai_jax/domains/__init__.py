@@ -11,6 +11,7 @@ from diffai_jax.domains.hybrid_zonotope import (
     radius,
     upper,
 )
+from diffai_jax.domains.identity import fresh_symbol
 from diffai_jax.domains.product import Product, example_shape, parts
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "box",
     "correlated_box",
     "example_shape",
+    "fresh_symbol",
     "from_bounds",
     "lower",
     "parts",

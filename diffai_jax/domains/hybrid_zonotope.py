@@ -11,6 +11,7 @@ import numpy as np
 
 from diffai_jax.domains import generators, rounding
 from diffai_jax.domains.generators import Block, Diagonal
+from diffai_jax.domains.identity import fresh_symbol, require_symbol
 from diffai_jax.types import Array
 
 
@@ -28,7 +29,8 @@ class HybridZonotope:
     uncorrelated: h_B, [B, ...], non-negative; None stands for zero.
     correlated: h_E by the name of the noise symbols. Blocks of the same name,
       in whichever elements, share their symbols; different names are
-      independent. The layer that creates symbols names them by its own path.
+      independent. Who creates symbols gives them a name of their own: see
+      `identity`.
     relu: which ReLU rule the element uses, a key of `transformers.relu.RULES`
       (static). With "box", other activations use their interval rule, else the
       linear one.
@@ -79,15 +81,23 @@ def from_bounds(lower: Array, upper: Array) -> HybridZonotope:
 
 
 def correlated_box(
-    center: Array, radius: Array, symbol: str = "input"
+    center: Array, radius: Array, symbol: str | None = None
 ) -> HybridZonotope:
   """The box of `box`, with one noise symbol a variable (HBox's input).
 
   Args:
     center: [B, ...].
     radius: [B, ...], non-negative.
-    symbol: name of the new symbols.
+    symbol: name of the new symbols; None makes one that nothing else has.
+      Boxes that are given one name are moved by the same symbols, and a jitted
+      function compiles anew for an element whose names it has not seen.
+
+  Raises:
+    ValueError: if the name ends in # and digits, as names of layers do.
   """
+  if symbol is None:
+    symbol = fresh_symbol("input")
+  require_symbol(symbol)
   center, moved = _converted(center)
   radius = _widened(radius, moved, center.shape)
   return HybridZonotope(center, None, {symbol: Diagonal(radius)})

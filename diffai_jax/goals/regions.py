@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from diffai_jax.domains import rounding
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, from_bounds
+from diffai_jax.domains.identity import fresh_symbol
 from diffai_jax.goals.base import Context, Goal
 from diffai_jax.transformers import correlate_all
 from diffai_jax.types import Array
@@ -67,7 +68,7 @@ class _Zonotope(Goal):
   def abstract(
       self, lower: Array, upper: Array, context: Context
   ) -> HybridZonotope:
-    element = correlate_all(from_bounds(lower, upper), "input")
+    element = correlate_all(from_bounds(lower, upper), fresh_symbol("input"))
     return dataclasses.replace(element, relu=self.relu, zonotope=self.zonotope)
 
 

@@ -11,7 +11,7 @@ import jax
 
 from diffai_jax import transformers
 from diffai_jax.domains.product import Value, example_shape
-from diffai_jax.nn.symbols import fresh_symbol
+from diffai_jax.nn.naming import layer_path, layer_symbol
 from diffai_jax.types import Mode, PRNGKey, UsageError
 
 RNG = "abstract"  # The stream of random keys that random layers draw from.
@@ -41,8 +41,8 @@ class AbstractLayer(nn.Module, kw_only=True):
 
   @property
   def symbol(self) -> str:
-    """A new name for the noise symbols of this call: the module's path."""
-    return fresh_symbol(self)
+    """A new name for the noise symbols of this call."""
+    return layer_symbol(self)
 
   def describe(self, shape: tuple[int, ...]) -> str:
     """The layer's line in the listings of the paper's appendix D."""
@@ -76,9 +76,7 @@ def _key(layer: nn.Module) -> PRNGKey:
   """
   if layer.scope is not None and layer.has_rng(RNG):
     return layer.make_rng(RNG)
-  # Without the number that a lifted block's symbols have in this run alone.
-  path = layer.symbol.partition("@")[0]
-  return jax.random.key(zlib.crc32(path.encode()))
+  return jax.random.key(zlib.crc32(layer_path(layer).encode()))
 
 
 class CorrelateAll(AbstractLayer):

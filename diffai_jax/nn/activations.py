@@ -1,11 +1,11 @@
-"""Nonlinear layers. Their fresh error gets the layer's path as symbol name."""
+"""Nonlinear layers. Their fresh error gets symbols named by the layer's path."""
 
 from flax import linen as nn
 
 from diffai_jax import transformers
 from diffai_jax.domains.product import Value
+from diffai_jax.nn.naming import layer_symbol
 from diffai_jax.nn.observation import observe
-from diffai_jax.nn.symbols import fresh_symbol
 from diffai_jax.types import Mode
 
 
@@ -13,7 +13,7 @@ class Activation(nn.Module):
   """Base class; a subclass is named like its transformer, `transform`."""
 
   def __call__(self, x: Value, mode: Mode = Mode.CONCRETE) -> Value:
-    return self.transform(x, fresh_symbol(self))
+    return self.transform(x, layer_symbol(self))
 
   def transform(self, x: Value, symbol: str) -> Value:
     """The function; `symbol` names fresh error in a pure zonotope."""

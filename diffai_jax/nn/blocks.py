@@ -10,7 +10,6 @@ from flax import linen as nn
 
 from diffai_jax import transformers
 from diffai_jax.domains.product import Value
-from diffai_jax.nn.symbols import enter_lifted
 from diffai_jax.types import Mode, UsageError
 
 
@@ -46,14 +45,15 @@ class Sequential(nn.Module):
       )
     for number, layer in enumerate(self.layers):
       if self.remat and isinstance(layer, Sequential):
-        x = _rematerialized(self, x, number, mode)
+        x = transformers.adopt_symbols(
+            _rematerialized(self, x, number, mode)
+        )
       else:
         x = layer(x, mode)
     return x
 
 
 def _call(chain: Sequential, x: Value, number: int, mode: Mode) -> Value:
-  enter_lifted(chain)
   return chain.layers[number](x, mode)
 
 

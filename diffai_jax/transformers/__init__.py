@@ -39,10 +39,12 @@ from diffai_jax.transformers.decorrelation import (
 from diffai_jax.transformers.joining import add, concat, subtract
 from diffai_jax.transformers.pooling import max_pool
 from diffai_jax.transformers.relu import leaky_relu, relu
+from diffai_jax.transformers.sharing import adopt_symbols
 from diffai_jax.transformers.structure import flatten, gather, reshape
 
 __all__ = [
     "add",
+    "adopt_symbols",
     "average_pool",
     "concat",
     "conv",

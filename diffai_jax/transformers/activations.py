@@ -152,10 +152,11 @@ def _transformer(name: str, doc: str, f: _Activation) -> Callable:
 
   Args:
     x: array [B, ...], HybridZonotope or Product.
-    symbol: name of the fresh error's noise symbols, for pure zonotopes.
+    symbol: name of the fresh error's noise symbols, for pure zonotopes; None
+      makes one that nothing else has.
 
   Raises:
-    ValueError: if an element is a pure zonotope and there is no symbol.
+    ValueError: if an element is a pure zonotope with symbols of that name.
     TypeError: for any other kind.
   """
   return transform

@@ -21,19 +21,21 @@ from diffai_jax.domains.hybrid_zonotope import (
     HybridZonotope,
     nearest_bounds,
 )
+from diffai_jax.domains.identity import fresh_symbol, require_symbol
 from diffai_jax.domains.product import Value, parts, rebuild
 from diffai_jax.domains.symbols import select_variables
-from diffai_jax.transformers.dispatch import require_array
+from diffai_jax.transformers.dispatch import part_symbol, require_array
 from diffai_jax.types import Array, PRNGKey
 
 
-def correlate_all(x: Value, symbol: str) -> Value:
+def correlate_all(x: Value, symbol: str | None = None) -> Value:
   """P = {i | 0 ≤ i < p}: every variable, as a Diagonal block of n numbers.
 
   Args:
     x: array (returned as it is), HybridZonotope or Product.
-    symbol: name of the new symbols. It must be new to the element: two
-      families under one name would be taken for the same symbols.
+    symbol: name of the new symbols; None makes one that nothing else has. It
+      must be new to the element: two families under one name would be taken
+      for the same symbols.
 
   Returns:
     The same kind, the same shapes.
@@ -43,20 +45,20 @@ def correlate_all(x: Value, symbol: str) -> Value:
     TypeError: for any other kind.
   """
 
-  def correlate(element: HybridZonotope) -> HybridZonotope:
+  def correlate(element: HybridZonotope, symbol: str) -> HybridZonotope:
     return _with_symbols(element, symbol, Diagonal(element.uncorrelated), None)
 
   return _on_elements(x, symbol, correlate)
 
 
-def correlate_fixed(x: Value, k: int, symbol: str) -> Value:
+def correlate_fixed(x: Value, k: int, symbol: str | None = None) -> Value:
   """P = {⌊i·p/k⌋ | 0 ≤ i < k}, of the flattened variables.
 
   k symbols as a Dense block; as `correlate_all` if k ≥ p. Args, Returns and
   Raises as of `correlate_all`.
   """
 
-  def correlate(element: HybridZonotope) -> HybridZonotope:
+  def correlate(element: HybridZonotope, symbol: str) -> HybridZonotope:
     size = _size(element)
     indices = np.arange(k) * size // k
     batch = element.center.shape[0]
@@ -67,7 +69,7 @@ def correlate_fixed(x: Value, k: int, symbol: str) -> Value:
   return _on_elements(x, symbol, correlate, k)
 
 
-def correlate_max(x: Value, k: int, symbol: str) -> Value:
+def correlate_max(x: Value, k: int, symbol: str | None = None) -> Value:
   """P = the k variables with the largest upper bounds; ties to the lowest i.
 
   P = {i | UB(ι_H(h)_i) ∈ TOP_k(UB(ι_H(h)))}, for each example. k symbols as a
@@ -75,7 +77,7 @@ def correlate_max(x: Value, k: int, symbol: str) -> Value:
   Returns and Raises as of `correlate_all`.
   """
 
-  def correlate(element: HybridZonotope) -> HybridZonotope:
+  def correlate(element: HybridZonotope, symbol: str) -> HybridZonotope:
     # To the nearest: rounding outwards would tell equal bounds apart.
     bounds = lax.stop_gradient(nearest_bounds(element)[1])
     _, indices = lax.top_k(bounds.reshape(bounds.shape[0], -1), k)
@@ -84,14 +86,16 @@ def correlate_max(x: Value, k: int, symbol: str) -> Value:
   return _on_elements(x, symbol, correlate, k)
 
 
-def correlate_random(x: Value, k: int, key: PRNGKey, symbol: str) -> Value:
+def correlate_random(
+    x: Value, k: int, key: PRNGKey, symbol: str | None = None
+) -> Value:
   """P = k variables drawn without replacement, the same for all examples.
 
   k symbols as a Dense block, in the variables' order; as `correlate_all` if
   k ≥ p. Args (and a random key), Returns and Raises as of `correlate_all`.
   """
 
-  def correlate(element: HybridZonotope) -> HybridZonotope:
+  def correlate(element: HybridZonotope, symbol: str) -> HybridZonotope:
     drawn = jax.random.permutation(key, _size(element))[:k]
     shape = (element.center.shape[0], k)
     return _correlate_at(
@@ -105,7 +109,7 @@ def correlate_max_pool(
     x: Value,
     window: tuple[int, ...],
     stride: tuple[int, ...],
-    symbol: str,
+    symbol: str | None = None,
     *,
     by_center: bool = False,
 ) -> Value:
@@ -123,7 +127,7 @@ def correlate_max_pool(
   Returns and Raises: as of `correlate_all`.
   """
 
-  def correlate(element: HybridZonotope) -> HybridZonotope:
+  def correlate(element: HybridZonotope, symbol: str) -> HybridZonotope:
     values = element.center if by_center else element.uncorrelated
     picked = _max_pooled(lax.stop_gradient(values), window, stride)
     own = element.uncorrelated
@@ -185,30 +189,34 @@ def _with_symbols(
 
 def _on_elements(
     x: Value,
-    symbol: str,
-    correlate: Callable[[HybridZonotope], HybridZonotope],
+    symbol: str | None,
+    correlate: Callable[[HybridZonotope, str], HybridZonotope],
     k: int | None = None,
 ) -> Value:
   """Correlates the elements in x that have uncorrelated error.
 
   With k, all variables of those that have no more than k, none if k is 0.
   """
+  if symbol is None:
+    symbol = fresh_symbol("correlated")
   results = []
-  for part in parts(x):
+  for number, part in enumerate(parts(x)):
     if not isinstance(part, HybridZonotope):
       require_array(part, "a correlation layer")
       results.append(part)
       continue
-    require_new_symbol(part, symbol)
+    own = part_symbol(symbol, number)
+    require_new_symbol(part, own)
     if part.uncorrelated is not None and k != 0:
       every = k is not None and k >= _size(part)
-      part = correlate_all(part, symbol) if every else correlate(part)
+      part = (correlate_all if every else correlate)(part, own)
     results.append(part)
   return rebuild(x, results)
 
 
 def require_new_symbol(element: HybridZonotope, symbol: str) -> None:
-  """Raises ValueError if the element has symbols of that name."""
+  """Raises ValueError unless new symbols of an element may have that name."""
+  require_symbol(symbol)
   if symbol in element.correlated:
     raise ValueError(
         f"the element already has noise symbols named {symbol!r}; give each"

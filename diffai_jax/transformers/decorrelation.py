@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from diffai_jax.domains import generators, rounding
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius
+from diffai_jax.domains.identity import fresh_symbol
 from diffai_jax.domains.product import Value, parts, rebuild
 from diffai_jax.domains.symbols import (
     keep_symbols,
@@ -28,7 +29,7 @@ from diffai_jax.transformers.correlation import (
     correlate_all,
     require_new_symbol,
 )
-from diffai_jax.transformers.dispatch import require_array
+from diffai_jax.transformers.dispatch import part_symbol, require_array
 from diffai_jax.types import Array, PRNGKey
 
 
@@ -44,10 +45,10 @@ def decorrelate_all(x: Value) -> Value:
   Raises:
     TypeError: for any other kind.
   """
-  return _on_elements(x, 0, _without_symbols)
+  return _on_elements(x, 0, None, None)
 
 
-def decorrelate_min(x: Value, k: int, symbol: str) -> Value:
+def decorrelate_min(x: Value, k: int, symbol: str | None = None) -> Value:
   """Keeps the k symbols with the largest Σ_i |h_E,i,j|, for each example.
 
   P are the m - k smallest of { Σ_i |h_E,i,j| | j < m }; of equal ones the later
@@ -58,8 +59,9 @@ def decorrelate_min(x: Value, k: int, symbol: str) -> Value:
   Args:
     x: as of `decorrelate_all`.
     k: how many symbols stay.
-    symbol: name of the kept ones, k as a Dense block. It must be new to the
-      element: under a known name they would be taken for other symbols.
+    symbol: name of the kept ones, k as a Dense block; None makes one that
+      nothing else has. It must be new to the element: under a known name they
+      would be taken for other symbols.
 
   Returns: as of `decorrelate_all`.
 
@@ -68,37 +70,41 @@ def decorrelate_min(x: Value, k: int, symbol: str) -> Value:
     TypeError: as of `decorrelate_all`.
   """
 
-  def decorrelate(element: HybridZonotope) -> HybridZonotope:
+  def decorrelate(element: HybridZonotope, symbol: str) -> HybridZonotope:
     blocks = _by_name(element)
     sizes = jnp.concatenate([symbol_sizes(block) for block in blocks], axis=1)
     _, kept = lax.top_k(lax.stop_gradient(sizes), k)
     return _keep(element, jnp.sort(kept, axis=1), symbol)
 
-  return _on_elements(x, k, decorrelate)
+  return _on_elements(x, k, symbol, decorrelate)
 
 
-def decorrelate_random(x: Value, k: int, key: PRNGKey, symbol: str) -> Value:
+def decorrelate_random(
+    x: Value, k: int, key: PRNGKey, symbol: str | None = None
+) -> Value:
   """Keeps k symbols drawn without replacement, the same for all examples.
 
   Args (and a random key), Returns and Raises as of `decorrelate_min`.
   """
 
-  def decorrelate(element: HybridZonotope) -> HybridZonotope:
+  def decorrelate(element: HybridZonotope, symbol: str) -> HybridZonotope:
     drawn = jax.random.permutation(key, _count(element))[:k]
     shape = (element.center.shape[0], k)
     return _keep(element, jnp.broadcast_to(jnp.sort(drawn), shape), symbol)
 
-  return _on_elements(x, k, decorrelate)
+  return _on_elements(x, k, symbol, decorrelate)
 
 
-def to_zonotope(x: Value, symbol: str, relu: str | None = None) -> Value:
+def to_zonotope(
+    x: Value, symbol: str | None = None, relu: str | None = None
+) -> Value:
   """A pure zonotope from here on: all error, now and later, has symbols.
 
   Exact: what is uncorrelated gets symbols of its own (`correlate_all`).
 
   Args:
     x: as of `decorrelate_all`.
-    symbol: name of the new symbols.
+    symbol: name of the new symbols; None makes one that nothing else has.
     relu: the ReLU rule from here on; None leaves it.
 
   Returns and Raises: as of `correlate_all`.
@@ -171,14 +177,18 @@ def _keep(
 def _on_elements(
     x: Value,
     k: int,
-    decorrelate: Callable[[HybridZonotope], HybridZonotope],
+    symbol: str | None,
+    decorrelate: Callable[[HybridZonotope, str], HybridZonotope] | None,
 ) -> Value:
   """Leaves at most k symbols to the elements in x that have more."""
+  if symbol is None:
+    symbol = fresh_symbol("kept")
   results = []
-  for part in parts(x):
+  for number, part in enumerate(parts(x)):
     if not isinstance(part, HybridZonotope):
       require_array(part, "a decorrelation layer")
     elif _count(part) > k:
-      part = decorrelate(part) if k else _without_symbols(part)
+      own = part_symbol(symbol, number)
+      part = decorrelate(part, own) if k else _without_symbols(part)
     results.append(part)
   return rebuild(x, results)

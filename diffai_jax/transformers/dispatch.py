@@ -6,6 +6,7 @@ from typing import Callable
 import jax
 import numpy as np
 
+from diffai_jax.domains.identity import renewed_symbol
 from diffai_jax.domains.product import Product
 
 
@@ -34,11 +35,25 @@ def check_axis(axis: int, rank: int) -> int:
 
 
 def register_parts(transformer: Callable) -> None:
-  """Makes a singledispatch transformer act on each part of a Product."""
+  """Makes a singledispatch transformer act on each part of a Product.
+
+  Noise symbols that it makes are another family in each part.
+  """
 
   @transformer.register(Product)
   @functools.wraps(transformer)
   def on_product(x: Product, *args, **kwargs) -> Product:
-    return Product(
-        tuple(transformer(part, *args, **kwargs) for part in x.parts)
-    )
+    results = []
+    for number, part in enumerate(x.parts):
+      own = dict(kwargs)
+      if "symbol" in own:
+        own["symbol"] = part_symbol(own["symbol"], number)
+      results.append(transformer(part, *args, **own))
+    return Product(tuple(results))
+
+
+def part_symbol(symbol: str | None, number: int) -> str | None:
+  """The name of new symbols in that part of a Product: each has its own."""
+  if symbol is None or number == 0:
+    return symbol
+  return renewed_symbol(symbol)

@@ -2,7 +2,8 @@
 
 Generators of the same name speak of the same symbols, so they are summed, and
 what two paths have in common cancels or adds up as it really does. Symbols are
-told apart by their names alone, never by position.
+told apart by their names alone, never by position, and by names only where JAX
+cannot have copied them (`sharing`).
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from diffai_jax.domains.generators import scale
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, point, radius
 from diffai_jax.domains.product import Product, Value
 from diffai_jax.transformers.dispatch import check_axis, require_array
+from diffai_jax.transformers.sharing import tell_apart
 from diffai_jax.types import Array
 
 
@@ -178,7 +180,10 @@ def _part_by_part(values: Sequence[Value]) -> list[tuple]:
 
 
 def _elements(values: Sequence[Value], name: str) -> list[HybridZonotope]:
-  """All values as elements with the same rules; arrays are points."""
+  """All values as elements with the same rules; arrays are points.
+
+  What they share is known: see `tell_apart`.
+  """
   given = [value for value in values if isinstance(value, HybridZonotope)]
   for value in values:
     if not isinstance(value, HybridZonotope):
@@ -192,10 +197,10 @@ def _elements(values: Sequence[Value], name: str) -> list[HybridZonotope]:
   like = functools.partial(
       dataclasses.replace, relu=given[0].relu, zonotope=given[0].zonotope
   )
-  return [
+  return tell_apart([
       value if isinstance(value, HybridZonotope) else like(point(value))
       for value in values
-  ]
+  ])
 
 
 def _check_shapes(name: str, first: tuple, second: tuple) -> None:

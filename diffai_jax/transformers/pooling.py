@@ -41,14 +41,15 @@ def max_pool(
     window: height and width.
     stride: of both directions; None is `window`.
     padding: rows and columns on each side that never are the largest.
-    symbol: name of the fresh error's noise symbols, for pure zonotopes.
+    symbol: name of the fresh error's noise symbols, for pure zonotopes; None
+      makes one that nothing else has.
 
   Returns:
     The same kind, over [H', W', C].
 
   Raises:
     ValueError: if the padding is as large as the window, or an element is a
-      pure zonotope and there is no symbol.
+      pure zonotope with symbols of that name.
     TypeError: for any other kind.
   """
   require_array(x, "max_pool")

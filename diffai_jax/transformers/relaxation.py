@@ -39,16 +39,12 @@ def relax(
     x: over [...].
     slope, offset, error: s, o and e ≥ 0, [B, ...] each; f(x) - s·x within
       o ± e must hold for these floating-point numbers.
-    symbol: name of the fresh error's symbols; needed if `x.zonotope`.
+    symbol: name of the fresh error's symbols, if `x.zonotope`; None makes one
+      that nothing else has.
 
   Raises:
-    ValueError: if x is a pure zonotope and there is no name.
+    ValueError: if x is a pure zonotope and has symbols of that name already.
   """
-  if x.zonotope and symbol is None:
-    raise ValueError(
-        "the fresh error of a pure zonotope becomes noise symbols, which need"
-        " a name: give symbol=..., a different one in each call"
-    )
   slope, error = jnp.asarray(slope), jnp.asarray(error)
   center = _times(slope, x.center) + offset
   uncorrelated = error

@@ -36,14 +36,15 @@ def relu(x, *, symbol: str | None = None):
 
   Args:
     x: array [B, ...], HybridZonotope or Product.
-    symbol: name of the fresh error's noise symbols, for pure zonotopes.
+    symbol: name of the fresh error's noise symbols, for pure zonotopes; None
+      makes one that nothing else has.
 
   Returns:
     The same kind, the same shapes.
 
   Raises:
-    ValueError: if an element names an unknown rule, or is a pure zonotope and
-      there is no symbol.
+    ValueError: if an element names an unknown rule, or is a pure zonotope with
+      symbols of that name.
     TypeError: for any other kind.
   """
   require_array(x, "relu")

@@ -67,7 +67,8 @@ def test_a_layer_called_twice_makes_different_symbols():
 
   x = HybridZonotope(jnp.zeros((1, 1)), jnp.ones((1, 1)), zonotope=True)
   out = jax.jit(lambda x: Both().apply({}, x, Mode.CERTIFY))(x)
-  assert {"Block_0/ReLU_0", "Block_0/ReLU_0#1"} <= set(out.correlated)
+  made = [name for name in out.correlated if "Block_0/ReLU_0#" in name]
+  assert len(made) == 2
   assert domains.lower(out)[0, 0] <= -1 and domains.upper(out)[0, 0] >= 1
 
 

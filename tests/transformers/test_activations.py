@@ -82,7 +82,7 @@ def test_float32_covers_exact_and_float32_runs(name, rule):
 def test_linear_rule_keeps_symbols_and_is_tighter(name):
   """What later layers can cancel, at less fresh error than the interval."""
   center = jnp.linspace(-2, 2, 9)[None]
-  element = domains.correlated_box(center, 0.1)
+  element = domains.correlated_box(center, 0.1, "input")
   transform = getattr(transformers, name)
   kept = transform(dataclasses.replace(element, relu="deepz"))
   interval = transform(element)

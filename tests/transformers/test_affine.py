@@ -182,7 +182,7 @@ def test_windows_stay_windows_only_while_they_are_small():
   """A first layer's generators are small; large windows become images."""
   kernel, bias = RNG.normal(size=(3, 3, 1, 2)), np.zeros(2)
   deeper = RNG.normal(size=(3, 3, 2, 2))
-  element = domains.correlated_box(jnp.zeros((1, 12, 12, 1)), 1.0)
+  element = domains.correlated_box(jnp.zeros((1, 12, 12, 1)), 1.0, "input")
   element = transformers.conv(element, kernel, bias, padding=1)
   (block,) = element.correlated.values()
   assert isinstance(block, Local) and block.extent == (3, 3)

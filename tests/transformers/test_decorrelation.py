@@ -188,8 +188,9 @@ def test_both_domains(element):
   assert not hybrid.zonotope and hybrid.relu == "deepz"
   result = transformers.relu(pure, symbol="fresh")
   assert result.uncorrelated is None and "fresh" in result.correlated
-  with pytest.raises(ValueError, match="need a name: give symbol="):
-    transformers.relu(pure)
+  with pytest.raises(ValueError, match="already has noise symbols named"):
+    transformers.relu(pure, symbol="new")
+  assert len(transformers.relu(pure).correlated) == len(result.correlated)
 
 
 @pytest.mark.parametrize("decorrelate", [

@@ -121,7 +121,7 @@ def test_products_meet_part_by_part():
 
 
 def test_what_cannot_meet_is_refused():
-  x = domains.correlated_box(jnp.zeros((1, 3)), 1.0)
+  x = domains.correlated_box(jnp.zeros((1, 3)), 1.0, "input")
   with pytest.raises(ValueError, match="met the shapes"):
     transformers.add(x, domains.point(jnp.zeros((1, 4))))
   with pytest.raises(ValueError, match="different rules"):

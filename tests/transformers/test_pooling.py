@@ -95,7 +95,7 @@ def test_affine_pools_are_exact_and_sound(case, kind):
 
 @pytest.mark.parametrize("case", ["average2", "average3", "transposed"])
 def test_windows_stay_windows(case):
-  element = domains.correlated_box(np.zeros((1, *SHAPE)), 1.0)
+  element = domains.correlated_box(np.zeros((1, *SHAPE)), 1.0, "input")
   assert isinstance(AFFINE[case][0](element).correlated["input"], Local)
 
 

@@ -1,0 +1,23 @@
+"""What layers are called: in messages, and the noise symbols that they make."""
+
+from flax import linen as nn
+
+from diffai_jax.domains import fresh_symbol
+
+
+def layer_path(layer: nn.Module) -> str:
+  """The layer's path in the network, such as "Block_1/ReLU_0".
+
+  Its type's name for the outermost module, and outside of `init` and `apply`.
+  """
+  path = () if layer.scope is None else layer.path
+  return "/".join(path) or type(layer).__name__
+
+
+def layer_symbol(layer: nn.Module) -> str:
+  """A name for the noise symbols of this call of a layer, and of no other.
+
+  The path, and a number that no other call has: not in the same run, where one
+  ReLU may act on two branches, and not in another (`domains.identity`).
+  """
+  return fresh_symbol(layer_path(layer))
