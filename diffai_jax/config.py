@@ -6,7 +6,7 @@ import math
 from ml_collections import config_dict
 
 from diffai_jax.data import dataset
-from diffai_jax.types import UsageError
+from diffai_jax.types import UsageError, on_one_line, shortened, shown
 
 # Keys that decide neither what is trained nor how: a work folder's may change.
 FREE_KEYS = (
@@ -37,7 +37,7 @@ def base_config(
     dataset(name)  # Raises on unknown ones.
   if len(radii) > 1 or len(names) > 1:
     raise UsageError(
-        f"the variant {variant!r} names more than one dataset or radius;"
+        f"the variant {shown(variant)} names more than one dataset or radius;"
         f" expected DATASET,EPSILON such as cifar10,8/255"
     )
   if names and names[0] != dataset_name:
@@ -114,7 +114,7 @@ def take_word(variant: str, words: Sequence[str]) -> tuple[str, str]:
   found = [part for part in parts if part in words]
   if len(found) > 1:
     raise UsageError(
-        f"the variant {variant!r} has {' and '.join(found)}; expected one of"
+        f"the variant {shown(variant)} has {shown(found)}; expected one of"
         f" {', '.join(words)}"
     )
   rest = ",".join(part for part in parts if part not in words)
@@ -140,7 +140,7 @@ def parse_number(text: str, name: str) -> float:
     return number
   except (ValueError, ZeroDivisionError, OverflowError):
     raise UsageError(
-        f"{name} is {text!r}; expected a number such as 0.1 or 8/255"
+        f"{name} is {shown(text)}; expected a number such as 0.1 or 8/255"
     ) from None
 
 
@@ -164,6 +164,13 @@ def _comparable(name: str, value):
   return value.lower().replace("-", "").replace("_", "") if named else value
 
 
+def _bare(value) -> str:
+  """A value for a message, a text without quotes."""
+  if isinstance(value, str):
+    return shortened(on_one_line(value))
+  return shown(value)
+
+
 def describe_differences(names: Sequence[str], old: dict, new: dict) -> str:
   """`epsilon (0.1, now 0.3), seed (0, now 1)`, for at most four keys."""
 
@@ -172,6 +179,9 @@ def describe_differences(names: Sequence[str], old: dict, new: dict) -> str:
       config = config.get(key, {}) if isinstance(config, dict) else {}
     return config
 
-  shown = [f"{n} ({get(old, n)}, now {get(new, n)})" for n in names[:4]]
+  told = [
+      f"{_bare(name)} ({_bare(get(old, name))}, now {_bare(get(new, name))})"
+      for name in names[:4]
+  ]
   more = [f"and {len(names) - 4} more"] if len(names) > 4 else []
-  return ", ".join(shown + more)
+  return ", ".join(told + more)

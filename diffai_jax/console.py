@@ -17,8 +17,11 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from diffai_jax.types import on_one_line, shortened
+
 # Where there is no terminal (a log file, a notebook), a line now and then.
 _SECONDS_BETWEEN_LINES = 10.0
+_LONGEST_MESSAGE = 2000  # A message is read; values in it are much shorter.
 
 # Prints exactly what it is given: no markup, no guessed colours, no wrapping.
 _PLAIN = {
@@ -30,11 +33,18 @@ if not console.is_terminal:  # A log has no edge to fold at.
 
 
 def print_error(message: str, detail: str = "") -> None:
-  """Prints one error to stderr, with the lines that show its place."""
+  """Prints one error to stderr, with the lines that show its place.
+
+  Args:
+    message: becomes one line, whatever characters it has and however long it
+      is.
+    detail: further lines, or "".
+  """
   stderr = Console(stderr=True, **_PLAIN)
-  stderr.print(Text("error: ", style="bold red") + Text(message))
-  if detail:
-    stderr.print(Text(detail))
+  line = shortened(on_one_line(message), _LONGEST_MESSAGE)
+  stderr.print(Text("error: ", style="bold red") + Text(line))
+  for line in detail.splitlines():
+    stderr.print(Text(on_one_line(line)))
 
 
 def print_table(title: str, rows: Iterable[tuple[str, ...]]) -> None:

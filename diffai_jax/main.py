@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_dict, config_flags
 
 from diffai_jax import console, report, train, xla
-from diffai_jax.types import UsageError
+from diffai_jax.types import UsageError, shown
 
 _MODES = ("train", "certify", "describe", "report")
 _CONFIG = config_flags.DEFINE_config_file(
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
   """Does what the flags say; every error of the user's is a UsageError."""
   if len(argv) > 1:
     raise UsageError(
-        f"unexpected argument {argv[1]!r}; every option begins with --"
+        f"unexpected argument {shown(argv[1])}; every option begins with --"
     )
   mode = _MODE.value
   if mode != "describe" and not _WORKDIR.value:
@@ -74,7 +74,7 @@ def _config() -> config_dict.ConfigDict:
         else "does not exist"
     )
     raise UsageError(
-        f"config file {name!r} {wrong}; give one such as"
+        f"config file {shown(name)} {wrong}; give one such as"
         f" --config=configs/quickstart.py"
     )
   return _CONFIG.value
@@ -100,8 +100,8 @@ def _one_line(error: Exception) -> str:
   text = " ".join(text.split())
   if isinstance(error, AttributeError):  # Of ml_collections, in many quotes.
     names = re.findall(r"""['"](\w+)\\?['"]""", text) or [text]
-    hint = f"; did you mean {names[1]!r}?" if len(names) > 1 else ""
-    return f"unknown config key {names[0]!r}{hint}"
+    hint = f"; did you mean {shown(names[1])}?" if len(names) > 1 else ""
+    return f"unknown config key {shown(names[0])}{hint}"
   return text or type(error).__name__
 
 

@@ -128,8 +128,8 @@ class OptaxSchedule(Schedule):
     try:
       bound = signature.bind(*positional, **named)
     except TypeError as error:
-      shown = ", ".join(signature.parameters)
-      raise ValueError(f"{name}({shown}): {error}") from None
+      names = ", ".join(signature.parameters)
+      raise ValueError(f"{name}({names}): {error}") from None
     schedule = cls(name, tuple(bound.arguments.items()))
     schedule.check()
     return schedule

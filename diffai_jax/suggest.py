@@ -3,12 +3,14 @@
 from collections.abc import Iterable
 import difflib
 
-from diffai_jax.types import UsageError
+from diffai_jax.types import LONGEST_VALUE, UsageError, shown
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
   """The known name most like `name`, whatever its case, or None."""
   by_lower = {candidate.lower(): candidate for candidate in known}
+  if len(name) > LONGEST_VALUE:  # Comparing takes the square of that.
+    return None
   close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
   return by_lower[close[0]] if close else None
 
@@ -19,5 +21,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
   guess = nearest(name, known)
   hint = f"did you mean {guess!r}? " if guess else ""
   return UsageError(
-      f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}"
+      f"unknown {kind} {shown(name)}; {hint}known: {', '.join(known)}"
   )

@@ -19,7 +19,7 @@ from diffai_jax.training import checkpoints, optimizers
 from diffai_jax.training.metrics import MetricsWriter
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.training.step import batch_key
-from diffai_jax.types import UsageError
+from diffai_jax.types import UsageError, shown
 
 # Steps that may be under way before the oldest one's metrics are looked at.
 _STEPS_AHEAD = 4
@@ -228,7 +228,7 @@ def _check_batch(config: config_dict.ConfigDict, data: Examples) -> None:
   if config.batch_size > len(data):
     raise UsageError(
         f"batch_size is {config.batch_size}, but {config.dataset} has only"
-        f" {len(data)} training images in {config.train_split!r}"
+        f" {len(data)} training images in {shown(config.train_split)}"
     )
   devices = jax.device_count()
   parts = devices * config.accumulate

@@ -12,7 +12,7 @@ from diffai_jax.nn.initializers import INITIALIZERS
 from diffai_jax.schedules import extent
 from diffai_jax.suggest import unknown_name
 from diffai_jax.training.optimizers import OPTIMIZERS
-from diffai_jax.types import UsageError
+from diffai_jax.types import UsageError, shown
 
 # Numbers or schedules, and the range that their values must stay in.
 _VALUES = (
@@ -53,7 +53,7 @@ def validate(config: config_dict.ConfigDict) -> None:
   missing = _missing(config, base_config())
   if missing:
     raise UsageError(
-        f"the config has no key {missing!r}; a config file begins with"
+        f"the config has no key {shown(missing)}; a config file begins with"
         f" diffai_jax.config.base_config()"
     )
   layers_of(canonical_name(config.network), config.abstract_layers)
@@ -96,7 +96,7 @@ def epsilon_of(config: config_dict.ConfigDict) -> float:
   fits = isinstance(value, (int, float)) and not isinstance(value, bool)
   if not fits or not 0 <= value <= 1:
     raise UsageError(
-        f"epsilon is {given!r}; expected a number or fraction from 0 to 1,"
+        f"epsilon is {shown(given)}; expected a number or fraction from 0 to 1,"
         f" such as 0.1 or 8/255; set it with --config.epsilon="
     )
   return float(value)
@@ -129,8 +129,8 @@ def _check_value(config, key: str, low: float, high: float) -> None:
   else:
     wanted = f"of at least {low}" if low == 0 else "above 0"
   message = (
-      f"{key} is {given!r}; expected a number or a schedule {wanted}, such as"
-      f" 0.5 or Lin(0, 0.5, 60); set it with --config.{key}="
+      f"{key} is {shown(given)}; expected a number or a schedule {wanted}, such"
+      f" as 0.5 or Lin(0, 0.5, 60); set it with --config.{key}="
   )
   if isinstance(given, bool) or not isinstance(given, (int, float, str)):
     raise UsageError(message)
@@ -162,5 +162,6 @@ def _check_range(config, key: str, low, high, kind: type) -> None:
       or (key in _MUST_BE_POSITIVE and value == 0)
   ):
     raise UsageError(
-        f"{key} is {value!r}; expected {wanted}; set it with --config.{key}="
+        f"{key} is {shown(value)}; expected {wanted}; set it with"
+        f" --config.{key}="
     )

@@ -36,6 +36,20 @@ def test_an_errors_detail_follows_it(capsys):
   ]
 
 
+@pytest.mark.parametrize("message", [
+    "a\nb", "a\r\x1b[2Jb", "\x00", "\x9b31m", "\u2028", "\udcff", "\u202e",
+    "x" * 300_000,
+])
+def test_an_error_is_one_line_whatever_it_has(capsys, message):
+  """No character moves the cursor, and a screen holds it."""
+  console.print_error(message, f"{message[:50]}\n^")
+  out, err = capsys.readouterr()
+  assert out == "" and err.isascii() and len(err) < 2100
+  first, *rest = err.split("\n")
+  assert first.startswith("error: ") and rest[-2:] == ["^", ""]
+  assert all(line.isprintable() for line in (first, *rest))
+
+
 def test_text_is_printed_as_it_is(capsys):
   """No markup, no emoji, no wrapping."""
   console.console.print(_NASTY)

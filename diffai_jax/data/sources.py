@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from diffai_jax.data.datasets import dataset
-from diffai_jax.types import UsageError
+from diffai_jax.types import UsageError, shown
 
 _DIGITS_SEED = 0
 _DIGITS_TEST_SHARE = 0.2
@@ -132,10 +132,10 @@ def _split_errors(name: str, split: str):
     yield
   except (ValueError, KeyError, AssertionError) as error:
     reason = str(error).strip().splitlines()[0]
-    raise UsageError(f"{name} has no split {split!r}: {reason}") from None
+    raise UsageError(f"{name} has no split {shown(split)}: {reason}") from None
 
 
 def _checked(examples: Examples, name: str, split: str) -> Examples:
   if not len(examples):
-    raise UsageError(f"split {split!r} of {name} has no examples")
+    raise UsageError(f"split {shown(split)} of {name} has no examples")
   return examples

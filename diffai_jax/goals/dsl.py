@@ -43,6 +43,7 @@ from diffai_jax.goals.syntax import (
 from diffai_jax.optax_schedules import OPTAX, OptaxSchedule
 from diffai_jax.suggest import nearest
 from diffai_jax.terms import Number, Term, number_text
+from diffai_jax.types import shortened
 
 MAX_NUMBER = 10**30  # What float32 can hold, and more than anything means.
 CONSTRUCTORS: dict[str, type[Term]] = {
@@ -87,7 +88,8 @@ def parse(text: str, schemes: Mapping = {}) -> Goal:
   misplaced = _misplaced(goal)
   if misplaced:
     raise ObjectiveError(
-        f"{misplaced} only has a meaning within AdvDom or BiSample", text, 1
+        f"{shortened(str(misplaced))} only has a meaning within AdvDom or"
+        f" BiSample", text, 1
     )
   return goal
 
@@ -163,7 +165,9 @@ class _Reader:
     else:
       fits = kind is not Goal
     if not fits:
-      raise self.fail(node, f"expected {_KINDS[kind]}, not {value}")
+      raise self.fail(
+          node, f"expected {_KINDS[kind]}, not {shortened(str(value))}"
+      )
     return value
 
   def _number(self, node: ast.Constant) -> Number:
@@ -213,7 +217,9 @@ class _Reader:
       if keyword.arg is None:
         raise self.fail(keyword, "unexpected **")
       if keyword.arg in by_name:
-        raise self.fail(keyword, f"{keyword.arg} is given twice")
+        raise self.fail(
+            keyword, f"{shortened(keyword.arg)} is given twice"
+        )
       by_name[keyword.arg] = keyword.value
     if name.id in self.schemes:
       return self._scheme(node, name.id, arguments, by_name)
@@ -260,7 +266,9 @@ class _Reader:
       if given not in names:
         guess = nearest(given, names)
         hint = f"; did you mean {guess}?" if guess else ""
-        raise self.fail(node, f"{signature} has no argument {given}{hint}")
+        raise self.fail(
+            node, f"{signature} has no argument {shortened(given)}{hint}"
+        )
     needed = sum(not optional for _, optional in parameters)
     count = len(arguments) + len(by_name)
     places = dict(zip(names, arguments)) | by_name
@@ -310,4 +318,4 @@ class _Reader:
   def _unknown(self, node: ast.Name, known: Iterable[str]) -> ObjectiveError:
     guess = nearest(node.id, known)
     hint = f"did you mean {guess}?" if guess else f"known: {', '.join(known)}"
-    return self.fail(node, f"unknown name {node.id}; {hint}")
+    return self.fail(node, f"unknown name {shortened(node.id)}; {hint}")

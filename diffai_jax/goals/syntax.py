@@ -8,7 +8,7 @@ import ast
 import itertools
 import warnings
 
-from diffai_jax.types import UsageError
+from diffai_jax.types import UsageError, shown
 
 MAX_LENGTH = 4000
 MAX_DEPTH = 40  # Of parentheses.
@@ -26,12 +26,12 @@ class ObjectiveError(UsageError):
   def __init__(self, message: str, text: str, column: int):
     column = max(1, min(column, len(text) + 1))
     start = max(0, column - 60)
-    shown = "".join(
+    excerpt = "".join(
         c if c.isprintable() else "?" for c in text[start : start + 78]
     )
     super().__init__(
         f"goal: {message} (column {column})",
-        f"{shown}\n{' ' * (column - 1 - start)}^",
+        f"{excerpt}\n{' ' * (column - 1 - start)}^",
     )
     self.reason, self.column = message, column
 
@@ -102,7 +102,7 @@ def _check_characters(text: str) -> None:
     if not (character.isascii() and (character.isalnum()
                                      or character in " _.,()+-*/=")):
       raise ObjectiveError(
-          f"unexpected character {character!r}", text, position + 1
+          f"unexpected character {shown(character)}", text, position + 1
       )
     if level > MAX_DEPTH:
       raise ObjectiveError(
