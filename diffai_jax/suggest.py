@@ -15,10 +15,16 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
   return by_lower[close[0]] if close else None
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-  """The error for a name that is none of `known`, with the nearest one."""
+def unknown_name(kind: str, name, known: Iterable[str]) -> UsageError:
+  """The error for a name that is none of `known`, with the nearest one.
+
+  Args:
+    kind: what it should name, such as "network".
+    name: what the user gave, of any type.
+    known: the names that there are.
+  """
   known = list(known)
-  guess = nearest(name, known)
+  guess = nearest(name, known) if isinstance(name, str) else None
   hint = f"did you mean {guess!r}? " if guess else ""
   return UsageError(
       f"unknown {kind} {shown(name)}; {hint}known: {', '.join(known)}"

@@ -10,7 +10,7 @@ _PACKAGE = pathlib.Path(__file__).parents[1] / "diffai_jax"
 # Floors from the ground up, rooms in order. A room may use every floor below
 # its own, and the earlier rooms of its floor. A new file is placed here.
 _FLOORS = (
-    ("types", "terms", "suggest", "files", "huge_pages", "xla",
+    ("types", "terms", "suggest", "paths", "files", "huge_pages", "xla",
      "schedules", "arithmetic", "optax_schedules"),
     (
         "domains.rounding",
@@ -77,6 +77,8 @@ _FLOORS = (
         "goals.diffai",
         "goals.schemes",
         "data.datasets",
+        "data.splits",
+        "data.prepared",
         "data.sources",
         "data.augment",
         "data.batches",

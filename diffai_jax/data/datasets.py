@@ -52,6 +52,6 @@ def dataset(name: str) -> Dataset:
   Raises:
     UsageError: if the name is not in DATASETS.
   """
-  if name not in DATASETS:
+  if not isinstance(name, str) or name not in DATASETS:
     raise unknown_name("dataset", name, DATASETS)
   return DATASETS[name]

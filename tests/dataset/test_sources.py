@@ -8,7 +8,7 @@ import pytest
 from sklearn import datasets as sklearn_datasets
 
 from diffai_jax.data import DATASETS, Examples, dataset, load
-from diffai_jax.types import UsageError
+from diffai_jax.types import UsageError, shown
 
 SHARED = pathlib.Path(__file__).parents[2].parent / "shared" / "tfds"
 PREPARED = pytest.mark.parametrize("name", [
@@ -134,17 +134,18 @@ def test_splits_of_digits(split, chosen, digits):
 @pytest.mark.parametrize("split", [
     "validation", "train[", "train[:5]x", "train[:200%]", "", "train[a:b]",
     " train", "train+", "train+nope", "train\ntest", "test[::2]", "test[400:]",
-    "test[:361]",
-])
+    "test[:361]", "x" * 200_000, "train[:" + "9" * 5000 + "]", "\x00", "\udcff",
+], ids=lambda split: repr(split)[:20])
 def test_splits_that_do_not_exist(split):
   """One line that names the dataset and the split."""
-  assert f"digits has no split {split!r}: " in str(refused("digits", split))
+  error = str(refused("digits", split))
+  assert f"digits has no split {shown(split)}: it has train (1,437)" in error
 
 
 @pytest.mark.parametrize("split", ["train[:0]", "train[5:3]", "test[360:]"])
 def test_splits_without_examples(split):
   error = str(refused("digits", split))
-  assert error == f"split {split!r} of digits has no examples"
+  assert error.startswith(f"split {split!r} of digits has no examples; it has")
 
 
 def test_digits_need_no_folder(tmp_path, network, digits):
@@ -195,23 +196,6 @@ def test_mean_and_std_of_digits(digits):
 # Folders of TFDS.
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
-@pytest.mark.parametrize("folder", ["", "missing", "file.txt"])
-def test_folders_that_are_not_prepared(name, folder, tmp_path, network):
-  """The error has the command; nothing is created, nothing fetched."""
-  (tmp_path / "file.txt").write_text("not a folder")
-  data_dir = str(tmp_path / folder)
-  error = refused(name, "train", data_dir)
-  assert f"{name} is not prepared in data_dir={data_dir}" in str(error)
-  assert "--config.data_dir=" in str(error)
-  (command,) = error.detail.splitlines()
-  for part in (f"builder('{name}'", data_dir, "array_record",
-               "download_and_prepare()", "pip install tensorflow"):
-    assert part in command
-  assert [path.name for path in tmp_path.rglob("*")] == ["file.txt"]
-  assert not network
-
-
 @PREPARED
 def test_prepared_folders(name, network):
   """The images and labels that TFDS itself gives, one at a time."""
@@ -254,4 +238,4 @@ def test_splits_that_a_folder_does_not_have(name, split):
 def test_splits_of_a_folder_without_examples(name):
   """The same words as for the digits."""
   error = str(refused(name, "test[:0]", str(SHARED)))
-  assert error == f"split 'test[:0]' of {name} has no examples"
+  assert error.startswith(f"split 'test[:0]' of {name} has no examples")
