@@ -104,6 +104,34 @@ def base_config(
   return config
 
 
+def keys_of(config: config_dict.ConfigDict, prefix: str = "") -> list[str]:
+  """All keys that hold a value, with dots: "optimizer.learning_rate"."""
+  found = []
+  for key, value in config.items(preserve_field_references=True):
+    if isinstance(value, config_dict.ConfigDict):
+      found += keys_of(value, f"{prefix}{key}.")
+    else:
+      found.append(f"{prefix}{key}")
+  return found
+
+
+def groups_of(config: config_dict.ConfigDict) -> list[str]:
+  """All keys that hold other keys, with dots; outer ones first."""
+  found = []
+  for key in keys_of(config):
+    words = key.split(".")
+    found += [".".join(words[:count]) for count in range(1, len(words))]
+  return sorted(set(found), key=lambda key: key.count("."))
+
+
+def kind_of(config: config_dict.ConfigDict, key: str) -> type:
+  """The type of a key's values; `object` if they are numbers or text."""
+  *groups, last = key.split(".")
+  for group in groups:
+    config = config[group]
+  return config.get_type(last)
+
+
 def take_word(variant: str, words: Sequence[str]) -> tuple[str, str]:
   """The one of `words` that a variant has, or the first; and what is left.
 

@@ -15,7 +15,7 @@ from diffai_jax.training.cost import StepCost, step_cost
 from diffai_jax.training.state import create_state
 from diffai_jax.training.step import Regularizers, Step, make_step
 from diffai_jax.types import Array
-from diffai_jax.validation import epsilon_of, validate
+from diffai_jax.validation import domains_of, epsilon_of, validate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +37,9 @@ class Job:
     validate(config)
     config = config.copy_and_resolve_references()
     config.network = canonical_name(config.network)
-    with config.ignore_type():  # It may have been text.
+    with config.ignore_type(), config.certify.ignore_type():  # Of text.
       config.epsilon = epsilon_of(config)
+      config.certify.domains = domains_of(config)
     chosen = {k: v for k, v in config.augment.items() if v is not None}
     data = dataclasses.replace(dataset(config.dataset), **chosen)
     network = create(

@@ -12,7 +12,7 @@ from ml_collections import config_dict
 
 from diffai_jax import certification, console, report, workfolder
 from diffai_jax.data import Examples, batches, load
-from diffai_jax.goals import phases
+from diffai_jax.goals import phase_at
 from diffai_jax.job import Job
 from diffai_jax.networks import describe, fold
 from diffai_jax.training import checkpoints, optimizers
@@ -24,6 +24,7 @@ from diffai_jax.types import UsageError, shown
 # Steps that may be under way before the oldest one's metrics are looked at.
 _STEPS_AHEAD = 4
 _SECONDS_BETWEEN_METRICS = 2.0
+_MOST_STEPS = 2**31 - 1  # Steps are counted in int32.
 
 
 class NotFiniteError(UsageError):
@@ -117,11 +118,10 @@ def _train(job: Job, data: Examples, workdir: str) -> TrainState:
     )
   first = int(state.step)
   # Where a weight is 0 its part is left out: one program for each objective.
-  numbers = jnp.arange(total + 1)
-  objectives, which = phases(
+  goal_at = phase_at(
       job.goal,
-      job.epoch_of(numbers, steps_per_epoch),
-      jax.vmap(batch_key, (None, 0))(config.seed, numbers),
+      lambda steps: job.epoch_of(steps, steps_per_epoch),
+      lambda step: batch_key(config.seed, step),
   )
 
   step_of = functools.cache(lambda goal: job.make_step(goal, steps_per_epoch))
@@ -159,7 +159,7 @@ def _train(job: Job, data: Examples, workdir: str) -> TrainState:
       images, labels = next(stream)
       shape = (devices, len(labels) // devices)
       batch = images.reshape(shape + images.shape[1:]), labels.reshape(shape)
-      step = step_of(objectives[which[number - 1]])
+      step = step_of(goal_at(number - 1))
       state, metrics = step(state, *batch)
       pending.append((number, metrics))
       look(ahead)
@@ -229,6 +229,12 @@ def _check_batch(config: config_dict.ConfigDict, data: Examples) -> None:
     raise UsageError(
         f"batch_size is {config.batch_size}, but {config.dataset} has only"
         f" {len(data)} training images in {shown(config.train_split)}"
+    )
+  steps = config.epochs * (len(data) // config.batch_size)
+  if steps > _MOST_STEPS:
+    raise UsageError(
+        f"epochs is {shown(config.epochs)}, which is {steps:.3g} steps; a run"
+        f" has at most {_MOST_STEPS:,}; set it with --config.epochs="
     )
   devices = jax.device_count()
   parts = devices * config.accumulate

@@ -2,15 +2,18 @@
 
 import math
 
+from ml_collections import config_dict
 import pytest
 
 from diffai_jax.config import (
     base_config,
     describe_differences,
     differences,
+    keys_of,
     parse_number,
 )
-from diffai_jax.types import UsageError
+from diffai_jax.job import Job
+from diffai_jax.types import UsageError, shown
 from diffai_jax.validation import validate
 
 
@@ -29,8 +32,8 @@ def changed(key, value):
   *path, last = key.split(".")
   for name in path:
     holder = holder[name]
-  with holder.ignore_type():
-    holder[last] = value
+  del holder[last]  # With its type.
+  holder[last] = value
   return config
 
 
@@ -131,7 +134,7 @@ def test_defaults_are_valid(name):
     "regularizers.relu_balance": ("Until(60, 0.5, 0)",),
     "regularizers.tolerance": (0.5,),
     "initializer": ("interval", "he", "pytorch"),
-    "epochs": (0.0, 0.01, 1e6),
+    "epochs": (0.0, 0.01, 1e6, 2**31 - 1),
     "schedule_epochs": (None, 1e-3, 1e6),
     "batch_size": (1, 10**6),
     "seed": (0, 2**31 - 1),
@@ -147,7 +150,10 @@ def test_defaults_are_valid(name):
     "certify.attack.steps": (0, 1000),
     "certify.attack.momentum": (0.0, 10.0),
     "certify.attack.radius": (0.0, 10.0),
-    "certify.domains": (("Box",), ("HBox", "Box")),
+    "certify.domains": (("Box",), ("HBox", "Box"), ["Box"], "HBox",
+                        "Box, HBox", ()),
+    "augment.crop_padding": (None, 0, 28),
+    "data_dir": ("", "~/x", "a/b[0]"),
     "network": ("FFNN", "ffnn", "CONVMED"),
     "goal": ("Point", "Mix(Point, Box, 0.5)", "Baseline"),
     "optimizer.name": ("adam", "sgd"),
@@ -168,14 +174,14 @@ MAY_BE_TEXT = (
 
 
 @pytest.mark.parametrize("key, values", {
-    "epsilon": (-1e-9, 1.001, 8.0),
-    "epochs": (-1.0,),
-    "schedule_epochs": (0.0, -1.0),
-    "batch_size": (0, -1, 1.5, True, None),
+    "epsilon": (-1e-9, 1.001, 8.0, 1e-300, 10**400),
+    "epochs": (-1.0, 1e23, 10**400),
+    "schedule_epochs": (0.0, -1.0, 1e-300, 1e10),
+    "batch_size": (0, -1, 1.5, True, None, 10**400, 2**31),
     "seed": (-1, 2**31, 0.5, None),
     "checkpoint_minutes": (-1.0,),
-    "optimizer.learning_rate": (-1e-3,),
-    "optimizer.decay": (-0.1,),
+    "optimizer.learning_rate": (-1e-3, 1e300, 10**400),
+    "optimizer.decay": (-0.1, 1e300),
     "optimizer.momentum": (-0.1, 1.001),
     "optimizer.l2": (-1e-4,),
     "optimizer.clip_norm": (0.0, -1.0, "Lin(1, 0, 10)"),
@@ -185,7 +191,8 @@ MAY_BE_TEXT = (
     "regularizers.tolerance": (0.0, -1.0),
     "certify.examples": (0, -1, 2.5),
     "certify.memory_mb": (0, 0.5, None),
-    "certify.attack.steps": (-1, 1.5),
+    "certify.attack.steps": (-1, 1.5, 18446744073709551616, 10**5000),
+    "augment.crop_padding": (-1, 29, 2147483648, 1.5, True),
     "certify.attack.momentum": (-0.1,),
     "certify.attack.radius": (-0.1,),
 }.items())
@@ -194,16 +201,20 @@ def test_validate_rejects_what_is_out_of_range(key, values):
   numbers = NOT_NUMBERS[:-1] if key in MAY_BE_TEXT else NOT_NUMBERS
   for value in (*values, *numbers):
     error = message(changed(key, value))
-    assert error.startswith(f"{key} is {value!r}; expected a ")
+    assert error.startswith(f"{key} is {shown(value)}; expected a ")
     assert error.endswith(f"set it with --config.{key}=")
 
 
 @pytest.mark.parametrize("key, value, expected", [
     ("epsilon", 3.0, "a number or fraction from 0 to 1, such as"),
-    ("epochs", -1.0, "a number of at least 0;"),
-    ("schedule_epochs", 0.0, "a number above 0;"),
-    ("optimizer.clip_norm", 0.0, "a number or a schedule above 0,"),
-    ("batch_size", 0, "a whole number of at least 1;"),
+    ("epochs", -1.0, "a number from 0 to 2147483647;"),
+    ("schedule_epochs", 0.0, "a number above 0 and at most 2147483647;"),
+    ("optimizer.clip_norm", 0.0,
+     "a number or a schedule above 0 and at most 1e+30,"),
+    ("optimizer.learning_rate", -1.0,
+     "a number or a schedule of at least 0 and at most 1e+30,"),
+    ("batch_size", 0, "a whole number from 1 to 2147483647;"),
+    ("augment.crop_padding", 29, "a whole number from 0 to 28;"),
     ("seed", -1, "a whole number from 0 to 2147483647;"),
 ])
 def test_validate_says_what_was_expected(key, value, expected):
@@ -239,6 +250,82 @@ def test_validate_rejects_milestones_that_are_no_numbers(value):
   assert "optimizer.milestones" in message(
       changed("optimizer.milestones", value)
   )
+
+
+ANYTHING = (
+    None, True, False, "x", 0, 7, 0.5, -1, -1.0, 1e400, math.nan, -math.inf,
+    10**400, -10**5000, 1e-320, (), ("a",), [], ["a", 1], [None], [[]], {},
+    {"a": 1}, "", " ", "\x00", "\udcff", "\n", "x" * 200_000, "9" * 5000, b"x",
+    object(), lambda: 0, config_dict.ConfigDict({"a": 1}), ("a",) * 100_000,
+    "Lin(0, 1, 5)", "1/0", "1e400", "~", 2**31, 2**63, 3j,
+)
+
+
+@pytest.mark.parametrize("key", [*keys_of(base_config()), "certify",
+                                 "certify.attack", "optimizer", "augment",
+                                 "regularizers"])
+def test_any_value_of_any_key_is_taken_or_refused_in_a_line(key):
+  """Nothing else is raised, and the line names the key or the value.
+
+  What is taken makes a job.
+  """
+  taken = 0
+  for value in ANYTHING:
+    config = changed(key, value)
+    try:
+      Job.from_config(config)
+      taken += 1
+    except UsageError as error:
+      assert str(error).isprintable() and len(str(error)) < 900
+      name = key.split(".")[-1].rstrip("s")
+      assert name in str(error) or shown(value) in str(error), str(error)
+  assert taken < len(ANYTHING)
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", {}, [], {"network": "FFNN"}])
+def test_what_is_no_config(value):
+  assert "base_config" in message(value)
+
+
+@pytest.mark.parametrize("key, meant", [
+    ("lr", "optimizer.learning_rate"), ("epocs", "epochs"),
+    ("learning_rate", "optimizer.learning_rate"),
+    ("optimizer.epsilon", "epsilon"), ("certify.attack.stepss",
+                                       "certify.attack.steps"),
+    ("zzz", None),
+])
+def test_keys_that_no_config_has(key, meant):
+  """A key that a file misspells would be left at its default in silence."""
+  config = base_config()
+  *groups, last = key.split(".")
+  holder = config
+  for group in groups:
+    holder = holder[group]
+  holder[last] = 1
+  error = message(config)
+  assert error.startswith(f"unknown config key {key!r}; ")
+  hint = f"did you mean {meant!r}? set it with --config.{meant}="
+  assert (hint if meant else "known: ") in error
+
+
+def test_a_value_that_must_be_given():
+  config = base_config()
+  del config.seed
+  config.seed = config_dict.required_placeholder(int)
+  assert message(config) == "seed has no value; set it with --config.seed="
+
+
+def test_domains_may_be_text():
+  """As a list in the job, each once."""
+  for given in ("HBox, Box", ("HBox", "Box"), ["HBox", "Box", "HBox"]):
+    job = Job.from_config(changed("certify.domains", given))
+    assert tuple(job.config.certify.domains) == ("HBox", "Box")
+
+
+def test_a_clock_that_float32_cannot_tell():
+  config = changed("epochs", 1e-40)
+  config.schedule_epochs = 10.0
+  assert "epochs is 1e-40 while schedule_epochs is 10.0" in message(config)
 
 
 OLD = {

@@ -12,7 +12,7 @@ from diffai_jax.goals.combinators import (
 )
 from diffai_jax.goals.dsl import parse, parse_value
 from diffai_jax.goals.mixtures import Coin, Mix, MixLogs, MixMargins, Weighted
-from diffai_jax.goals.phases import phases
+from diffai_jax.goals.phases import phase_at, phases
 from diffai_jax.goals.points import Attacked, Normal, Original, Point, Uniform
 from diffai_jax.goals.regions import REGIONS, Box, HBox, ball
 from diffai_jax.goals.schemes import SCHEMES, objective
@@ -50,5 +50,6 @@ __all__ = [
     "objective",
     "parse",
     "parse_value",
+    "phase_at",
     "phases",
 ]

@@ -7,14 +7,50 @@ compiled once for each different goal, such as twice for a Mix whose weight
 leaves 0, and never because an epoch has passed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.goals.base import Goal, walk
 from diffai_jax.goals.mixtures import Mixture
 from diffai_jax.types import Array, PRNGKey
+
+
+# Steps whose goals are looked up together. Divides 2**31, so that the last
+# block of the longest run stays within int32.
+_BLOCK = 4096
+
+
+def phase_at(
+    goal: Goal,
+    epoch_of: Callable[[Array], Array],
+    batch_key_of: Callable[[Array], PRNGKey],
+) -> Callable[[int], Goal]:
+  """The goal that takes the place of `goal`, as a function of the step.
+
+  Looked up for a block of steps at a time, when the first of them is asked
+  for: memory does not grow with the run.
+
+  Args:
+    goal: the objective.
+    epoch_of: numbers of steps [N] -> epochs on the schedules' clock [N].
+    batch_key_of: the number of a step -> the key its coins are thrown with.
+  """
+
+  @functools.lru_cache(maxsize=2)
+  def block(number: int) -> tuple[list[Goal], np.ndarray]:
+    steps = number * _BLOCK + jnp.arange(_BLOCK, dtype=jnp.int32)
+    return phases(goal, epoch_of(steps), jax.vmap(batch_key_of)(steps))
+
+  def at(step: int) -> Goal:
+    number, place = divmod(step, _BLOCK)
+    objectives, which = block(number)
+    return objectives[which[place]]
+
+  return at
 
 
 def phases(

@@ -8,11 +8,12 @@ import ast
 import itertools
 import warnings
 
-from diffai_jax.types import UsageError, shown
+from diffai_jax.types import UsageError, on_one_line, shortened, shown
 
 MAX_LENGTH = 4000
 MAX_DEPTH = 40  # Of parentheses.
 MAX_NESTING = 80  # Of terms, operators included.
+_LONGEST_REASON = 800  # Characters; all known names take 600.
 
 
 class ObjectiveError(UsageError):
@@ -24,6 +25,7 @@ class ObjectiveError(UsageError):
   """
 
   def __init__(self, message: str, text: str, column: int):
+    message = shortened(on_one_line(message), _LONGEST_REASON)
     column = max(1, min(column, len(text) + 1))
     start = max(0, column - 60)
     excerpt = "".join(

@@ -13,7 +13,8 @@ from watched import watched
 from diffai_jax.data import Dataset
 from diffai_jax.domains import parts
 from diffai_jax.goals import SCHEMES, Box, Coin, Context, Goal, HBox, Mix
-from diffai_jax.goals import Point, Sub, Weighted, objective, parse, phases
+from diffai_jax.goals import Point, Sub, Weighted, objective, parse, phase_at
+from diffai_jax.goals import phases
 from diffai_jax.goals.schemes import Scheme
 from diffai_jax.networks import ffnn
 from diffai_jax.training import optimizers
@@ -88,6 +89,40 @@ def test_the_loss_is_the_objectives_at_every_step(goal, float64):
         each[which[i]](EPOCHS[i], KEYS[i]), whole(EPOCHS[i], KEYS[i]),
         rtol=1e-12,
     )
+
+
+@pytest.mark.parametrize("text", [
+    "Mix(Point, Box, Lin(0, 0.5, 50, 10))", "Coin((Point, 1), (Box, 3))", "Box",
+    "Weighted((Point, 1), (Box, Until(10, 0, 1)), (Coin((HBox, 1), (Box, 2)),"
+    " Until(20, 0, 1)))",
+])
+def test_blocks_of_steps_give_what_all_steps_together_give(text):
+  """Across the edges of blocks, in any order."""
+  steps, goal = jnp.arange(9000), parse(text)
+  key_of = functools.partial(batch_key, 0)
+  epoch_of = lambda numbers: numbers // 100 + numbers % 100 / 100
+  found, which = phases(goal, epoch_of(steps), jax.vmap(key_of)(steps))
+  at = phase_at(goal, epoch_of, key_of)
+  expected = [found[number] for number in which]
+  assert [at(step) for step in range(9000)] == expected
+  assert [at(step) for step in (8999, 0, 5000)] == [
+      expected[step] for step in (8999, 0, 5000)
+  ]
+
+
+def test_the_longest_run_takes_no_more_memory_than_another():
+  """Its last step is the last number of int32."""
+  asked = []
+
+  def epoch_of(numbers):
+    asked.append(numbers)
+    return numbers / 1e6
+
+  goal = parse("Mix(Point, Box, Lin(0, 0.5, 50, 10))")
+  at = phase_at(goal, epoch_of, functools.partial(batch_key, 0))
+  assert str(at(0)) == "Point" and at(2**31 - 1) == at(2**30) == goal
+  assert max(numbers.size for numbers in asked) <= 10_000
+  assert min(int(numbers.min()) for numbers in asked) == 0
 
 
 # Whole runs.
