@@ -1,7 +1,6 @@
 """Command line: python -m diffai_jax.main --config=FILE --workdir=FOLDER."""
 
 import os
-import re
 import sys
 import warnings
 
@@ -13,19 +12,27 @@ if __name__ == "__main__":  # Before anything that takes time to load.
   huge_pages.restart()
 
 from absl import app, flags, logging
-from ml_collections import config_dict, config_flags
 
-from diffai_jax import console, report, train, xla
-from diffai_jax.types import UsageError, shown
+from diffai_jax import command_line, console, report, train, xla
+from diffai_jax.config import base_config, keys_of
+from diffai_jax.paths import checked_path
+from diffai_jax.suggest import nearest, nearest_key, unknown_name
+from diffai_jax.types import UsageError, shortened, shown
+from diffai_jax.validation import get, validate
 
 _MODES = ("train", "certify", "describe", "report")
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "config file, such as configs/convsmall.py:mnist,0.1"
+_FLAGS = ("config", "workdir", "mode")
+_CONFIG = flags.DEFINE_string(
+    "config", None,
+    "config file, such as configs/convsmall.py:mnist,0.1; --config.KEY=VALUE"
+    " changes what it says, such as --config.epochs=40"
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "folder for checkpoints, metrics and results"
 )
-_MODE = flags.DEFINE_enum("mode", "train", _MODES, "what to do")
+_MODE = flags.DEFINE_string("mode", "train", f"one of {', '.join(_MODES)}")
+
+_changes = []  # What --config.KEY=VALUE says, as `command_line` has it.
 
 
 def main(argv: list[str]) -> None:
@@ -35,74 +42,60 @@ def main(argv: list[str]) -> None:
         f"unexpected argument {shown(argv[1])}; every option begins with --"
     )
   mode = _MODE.value
+  if mode not in _MODES:
+    raise unknown_name("--mode", mode, _MODES)
   if mode != "describe" and not _WORKDIR.value:
     raise UsageError(
         f"--workdir is missing; --mode={mode} needs a folder, such as"
         f" --workdir=runs/convsmall"
     )
+  workdir = _WORKDIR.value
+  if workdir:
+    workdir = checked_path(workdir, "--workdir")
   if mode == "report":
-    path = report.write(_WORKDIR.value)
-    report.print_results(_WORKDIR.value)
+    path = report.write(workdir)
+    report.print_results(workdir)
     console.console.print(f"wrote {path}")
     return
-  config = _config()
-  if config.get("xla_flags"):
+  config = command_line.load(_CONFIG.value)
+  command_line.apply(config, _changes)
+  if get(config, "xla_flags"):  # Before anything asks JAX for its devices.
     xla.set_flags()
+  validate(config)
   if mode == "describe":
     print(train.Job.from_config(config).describe())
     return
-  xla.use_cache(config.get("compilation_cache") or "")
+  xla.use_cache(config.compilation_cache)
   if mode == "certify":
-    train.certify_checkpoint(config, _WORKDIR.value)
+    train.certify_checkpoint(config, workdir)
   else:
-    train.train_and_certify(config, _WORKDIR.value)
-
-
-def _config() -> config_dict.ConfigDict:
-  """The config that --config names, with what the flags change in it."""
-  flag = flags.FLAGS["config"]
-  if not flag.present:
-    raise UsageError(
-        "--config is missing; give a config file, such as"
-        " --config=configs/quickstart.py"
-    )
-  if not isinstance(_CONFIG.value, config_dict.ConfigDict):
-    name = config_flags.get_config_filename(flag)
-    wrong = (
-        "has no get_config() that returns a ConfigDict"
-        if os.path.isfile(name)
-        else "does not exist"
-    )
-    raise UsageError(
-        f"config file {shown(name)} {wrong}; give one such as"
-        f" --config=configs/quickstart.py"
-    )
-  return _CONFIG.value
+    train.train_and_certify(config, workdir)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
   """Parses flags; whatever is wrong with them becomes one line."""
   try:
-    return flags.FLAGS(argv)
-  except UsageError:
-    raise
-  except Exception as error:  # A config file may raise anything.
-    cause = error
-    while cause is not None and not isinstance(cause, UsageError):
-      cause = cause.__cause__ or cause.__context__
-    raise cause or UsageError(_one_line(error)) from None
+    argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+    rest, changes = command_line.take_changes(argv)
+    rest = flags.FLAGS(rest)
+  except flags.UnrecognizedFlagError as error:
+    raise unknown_flag(error.flagname) from None
+  except flags.Error as error:
+    raise UsageError(shortened(str(error), 500)) from None
+  _changes[:] = changes
+  return rest
 
 
-def _one_line(error: Exception) -> str:
-  text = str(error).strip()
-  if "Traceback" in text:  # Of a config file; what it raised comes last.
-    text = f"the config file raised {text.splitlines()[-1]}"
-  text = " ".join(text.split())
-  if isinstance(error, AttributeError):  # Of ml_collections, in many quotes.
-    names = re.findall(r"""['"](\w+)\\?['"]""", text) or [text]
-    hint = f"; did you mean {shown(names[1])}?" if len(names) > 1 else ""
-    return f"unknown config key {shown(names[0])}{hint}"
-  return text or type(error).__name__
+def unknown_flag(name: str) -> UsageError:
+  """The error for --NAME, which may be a key without "config."."""
+  guess = nearest(name, _FLAGS)
+  if guess is None:
+    guess = nearest_key(name.removeprefix("no"), keys_of(base_config()))
+    guess = guess and f"config.{guess}"
+  hint = f"did you mean --{guess}=?" if guess else (
+      f"known: {', '.join(f'--{flag}' for flag in _FLAGS)}, --config.KEY"
+  )
+  return UsageError(f"unknown flag {shown(f'--{name}')}; {hint}")
 
 
 def run() -> None:

@@ -94,7 +94,7 @@ _FLOORS = (
         "config",
         "validation",
     ),
-    ("workfolder", "console", "report", "job", "train"),
+    ("command_line", "workfolder", "console", "report", "job", "train"),
     ("main",),
 )
 # Folders of one floor that know nothing of each other.

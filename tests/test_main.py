@@ -19,12 +19,6 @@ _CONFIGS = sorted(path.name for path in (_ROOT / "configs").glob("*.py"))
 _QUICKSTART = f"--config={_ROOT / 'configs' / 'quickstart.py'}"
 
 
-# ml_collections loads config files by a deprecated method of importlib.
-pytestmark = pytest.mark.filterwarnings(
-    r"ignore:the load_module\(\) method:DeprecationWarning"
-)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Result:
   code: int
@@ -43,8 +37,6 @@ def command(capsys, monkeypatch, tmp_path):
       flags.FLAGS.unparse_flags()
       for name in ("config", "workdir", "mode"):
         flags.FLAGS[name].unparse()
-      # A config file that was loaded before is not to help another one.
-      sys.modules.pop("config_config", None)
       with pytest.raises(SystemExit) as caught:
         main.run()
     code = caught.value.code
@@ -136,11 +128,38 @@ def test_describe_takes_variants_and_overrides(command):
     (["--config.batch_size=2000"], ["batch_size is 2000", "1437"]),
     (["--config.train_split=trainn"], ["trainn"]),
     (["train"], ["train", "--"]),
+    (["--config.lr=1"], ["'lr'", "'optimizer.learning_rate'"]),
+    (["--config.learning_rate=1"], ["'optimizer.learning_rate'"]),
+    (["--config.optimizer.epochs=1"], ["'epochs'"]),
+    (["--learning_rate=1"], ["--config.optimizer.learning_rate="]),
+    (["--config.optimizer=1"], ["group of keys", "--config.optimizer."]),
+    (["--config.epochs=1e23"], ["epochs is 1e+23", "2147483647"]),
+    (["--config.epochs=1e9"], ["epochs is 1000000000.0", "steps"]),
+    (["--config.augment.crop_padding=2147483648"], ["crop_padding", "to 8;"]),
+    (["--config.certify.attack.steps=18446744073709551616"],
+     ["steps is 18446744073709551616"]),
+    (["--config.batch_size=" + "9" * 400], ["batch_size is 1e", "2147483647"]),
+    (["--config.batch_size=" + "9" * 5000], ["batch_size is '999"]),
+    (["--config.seed="], ["seed is ''", "whole number"]),
+    (["--config.seed"], ["--config.seed has no value"]),
+    (["--config.network=None"], ["unknown network 'None'"]),
+    (["--config.network=" + "x" * 200_000], ["unknown network 'xxx", "..."]),
+    (["--config.bfloat16=maybe"], ["bfloat16 is 'maybe'", "true or false"]),
+    (["--noconfig.seed"], ["--noconfig.", "--config.seed="]),
+    (["--config.train_split=train[5:3]"], ["has no examples"]),
+    (["--config.certify.domains=HBx"], ["'HBx'", "HBox"]),
+    (["--workdir=\udcff"], ["--workdir is '\\udcff'", "UTF-8"]),
+    (["--workdir=" + "x" * 5000], ["--workdir is 'xxx", "bytes"]),
+    (["--config.data_dir=\udcff"], ["data_dir is '\\udcff'", "UTF-8"]),
+    (["--config.goal=\x1b[2J"], ["unexpected character '\\x1b'"]),
 ])
 def test_each_error_is_one_message(command, tmp_path, arguments, texts):
   """It names what was given and what was meant; nothing is written."""
   result = command(_QUICKSTART, "--workdir=run", *arguments)
+  if "goal" in arguments[0]:  # Below it stands the text.
+    result = dataclasses.replace(result, err=result.err.split("\n")[0] + "\n")
   _assert_user_error(result, *texts)
+  assert result.err[:-1].isprintable() and len(result.err) < 1000
   assert not list(tmp_path.iterdir())
 
 
@@ -150,6 +169,9 @@ def test_each_error_is_one_message(command, tmp_path, arguments, texts):
     ([f"{_QUICKSTART}:mnist,1/0"], ["1/0", "8/255"]),
     (["--config=missing.py"], ["missing.py"]),
     (["--config=missing.py", "--config.seed=1"], ["missing.py"]),
+    (["--config=."], ["'.' is a folder"]),
+    (["--config=/dev/null"], ["'/dev/null' is no file"]),
+    (["--config=\udcff.py"], ["--config is '\\udcff.py'", "UTF-8"]),
     (["--config="], ["config"]),
     ([], ["--config is missing", "--config=configs/"]),
 ])
@@ -233,13 +255,42 @@ def test_another_runs_folder_is_refused(command, tmp_path):
     ("from ml_collections import ConfigDict\n"
      "def get_config(variant=''):\n  return ConfigDict({'network': 'FFNN'})\n",
      "base_config"),
+    ("def get_config(variant=''):\n  exit(3)\n", "SystemExit in line 2: 3"),
+    ("x = 1\nx =\n", "SyntaxError in line 2: invalid syntax;"),
+    ("\x00\x01", "null bytes"),
+    ("def get_config():\n  open('none')\n", "FileNotFoundError in line 2"),
+    ("get_config = 3\n", "get_config()"),
+    ("raise Exception('a\\nb\\x1b' + 'x' * 10**6)", r"a\nb\x1bxxx"),
+    ("from diffai_jax.config import base_config\n"
+     "def get_config():\n  c = base_config()\n  c.learnin_rate = 1\n"
+     "  return c\n", "unknown config key 'learnin_rate'; did you mean"
+     " 'optimizer.learning_rate'?"),
+    ("from diffai_jax.config import base_config\n"
+     "def get_config():\n  c = base_config()\n  c.epochs = 10**400\n"
+     "  return c\n", "OverflowError in line 4"),
 ])
 def test_a_broken_config_file_is_one_message(command, tmp_path, content, text):
   """A config file is a program of the user's: its error is told, in a line."""
   (tmp_path / "broken.py").write_text(content)
   result = command("--config=broken.py", "--workdir=run")
   _assert_user_error(result, text)
+  assert len(result.err) < 1000
   assert not (tmp_path / "run").exists()
+
+
+def test_a_config_file_that_is_binary(command, tmp_path):
+  """Whatever its name."""
+  (tmp_path / "picture.png").write_bytes(bytes(range(256)))
+  _assert_user_error(
+      command("--config=picture.png", "--workdir=run"), "picture.png"
+  )
+
+
+def test_a_tilde_is_ones_home(command, tmp_path, monkeypatch):
+  """Also where no shell has expanded it."""
+  monkeypatch.setenv("HOME", str(tmp_path / "home"))
+  result = command(_QUICKSTART, "--workdir=~/run", "--mode=certify")
+  _assert_user_error(result, str(tmp_path / "home" / "run"))
 
 
 def _shell(*arguments: str, cwd: pathlib.Path) -> _Result:
