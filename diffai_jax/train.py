@@ -14,7 +14,7 @@ from diffai_jax import certification, console, report, workfolder
 from diffai_jax.data import Examples, batches, load
 from diffai_jax.goals import phase_at
 from diffai_jax.job import Job
-from diffai_jax.networks import describe, fold
+from diffai_jax.networks import describe, fold, normalises
 from diffai_jax.training import checkpoints, optimizers
 from diffai_jax.training.metrics import MetricsWriter
 from diffai_jax.training.state import TrainState, create_state
@@ -45,7 +45,7 @@ def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
   # Data, before anything is written: a missing folder leaves no trace.
   train_data = load(config.dataset, config.train_split, config.data_dir)
   test_data = _test_data(config)
-  _check_batch(config, train_data)
+  _check_batch(job, train_data)
   workfolder.claim(workdir, config)
 
   # What will be done.
@@ -224,7 +224,8 @@ def _test_data(config: config_dict.ConfigDict) -> Examples:
   return Examples(data.images[:count], data.labels[:count])
 
 
-def _check_batch(config: config_dict.ConfigDict, data: Examples) -> None:
+def _check_batch(job: Job, data: Examples) -> None:
+  config = job.config
   if config.batch_size > len(data):
     raise UsageError(
         f"batch_size is {config.batch_size}, but {config.dataset} has only"
@@ -238,6 +239,13 @@ def _check_batch(config: config_dict.ConfigDict, data: Examples) -> None:
     )
   devices = jax.device_count()
   parts = devices * config.accumulate
+  if config.batch_size // config.accumulate < 2 and normalises(job.network):
+    raise UsageError(
+        f"batch_size is {config.batch_size} and accumulate {config.accumulate},"
+        f" which leaves one image a part; {config.network} normalises, and one"
+        f" image has no variance: expected two images a part or more; set one"
+        f" of them with --config.batch_size="
+    )
   if config.batch_size % parts:
     raise UsageError(
         f"batch_size is {config.batch_size}; expected a multiple of {parts}:"

@@ -48,6 +48,7 @@ _FLOORS = (
         "nn.initializers",
         "nn.naming",
         "nn.observation",
+        "nn.checks",
         "nn.layers",
         "nn.activations",
         "nn.dropout",

@@ -1,6 +1,9 @@
 """Networks by the paper's names."""
 
 from collections.abc import Callable, Sequence
+import math
+
+import numpy as np
 
 from diffai_jax.networks import abstract_layers as placement
 from diffai_jax.networks import convnets, densenet, resnets
@@ -8,7 +11,7 @@ from diffai_jax.nn import Sequential
 from diffai_jax.nn.initializers import INITIALIZERS
 from diffai_jax.schedules import Value as Rate
 from diffai_jax.suggest import unknown_name
-from diffai_jax.types import UsageError
+from diffai_jax.types import UsageError, shown
 
 # Networks whose `batch_norm` is a choice.
 CONVNETS: dict[str, Callable[..., Sequential]] = {
@@ -41,9 +44,27 @@ def canonical_name(name: str) -> str:
     return text.lower().replace("-", "").replace("_", "")
 
   by_plain = {plain(key): key for key in NETWORKS}
-  if plain(name) not in by_plain:
+  if not isinstance(name, str) or plain(name) not in by_plain:
     raise unknown_name("network", name, NETWORKS)
   return by_plain[plain(name)]
+
+
+def _statistics(name: str, given: Sequence[float]) -> tuple[float, ...]:
+  """Numbers, one a channel.
+
+  Raises:
+    UsageError: if they are none.
+  """
+  try:
+    numbers = tuple(map(float, given))
+  except (TypeError, ValueError, OverflowError):
+    numbers = ()
+  if not numbers or not all(map(math.isfinite, numbers)):
+    raise UsageError(
+        f"{name} is {shown(given)}; expected a number a channel, such as"
+        f" (0.1307,)"
+    )
+  return numbers
 
 
 def create(
@@ -74,10 +95,26 @@ def create(
       normalised before its ReLU; None is as the network is known: only CNN7.
 
   Raises:
-    UsageError: if there is no such network, set of layers or initializer, or
-      the network has no place for batch normalisation.
+    UsageError: if there is no such network, set of layers or initializer, a
+      number is out of range, or the network has no place for batch
+      normalisation.
   """
   name = canonical_name(name)
+  if (
+      isinstance(num_classes, bool)
+      or not isinstance(num_classes, (int, np.integer))
+      or num_classes < 1
+  ):
+    raise UsageError(
+        f"num_classes is {shown(num_classes)}; expected a whole number of at"
+        f" least 1"
+    )
+  mean, std = _statistics("mean", mean), _statistics("std", std)
+  if len(mean) != len(std) or not min(std) > 0:
+    raise UsageError(
+        f"mean is {shown(mean)} and std {shown(std)}; expected as many numbers"
+        f" of each, one a channel, and those of std above 0"
+    )
   if batch_norm and name not in CONVNETS:
     raise UsageError(
         f"batch_norm is true, but {name} has no place for it; expected one of"
@@ -90,8 +127,8 @@ def create(
     choices["batch_norm"] = batch_norm
   return NETWORKS[name](
       num_classes,
-      tuple(map(float, mean)),
-      tuple(map(float, std)),
+      mean,
+      std,
       after=placement.layers_of(name, abstract_layers),
       dropout=dropout,
       kernel_init=INITIALIZERS[initializer],

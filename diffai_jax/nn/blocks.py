@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from flax import linen as nn
 
 from diffai_jax import transformers
-from diffai_jax.domains.product import Value
+from diffai_jax.domains.product import Value, example_shape
+from diffai_jax.nn.checks import check_same
 from diffai_jax.types import Mode, UsageError
 
 
@@ -98,6 +99,7 @@ class ParSum(Join):
   """
 
   def join(self, first: Value, second: Value) -> Value:
+    check_same(self, example_shape(first), example_shape(second))
     return transformers.add(first, second)
 
   def describe(self, shape: tuple[int, ...]) -> str:
@@ -108,6 +110,7 @@ class SkipCat(Join):
   """The channels of first(x), then those of second(x) (paper, Fig. 14)."""
 
   def join(self, first: Value, second: Value) -> Value:
+    check_same(self, example_shape(first)[:-1], example_shape(second)[:-1])
     return transformers.concat([first, second], -1)
 
   def describe(self, shape: tuple[int, ...]) -> str:

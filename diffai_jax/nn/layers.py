@@ -8,25 +8,47 @@ from typing import Callable
 
 from flax import linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from diffai_jax import transformers
 from diffai_jax.domains.product import Value, example_shape, value_dtype
 from diffai_jax.nn import initializers
+from diffai_jax.nn.checks import check_input, check_positive, param, place
 from diffai_jax.nn.observation import observe
-from diffai_jax.types import Mode, UsageError
+from diffai_jax.types import Mode, UsageError, shown
 
 
 class Normalize(nn.Module):
   """(x - mean) / std a channel, fixed, so that ε is in pixel space.
 
   Attributes:
-    mean, std: a number a channel of the last axis.
+    mean, std: a number a channel of the last axis, or one for all.
+
+  Raises:
+    UsageError: when called on anything but floats, or on another number of
+      channels, or if a number cannot be divided by.
   """
 
   mean: tuple[float, ...]
   std: tuple[float, ...]
 
   def __call__(self, x: Value, mode: Mode = Mode.CONCRETE) -> Value:
+    check_input(self, x)
+    channels = (example_shape(x) or (1,))[-1]
+    for name in ("mean", "std"):
+      given = np.asarray(getattr(self, name), float)
+      if given.shape not in ((), (1,), (channels,)):
+        raise UsageError(
+            f"{place(self)} has {given.size} numbers for {name}, but the images"
+            f" have {channels} channels; expected a number a channel or one for"
+            f" all"
+        )
+      if not np.isfinite(given).all() or (name == "std" and (given <= 0).any()):
+        wanted = "numbers above 0" if name == "std" else "numbers"
+        raise UsageError(
+            f"{place(self)} has {name} {shown(given.tolist())}; expected"
+            f" {wanted}"
+        )
     dtype = value_dtype(x)
     std = jnp.asarray(self.std, dtype)
     shift = -jnp.asarray(self.mean, dtype) / std
@@ -49,7 +71,8 @@ class Conv2D(nn.Module):
     kernel_init: initial weights.
 
   Raises:
-    UsageError: when called on an image smaller than the kernel.
+    UsageError: when called on an image smaller than the kernel, or on anything
+      but images.
   """
 
   filters: int
@@ -60,6 +83,8 @@ class Conv2D(nn.Module):
 
   @nn.compact
   def __call__(self, x: Value, mode: Mode = Mode.CONCRETE) -> Value:
+    check_input(self, x, "[H, W, C]")
+    check_positive(self, "filters", "kernel_size", "stride")
     height, width, channels = example_shape(x)
     size = self.kernel_size
     if min(height, width) + 2 * self.padding < size:
@@ -69,8 +94,8 @@ class Conv2D(nn.Module):
           f" smaller images, such as ConvMed or FFNN"
       )
     kernel_shape = (size, size, channels, self.filters)
-    kernel = self.param("kernel", self.kernel_init, kernel_shape)
-    bias = self.param("bias", initializers.zeros, (self.filters,))
+    kernel = param(self, "kernel", self.kernel_init, kernel_shape)
+    bias = param(self, "bias", initializers.zeros, (self.filters,))
     return transformers.conv(
         x, kernel, bias, stride=self.stride, padding=self.padding
     )
@@ -96,9 +121,11 @@ class Linear(nn.Module):
 
   @nn.compact
   def __call__(self, x: Value, mode: Mode = Mode.CONCRETE) -> Value:
+    check_input(self, x, "[n]")
+    check_positive(self, "features")
     (size,) = example_shape(x)
-    kernel = self.param("kernel", self.kernel_init, (size, self.features))
-    bias = self.param("bias", initializers.zeros, (self.features,))
+    kernel = param(self, "kernel", self.kernel_init, (size, self.features))
+    bias = param(self, "bias", initializers.zeros, (self.features,))
     return transformers.dense(x, kernel, bias)
 
   def describe(self, shape: tuple[int, ...]) -> str:
@@ -124,9 +151,11 @@ class ConvTranspose2D(nn.Module):
 
   @nn.compact
   def __call__(self, x: Value, mode: Mode = Mode.CONCRETE) -> Value:
+    check_input(self, x, "[H, W, C]")
+    check_positive(self, "filters", "kernel_size", "stride")
     shape = (self.kernel_size,) * 2 + (example_shape(x)[2], self.filters)
-    kernel = self.param("kernel", self.kernel_init, shape)
-    bias = self.param("bias", initializers.zeros, (self.filters,))
+    kernel = param(self, "kernel", self.kernel_init, shape)
+    bias = param(self, "bias", initializers.zeros, (self.filters,))
     return transformers.conv_transpose(
         x, kernel, bias, stride=self.stride, padding=self.padding
     )
@@ -153,6 +182,8 @@ class AvgPool2D(nn.Module):
   padding: int = 0
 
   def __call__(self, x: Value, mode: Mode = Mode.CONCRETE) -> Value:
+    check_input(self, x, "[H, W, C]")
+    check_positive(self, "window")
     return transformers.average_pool(
         x, self.window, stride=self.stride, padding=self.padding
     )
@@ -165,6 +196,7 @@ class GlobalAvgPool2D(nn.Module):
   """The mean of each channel, over [H, W, C] -> [C]."""
 
   def __call__(self, x: Value, mode: Mode = Mode.CONCRETE) -> Value:
+    check_input(self, x, "[H, W, C]")
     return transformers.global_average_pool(x)
 
   def describe(self, shape: tuple[int, ...]) -> str:

@@ -130,7 +130,9 @@ def make_step(
     if bfloat16:
       params = _kernels_in_bfloat16(params)
     variables = state.variables | {"params": params}
-    batch = batch_norm.batch_statistics(network, variables, part.images)
+    batch = batch_norm.batch_statistics(
+        network, variables, part.images, over=AXIS
+    )
     variables[batch_norm.BATCH] = batch
     fixed = lax.stop_gradient(variables)
     context = Context(

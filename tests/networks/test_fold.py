@@ -156,7 +156,7 @@ def test_after_anything_but_an_affine_layer_it_is_refused(before, nested):
 def test_as_the_first_layer_it_is_refused():
   network = Sequential((BatchNorm(), Conv2D(3, 3)))
   variables = drawn(network)
-  with pytest.raises(UsageError, match="BatchNorm comes first;") as caught:
+  with pytest.raises(UsageError, match="layers_0 comes first;") as caught:
     fold(network, variables)
   assert len(str(caught.value).splitlines()) == 1
 
@@ -203,6 +203,67 @@ def test_a_branch_that_cannot_be_folded_is_refused(join):
                              [Conv2D(3, 3)]),))
   variables = drawn(network)
   with pytest.raises(UsageError, match="follows ReLU;"):
+    fold(network, variables)
+
+
+def shared_layer():
+  layer = Linear(4)
+  return Flatten(), layer, BatchNorm(), ReLU(), Linear(4), layer
+
+
+def shared_norm():
+  norm = BatchNorm()
+  return Flatten(), Linear(4), norm, ReLU(), Linear(4), norm
+
+
+def shared_chain():
+  chain = Sequential((Conv2D(2, 3, 1, 1), BatchNorm(), ReLU()))
+  return chain, chain
+
+
+def shared_by_branches():
+  layer = Conv2D(2, 1)
+  return (par_sum([layer, BatchNorm()], [layer]),)
+
+
+@pytest.mark.parametrize("layers", [
+    shared_layer, shared_norm, shared_chain, shared_by_branches
+])
+def test_what_is_used_twice_is_refused(layers):
+  """One kernel cannot have the normalisation of one place alone."""
+  network = Sequential(layers())
+  if layers is shared_layer:  # The shapes must allow it.
+    network = Sequential((*layers()[:1], Linear(4), *layers()[1:]))
+  variables = drawn(network)
+  with pytest.raises(UsageError, match="is used 2 times") as caught:
+    fold(network, variables)
+  assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_shared_layer_that_nothing_normalises_is_no_hindrance(float64):
+  layer = ReLU()
+  network = Sequential((
+      Conv2D(3, 1), BatchNorm(), layer, Conv2D(2, 1), BatchNorm(), layer
+  ))
+  variables = drawn(network)
+  assert_equal_networks(network, variables, *fold(network, variables))
+
+
+class Own(Sequential):
+  """A chain that does something of its own."""
+
+  def __call__(self, x, mode=Mode.CONCRETE):
+    return super().__call__(super().__call__(x, mode), mode)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_modules_of_ones_own_that_normalise_inside_are_refused(nested):
+  """What they do with their layers is not known."""
+  network = Own((Conv2D(2, 1), BatchNorm()))
+  if nested:
+    network = Sequential((ReLU(), network))
+  variables = drawn(network)
+  with pytest.raises(UsageError, match="Own.* normalises inside"):
     fold(network, variables)
 
 

@@ -155,7 +155,8 @@ _TWO_DEVICES = """
       state = create_state(network, optimizer, (4, 4, 1), seed=1)
       variables = {"params": state.params, POPULATION: state.statistics}
       statistics = jax.pmap(
-          lambda x: batch_statistics(network, variables, x), axis_name=AXIS
+          lambda x: batch_statistics(network, variables, x, AXIS),
+          axis_name=AXIS
       )(images[0].reshape(devices, -1, 4, 4, 1) / np.float32(255))
       for leaf in jax.tree.leaves(statistics):
         np.testing.assert_array_equal(leaf, leaf[:1].repeat(devices, 0))
