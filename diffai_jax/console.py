@@ -10,6 +10,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -21,6 +22,7 @@ from diffai_jax.types import on_one_line, shortened
 
 # Where there is no terminal (a log file, a notebook), a line now and then.
 _SECONDS_BETWEEN_LINES = 10.0
+_NARROW = 72  # Columns of a terminal without room for a bar.
 _LONGEST_MESSAGE = 2000  # A message is read; values in it are much shorter.
 
 # Prints exactly what it is given: no markup, no guessed colours, no wrapping.
@@ -52,11 +54,23 @@ def print_table(title: str, rows: Iterable[tuple[str, ...]]) -> None:
   rows = list(rows)
   table = Table(title=title, title_justify="left", box=box.SIMPLE,
                 show_header=False, title_style="bold", pad_edge=False)
-  for _ in rows[0]:
-    table.add_column(overflow="fold")
+  for number in range(len(rows[0])):
+    table.add_column(overflow="fold", no_wrap=number == 0)
   for row in rows:
     table.add_row(*map(Text, row))
   console.print(table, soft_wrap=False)
+
+
+def print_path(what: str, path: str) -> None:
+  """Prints a path on a line of its own, where it can be copied whole."""
+  console.print(Text(f"{what}:"))
+  console.print(Text(on_one_line(path)))
+
+
+def print_warning(message: str) -> None:
+  """Prints a line about what will go otherwise than was probably meant."""
+  line = shortened(on_one_line(message), _LONGEST_MESSAGE)
+  console.print(Text("warning: ", style="bold yellow") + Text(line))
 
 
 @contextlib.contextmanager
@@ -79,18 +93,26 @@ def progress_bar(label: str, total: int, unit: str, done: int = 0):
     yield _line_printer(label, total, unit, done)
 
 
+class _Note(ProgressColumn):
+  """The remark: what there is room for. It alone gives way to the others."""
+
+  def render(self, task) -> Text:
+    return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
+
+
 @contextlib.contextmanager
 def _live_bar(label: str, total: int, done: int):
-  bar = Progress(
-      TextColumn("{task.description}"),
-      BarColumn(bar_width=24),
-      MofNCompleteColumn(),
-      TextColumn("{task.fields[note]}"),
-      TimeElapsedColumn(),
-      TextColumn("left"),
-      TimeRemainingColumn(),
-      console=console,
-  )
+  # The count and the time left are never dropped: the remark is cut first, and
+  # where a terminal is narrow there is no bar.
+  whole = console.width >= _NARROW
+  columns = [TextColumn("{task.description}"), MofNCompleteColumn()]
+  if whole:
+    columns.insert(1, BarColumn(bar_width=min(24, console.width // 8)))
+    columns.append(TimeElapsedColumn())
+  columns += [TimeRemainingColumn(), TextColumn("left")]
+  if whole:
+    columns.append(_Note())
+  bar = Progress(*columns, console=console)
   with bar:
     task = bar.add_task(label, total=total, completed=done, note="")
     yield lambda done, note="": bar.update(task, completed=done, note=note)

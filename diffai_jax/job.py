@@ -7,6 +7,7 @@ import jax
 from ml_collections import config_dict
 import optax
 
+from diffai_jax import unfinished
 from diffai_jax.data import Dataset, dataset
 from diffai_jax.goals import Goal, objective, parse_value
 from diffai_jax.networks import canonical_name, create, describe
@@ -52,14 +53,22 @@ class Job:
 
   def describe(self) -> str:
     """The network's listing and sizes, the objective's full text, ε, the cost.
+
+    At its end a warning, where a schedule outlasts the run.
     """
     config = self.config
+    late = self.warning()
     return "\n".join((
         str(describe(self.network, self.dataset.image_shape)),
         f"Objective: {self.goal}",
         f"Epsilon: {config.epsilon:g}",
         f"Training step: about {self.cost()} for {config.batch_size} images",
+        *([f"Warning: {late}"] if late else []),
     ))
+
+  def warning(self) -> str | None:
+    """A line about schedules that have not ended when the run does, or None."""
+    return unfinished.warning(self.config, self.goal, self.network)
 
   def cost(self) -> StepCost:
     """What a step with all parts of the objective costs on one device."""

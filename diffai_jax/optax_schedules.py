@@ -148,6 +148,15 @@ class OptaxSchedule(Schedule):
     given = {p.name: p.default for p in parameters}
     return bounds(given | dict(self.arguments))
 
+  def settled(self) -> float:
+    given = dict(self.arguments)
+    if "decay_steps" in given:  # Of cosines, a warmup included.
+      return given["decay_steps"]
+    if self.name.endswith("exponential"):  # Goes on for ever.
+      return given.get("warmup_steps", 0) + given.get("transition_begin", 0)
+    steps = ("warmup_steps", "transition_steps", "transition_begin")
+    return sum(given.get(name, 0) for name in steps)
+
   def __call__(self, epoch: Array | Number) -> Array:
     schedule = OPTAX[self.name][0](**dict(self.arguments))
     return jnp.asarray(schedule(jnp.asarray(epoch)))

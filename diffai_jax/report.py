@@ -65,11 +65,10 @@ def print_results(workdir: str) -> None:
       (metrics.FILE, "training, a line a moment"),
       (FILE, "tables and plots"),
   )
-  console.print_table("Files", [
-      (os.path.join(workdir, name), what)
-      for name, what in kinds
-      if os.path.exists(os.path.join(workdir, name))
-  ])
+  for name, what in kinds:
+    path = os.path.join(workdir, name)
+    if os.path.exists(path):
+      console.print_path(what, path)
 
 
 def _result_rows(summary: dict) -> list[tuple[str, ...]]:

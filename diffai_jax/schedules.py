@@ -25,6 +25,13 @@ class Schedule(Term):
     """A lower and an upper bound of the values that the schedule takes."""
     raise NotImplementedError
 
+  def settled(self) -> float:
+    """The epoch from which the value stands still.
+
+    Of schedules that never do, the one from which they only go on as before.
+    """
+    return max(settled_at(value) for value in vars(self).values())
+
 
 Value = Number | Schedule
 
@@ -39,6 +46,11 @@ def value_at(value: Value, epoch: Array | Number) -> Array:
 def extent(value: Value) -> tuple[float, float]:
   """A lower and an upper bound of the values of a number or schedule."""
   return value.extent() if isinstance(value, Schedule) else (value, value)
+
+
+def settled_at(value: Value) -> float:
+  """The epoch from which a number or schedule stands still."""
+  return float(value.settled()) if isinstance(value, Schedule) else 0.0
 
 
 def require_share(value: Value, name: str) -> None:
@@ -72,6 +84,9 @@ class Lin(Schedule):
   def extent(self) -> tuple[float, float]:
     return min(self.start, self.end), max(self.start, self.end)
 
+  def settled(self) -> float:
+    return self.hold + self.length if self.start != self.end else 0
+
   def __call__(self, epoch: Array | Number) -> Array:
     if self.length <= 0:
       return jnp.where(
@@ -103,6 +118,11 @@ class Until(Schedule):
       return extent(self.after)
     lows, highs = zip(extent(self.before), extent(self.after))
     return min(lows), max(highs)
+
+  def settled(self) -> float:
+    if self.before == self.after and not isinstance(self.after, Schedule):
+      return 0
+    return self.epochs + settled_at(self.after)
 
   def __call__(self, epoch: Array | Number) -> Array:
     return jnp.asarray(

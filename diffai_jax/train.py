@@ -61,8 +61,11 @@ def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
               f" {len(train_data) // config.batch_size} steps, batch"
               f" {config.batch_size}, seed {config.seed}"),
       ("devices", f"{len(devices)} {devices[0].platform}"),
-      ("work folder", workdir),
   ])
+  console.print_path("work folder", workdir)
+  late = job.warning()
+  if late:
+    console.print_warning(late)
 
   state = _train(job, train_data, workdir)
   _certify(job, state, test_data, workdir)

@@ -1,6 +1,10 @@
 """What is printed where there is no terminal: plain lines, no codes."""
 
+import io
+import re
+
 import pytest
+from rich.console import Console
 
 from diffai_jax import console
 
@@ -111,3 +115,50 @@ def test_an_error_in_the_work_comes_through(seconds):
   with pytest.raises(KeyError):
     with console.progress_bar("training", 4, "steps"):
       raise KeyError("x")
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+  """A function that shows a bar on a terminal of some columns, as it looks."""
+
+  def look(width: int, done: int, total: int) -> list[str]:
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "console", Console(
+        file=screen, force_terminal=True, width=width, color_system=None,
+        legacy_windows=False, **console._PLAIN,
+    ))
+    with console.progress_bar("certifying", total, "images") as show:
+      show(done // 2, "epoch 1.0")
+      show(done, "epoch 12.3  loss 1.234  accuracy 0.987  verified 0.876")
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    return [line for line in text.replace("\r", "\n").split("\n") if line]
+
+  return look
+
+
+@pytest.mark.parametrize("width", [40, 50, 71, 72, 80, 100, 120, 300])
+@pytest.mark.parametrize("total", [20, 22_000, 200_000])
+def test_a_bar_keeps_the_count_and_the_time_left(terminal, width, total):
+  """In one line, whatever the remark; the bar shows where there is room."""
+  for line in terminal(width, total // 2, total):
+    assert len(line) <= width
+  assert f"{total // 2}/{total}".replace(" ", "") in line.replace(" ", "")
+  assert re.search(r"(-:--:--|\d:\d\d:\d\d) left", line)
+  assert ("━" in line or "╸" in line) == (width >= 72)
+  assert ("verified 0.876" in line) == (width >= 120)
+
+
+def test_paths_stand_alone_and_unbroken(capsys, monkeypatch):
+  """To be copied, at any width."""
+  path = "/a/very/long/folder" * 8
+  for width in (40, 80, 120):
+    monkeypatch.setattr(
+        console, "console", Console(width=width, **console._PLAIN)
+    )
+    console.print_path("results", path)
+    assert _lines(capsys.readouterr().out) == ["results:", path]
+
+
+def test_a_warning_is_a_line(capsys):
+  console.print_warning("a\nb\x1b[0m")
+  assert _lines(capsys.readouterr().out) == [r"warning: a\nb\x1b[0m"]

@@ -95,7 +95,8 @@ _FLOORS = (
         "config",
         "validation",
     ),
-    ("command_line", "workfolder", "console", "report", "job", "train"),
+    ("command_line", "workfolder", "console", "report", "unfinished",
+     "job", "train"),
     ("main",),
 )
 # Folders of one floor that know nothing of each other.

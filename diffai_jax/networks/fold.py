@@ -32,20 +32,20 @@ def fold(network: Sequential, variables: dict) -> tuple[Sequential, dict]:
   params, statistics = variables["params"], variables.get(POPULATION, {})
   if not statistics:
     return network, params
-  uses = collections.Counter(map(id, _modules(network)))
+  uses = collections.Counter(map(id, modules(network)))
   return _fold(network, params, statistics, uses, "")
 
 
 def normalises(network: nn.Module) -> bool:
   """Whether a chain of layers, joins and chains has a BatchNorm."""
-  return any(isinstance(module, BatchNorm) for module in _modules(network))
+  return any(isinstance(module, BatchNorm) for module in modules(network))
 
 
-def _modules(module: nn.Module) -> Iterator[nn.Module]:
+def modules(module: nn.Module) -> Iterator[nn.Module]:
   """A module and those in it, each as often as it is used."""
   yield module
   for inner in _inner(module):
-    yield from _modules(inner)
+    yield from modules(inner)
 
 
 def _inner(module: nn.Module) -> tuple[nn.Module, ...]:
