@@ -128,7 +128,8 @@ def _module(path: str):
   )
   module = importlib.util.module_from_spec(spec)
   sys.modules[spec.name] = module
-  exec(compile(loader.get_data(path), path, "exec"), module.__dict__)  # pylint: disable=exec-used
+  code = compile(loader.get_data(path), path, "exec")
+  exec(code, module.__dict__)  # pylint: disable=exec-used
   return module
 
 
