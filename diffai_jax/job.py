@@ -11,6 +11,7 @@ from diffai_jax import unfinished
 from diffai_jax.data import Dataset, dataset
 from diffai_jax.goals import Goal, objective, parse_value
 from diffai_jax.networks import canonical_name, create, describe
+from diffai_jax.paths import checked_path
 from diffai_jax.training import optimizers
 from diffai_jax.training.cost import StepCost, step_cost
 from diffai_jax.training.state import create_state
@@ -41,6 +42,8 @@ class Job:
     with config.ignore_type(), config.certify.ignore_type():  # Of text.
       config.epsilon = epsilon_of(config)
       config.certify.domains = domains_of(config)
+    if config.checkpoint:
+      config.checkpoint = checked_path(config.checkpoint, "checkpoint")
     chosen = {k: v for k, v in config.augment.items() if v is not None}
     data = dataclasses.replace(dataset(config.dataset), **chosen)
     network = create(

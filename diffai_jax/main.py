@@ -101,7 +101,8 @@ def unknown_flag(name: str) -> UsageError:
 def run() -> None:
   """The program: exit code 1 and one message for what the user can mend."""
   logging.set_verbosity(logging.FATAL)
-  warnings.filterwarnings("ignore", module="orbax|tensorboardX")
+  if not sys.warnoptions:  # Of libraries, about each other.
+    warnings.simplefilter("ignore")
   try:
     app.run(main, flags_parser=_parse_flags)
   except UsageError as error:
