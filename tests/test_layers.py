@@ -10,7 +10,8 @@ _PACKAGE = pathlib.Path(__file__).parents[1] / "diffai_jax"
 # Floors from the ground up, rooms in order. A room may use every floor below
 # its own, and the earlier rooms of its floor. A new file is placed here.
 _FLOORS = (
-    ("types", "terms", "suggest", "files", "huge_pages", "xla",
+    ("types", "terms", "suggest", "files", "interrupts", "lock",
+     "huge_pages", "xla",
      "schedules", "arithmetic", "optax_schedules"),
     (
         "domains.rounding",
@@ -87,12 +88,14 @@ _FLOORS = (
         "training.optimizers",
         "training.step",
         "training.cost",
+        "training.array_store",
+        "training.snapshot",
         "training.checkpoints",
         "training.metrics",
         "config",
         "validation",
     ),
-    ("workfolder", "console", "report", "job", "train"),
+    ("console", "workfolder", "report", "job", "train"),
     ("main",),
 )
 # Folders of one floor that know nothing of each other.
