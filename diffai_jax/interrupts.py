@@ -128,6 +128,7 @@ def caught() -> Iterator[None]:
     writing.close()  # Ends the thread.
     thread.join()
     reading.close()
+    _watch.clear()
 
 
 def end_while_loading() -> None:
