@@ -29,11 +29,11 @@ _CERTIFYING = flags.DEFINE_integer("while_certifying", 20, "once trained")
 _SEED = flags.DEFINE_integer("seed", 0, "of the moments")
 _FOLDER = flags.DEFINE_string("folder", None, "where the runs go; else a new one")
 
-_EPOCHS, _STEPS = 30, 22
+_EPOCHS, _STEPS = 20, 22
 _SETTINGS = (
     "--config=configs/quickstart.py", "--config.network=FFNN",
-    f"--config.epochs={_EPOCHS}", "--config.checkpoint_minutes=0.001",
-    "--config.certify.examples=60", "--config.certify.attack.steps=5",
+    f"--config.epochs={_EPOCHS}", "--config.checkpoint_minutes=0.005",
+    "--config.certify.examples=60", "--config.certify.attack.steps=1",
 )
 _POLITE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _POLL = 0.005  # Seconds.

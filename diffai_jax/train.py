@@ -25,6 +25,7 @@ from diffai_jax.job import Job
 from diffai_jax.networks import describe, fold
 from diffai_jax.training import checkpoints
 from diffai_jax.training.metrics import MetricsWriter
+from diffai_jax.training.saving import Saver
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.training.step import batch_key
 from diffai_jax.types import UsageError
@@ -170,7 +171,10 @@ def _train(
   stream = batches(data, config.batch_size, config.seed, first)
   pending = collections.deque()  # (step, metrics) of steps under way.
   summary = _Summary(config.batch_size)
-  saver = _Saver(checkpoints.Keeper(workdir, record, path), config)
+  saver = Saver(
+      checkpoints.Keeper(workdir, record, path), config.checkpoint_minutes,
+      console.print_warning,
+  )
 
   with (
       interrupts.deferred("after training; the same command certifies"),
@@ -255,74 +259,6 @@ def _first_state(
     return found.state, found.path
   console.console.print(f"beginning with the weights of {found.path}")
   return dataclasses.replace(found.state, step=fresh.step), None
-
-
-class _Saver:
-  """Saves checkpoints now and then; a failure is told, and tried again.
-
-  Attributes:
-    keeper: of the run's checkpoints.
-    trouble: why the last state could not be saved, in one line, or None.
-  """
-
-  def __init__(
-      self, keeper: checkpoints.Keeper, config: config_dict.ConfigDict
-  ):
-    self.keeper = keeper
-    self.trouble = None
-    self._minutes = config.checkpoint_minutes
-    self._last = time.monotonic()
-
-  def is_due(self) -> bool:
-    """Whether as many minutes have passed as the config says."""
-    return time.monotonic() - self._last > 60 * self._minutes
-
-  def write(self, state: TrainState, must: bool = False) -> TrainState:
-    """Writes a state; a checkpoint once its step is confirmed.
-
-    Args:
-      state: stays as it is.
-      must: whether it is an error if it cannot be written.
-
-    Returns:
-      A copy of it in the memory of the host.
-
-    Raises:
-      UsageError: if it cannot be written and must be.
-    """
-    kept = jax.tree.map(np.array, state)
-    try:
-      self.keeper.write(kept)
-      self.trouble = None
-    except checkpoints.CannotSave as error:
-      self._tell(int(kept.step), error)
-      if must:
-        raise UsageError(self.trouble) from None
-      console.print_warning(f"{self.trouble}; training goes on")
-    self._last = time.monotonic()
-    return kept
-
-  def confirm(self, step: int) -> None:
-    """What was written up to that step can go on."""
-    try:
-      self.keeper.confirm(step)
-    except checkpoints.CannotSave as error:
-      self._tell(step, error)
-      console.print_warning(f"{self.trouble}; training goes on")
-
-  def _tell(self, step: int, error: Exception) -> None:
-    self.trouble = (
-        f"step {step} cannot be saved in {self.keeper.folder} ({error})"
-    )
-
-  def where(self, number: int, total: int) -> str:
-    """What is told of a run that is stopped after a step."""
-    latest = self.keeper.latest
-    if self.trouble:
-      saved = f"{self.trouble}; the last checkpoint is {latest or 'none'}"
-    else:
-      saved = f"saved as {latest}; the same command goes on from there"
-    return f"after step {number} of {total}; {saved}"
 
 
 def _certify(

@@ -91,6 +91,7 @@ _FLOORS = (
         "training.array_store",
         "training.snapshot",
         "training.checkpoints",
+        "training.saving",
         "training.metrics",
         "config",
         "validation",
