@@ -2,12 +2,12 @@
 
   python -m benchmarks.damage --count=300
 
-Each file is truncated, emptied, filled with zeros, deleted, replaced by a folder, or
-has one bit flipped, in a copy; then --mode=train, certify and report are run, each on
-a copy of its own. Each must give the same results, or those of an older checkpoint
-with a warning, or an error of one line: never a traceback, never other numbers. All
-runs are in one process. Takes some seconds a damaged file; ends with exit code 1 if
-there is a fault.
+Each file is truncated, emptied, filled with zeros, deleted, replaced by a
+folder, or has one bit flipped, in a copy; then --mode=train, certify and report
+are run, each on a copy of its own. Each must give the same results, or those of
+an older checkpoint with a warning, or an error of one line: never a traceback,
+never other numbers. All runs are in one process. Takes some seconds a damaged
+file; ends with exit code 1 if there is a fault.
 """
 
 import collections
@@ -33,7 +33,7 @@ from diffai_jax.training import checkpoints
 
 _COUNT = flags.DEFINE_integer("count", 300, "of damaged files")
 _SEED = flags.DEFINE_integer("seed", 0, "of places and bits")
-_FOLDER = flags.DEFINE_string("folder", None, "where the runs go; else a new one")
+_FOLDER = flags.DEFINE_string("folder", None, "of the runs; else a new one")
 _MODES = ("train", "certify", "report")
 _SETTINGS = (
     "--config=configs/quickstart.py", "--config.network=FFNN",

@@ -3,11 +3,11 @@
   python -m benchmarks.kills --kills=40 --while_certifying=20
 
 A small network learns digits and is certified. Two of three kills are SIGKILL,
-the others SIGTERM, SIGINT or SIGHUP in turn. After each, every checkpoint is whole
-and none is older than before; a signal that can be caught has its exit code and
-one line. In the end the checkpoint's arrays and all results (without the seconds)
-are those of a run that was left alone, bit for bit. Takes about 15 s a kill on two
-cores; ends with exit code 1 if anything was lost.
+the others SIGTERM, SIGINT or SIGHUP in turn. After each, every checkpoint is
+whole and none is older than before; a signal that can be caught has its exit
+code and one line. In the end the checkpoint's arrays and all results (without
+the seconds) are those of a run that was left alone, bit for bit. Takes about
+15 s a kill on two cores; ends with exit code 1 if anything was lost.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from benchmarks import results_of
 from diffai_jax.training import checkpoints, snapshot
@@ -27,7 +27,7 @@ from diffai_jax.training import checkpoints, snapshot
 _KILLS = flags.DEFINE_integer("kills", 40, "at any moment")
 _CERTIFYING = flags.DEFINE_integer("while_certifying", 20, "once trained")
 _SEED = flags.DEFINE_integer("seed", 0, "of the moments")
-_FOLDER = flags.DEFINE_string("folder", None, "where the runs go; else a new one")
+_FOLDER = flags.DEFINE_string("folder", None, "of the runs; else a new one")
 
 _EPOCHS, _STEPS = 20, 22
 _SETTINGS = (
@@ -123,6 +123,7 @@ def _run_with_kills(
       _, err = process.communicate()
       if process.returncode:
         wrong.append(f"exit code {process.returncode}: {err}")
+        print(f"fault: {wrong[-1]}", flush=True)
       return wrong
     trained = _is_trained(workdir)
     count = tally.kills + tally.certifying
@@ -147,6 +148,7 @@ def _run_with_kills(
 
 def main(argv: list[str]) -> None:
   del argv
+  logging.set_verbosity(logging.FATAL)  # Orbax tells what it reads.
   folder = _FOLDER.value or tempfile.mkdtemp(prefix="kills-")
   reference = os.path.join(folder, "reference")
   for _ in range(2):  # The second time, what is compiled is kept already.
@@ -171,13 +173,12 @@ def main(argv: list[str]) -> None:
     differing = results_of.differences(wanted, results_of.everything(workdir))
     if differing:
       wrong.append(f"{workdir} differs in {', '.join(differing)}")
+      print(f"fault: {wrong[-1]}", flush=True)
     print(f"run {tally.runs} ended; {tally.kills} kills, {tally.certifying}"
           f" while certifying; {len(wrong)} faults", flush=True)
   print(f"{tally.kills + tally.certifying} kills, {tally.certifying} while"
         f" certifying, {tally.polite} by signals that are caught;"
         f" {tally.runs} runs ended; {len(wrong)} faults")
-  for text in wrong:
-    print(f"fault: {text}")
   sys.exit(bool(wrong))
 
 

@@ -15,6 +15,20 @@ UNFINISHED = ".tmp"
 _ORBAX_UNFINISHED = ".orbax-checkpoint-tmp"
 
 
+class CannotWrite(UsageError, OSError):
+  """A file could not be written: one line with its path and the reason."""
+
+  def __init__(self, path: str, error: OSError):
+    super().__init__(
+        f"cannot write {path} ({reason(error)}); make room for it, or choose"
+        f" another folder"
+    )
+    self.errno, self.strerror = error.errno, reason(error)
+
+  def __str__(self) -> str:
+    return self.args[0]
+
+
 @contextlib.contextmanager
 def replacing(path: str, binary: bool = False) -> Iterator[IO]:
   """Opens a file to write that takes the place of `path` once it is whole.
@@ -27,7 +41,7 @@ def replacing(path: str, binary: bool = False) -> Iterator[IO]:
     binary: whether bytes are written, and not text in UTF-8.
 
   Raises:
-    OSError: if the disk is full, or the folder may not be written.
+    CannotWrite: if the disk is full, or the folder may not be written.
   """
   temporary = f"{path}.{os.getpid()}{UNFINISHED}"
   encoding = None if binary else "utf-8"
@@ -37,11 +51,13 @@ def replacing(path: str, binary: bool = False) -> Iterator[IO]:
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, path)
-  except BaseException:  # Of signals, too: nothing half-written stays.
+    sync_folder(os.path.dirname(path))
+  except BaseException as error:  # Of signals, too: nothing half-written stays.
     with contextlib.suppress(OSError):
       os.unlink(temporary)
+    if isinstance(error, OSError):
+      raise CannotWrite(path, error) from None
     raise
-  sync_folder(os.path.dirname(path))
 
 
 def write_json(path: str, value: dict) -> None:

@@ -10,7 +10,6 @@ import time
 import jax
 import jax.numpy as jnp
 from ml_collections import config_dict
-import numpy as np
 
 from diffai_jax import (
     certification,

@@ -42,8 +42,13 @@ def test_a_full_disk_leaves_what_was_and_nothing_else(tmp_path, monkeypatch):
     raise OSError(errno.ENOSPC, "No space left on device")
 
   monkeypatch.setattr(files.os, "fsync", full)
-  with pytest.raises(OSError, match="No space") as caught:
+  with pytest.raises(files.CannotWrite) as caught:
     files.write_json(str(path), {})
+  assert isinstance(caught.value, UsageError)
+  assert isinstance(caught.value, OSError)
+  assert str(caught.value).startswith(
+      f"cannot write {path} (No space left on device); "
+  )
   assert files.reason(caught.value) == "No space left on device"
   assert path.read_text() == "old"
   assert list(tmp_path.iterdir()) == [path]

@@ -1,9 +1,9 @@
 """One checkpoint: a folder with a state, and digests of all that it holds.
 
-It has `checkpoint.json` and `arrays/`, which is Orbax's. The JSON says the step,
-the run's config, each array's path in the state, type and shape, and SHA-256 of
-the arrays, of every file and of itself. What does not agree with it is no
-checkpoint.
+It has `checkpoint.json` and `arrays/`, which is Orbax's. The JSON says the
+step, the run's config, each array's path in the state, type and shape, and
+SHA-256 of the arrays, of every file and of itself. What does not agree with it
+is no checkpoint.
 """
 
 import hashlib
