@@ -49,6 +49,12 @@ def print_error(message: str, detail: str = "") -> None:
     stderr.print(Text(on_one_line(line)))
 
 
+def print_warning(message: str) -> None:
+  """Prints one line to stderr; the program goes on."""
+  stderr = Console(stderr=True, **_PLAIN)
+  stderr.print(Text("warning: ", style="bold yellow") + Text(message))
+
+
 def print_table(title: str, rows: Iterable[tuple[str, ...]]) -> None:
   """Prints rows of equal length; the first of a row is what it is about."""
   rows = list(rows)

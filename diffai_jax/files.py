@@ -1,29 +1,63 @@
 """Files of a work folder: written whole or not at all, read with one error."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 import contextlib
 import json
 import os
+import shutil
 from typing import IO
 
 from diffai_jax.types import UsageError
+
+# What the name of an unfinished file or folder ends with: a killed process
+# leaves it behind, and the next one that holds the folder removes it.
+UNFINISHED = ".tmp"
+_ORBAX_UNFINISHED = ".orbax-checkpoint-tmp"
+
+
+class CannotWrite(UsageError, OSError):
+  """A file could not be written: one line with its path and the reason."""
+
+  def __init__(self, path: str, error: OSError):
+    super().__init__(
+        f"cannot write {path} ({reason(error)}); make room for it, or choose"
+        f" another folder"
+    )
+    self.errno, self.strerror = error.errno, reason(error)
+
+  def __str__(self) -> str:
+    return self.args[0]
 
 
 @contextlib.contextmanager
 def replacing(path: str, binary: bool = False) -> Iterator[IO]:
   """Opens a file to write that takes the place of `path` once it is whole.
 
-  If the block raises, or the process dies in it, `path` is as it was.
+  If the block raises, or the process dies in it, `path` is as it was. Once the
+  block has ended the file is on the disk, even if the power fails.
 
   Args:
     path: the file to make or replace.
     binary: whether bytes are written, and not text in UTF-8.
+
+  Raises:
+    CannotWrite: if the disk is full, or the folder may not be written.
   """
-  temporary = path + ".tmp"
+  temporary = f"{path}.{os.getpid()}{UNFINISHED}"
   encoding = None if binary else "utf-8"
-  with open(temporary, "wb" if binary else "w", encoding=encoding) as file:
-    yield file
-  os.replace(temporary, path)
+  try:
+    with open(temporary, "wb" if binary else "w", encoding=encoding) as file:
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(os.path.dirname(path))
+  except BaseException as error:  # Of signals, too: nothing half-written stays.
+    with contextlib.suppress(OSError):
+      os.unlink(temporary)
+    if isinstance(error, OSError):
+      raise CannotWrite(path, error) from None
+    raise
 
 
 def write_json(path: str, value: dict) -> None:
@@ -43,7 +77,7 @@ def read_json(path: str, advice: str) -> dict | None:
   Raises:
     UsageError: if it cannot be read, or holds something else.
   """
-  if not os.path.exists(path):
+  if not os.path.lexists(path):
     return None
   try:
     with open(path, encoding="utf-8") as file:
@@ -51,5 +85,62 @@ def read_json(path: str, advice: str) -> dict | None:
     if not isinstance(value, dict):
       raise ValueError("it holds no JSON object")
     return value
-  except (OSError, ValueError) as error:
-    raise UsageError(f"{path} cannot be read ({error}); {advice}") from None
+  except OSError as error:
+    cause = reason(error)
+  except RecursionError:  # A file of nothing but opening brackets.
+    cause = "it is nested too deep"
+  except ValueError as error:  # Of JSON and of UTF-8.
+    cause = str(error)
+  raise UsageError(f"{path} cannot be read ({cause}); {advice}")
+
+
+def reason(error: OSError) -> str:
+  """Why the system refused, without the path: "No space left on device"."""
+  return error.strerror or str(error) or type(error).__name__
+
+
+def sync_folder(path: str) -> None:
+  """Waits until the names in a folder are on the disk."""
+  if os.name != "posix":  # Elsewhere folders cannot be opened.
+    return
+  descriptor = os.open(path or ".", os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def sync_tree(path: str) -> None:
+  """Waits until all files and folders below a folder are on the disk."""
+  for folder, _, names in os.walk(path):
+    for name in names:
+      with open(os.path.join(folder, name), "rb") as file:
+        os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+def remove(path: str) -> None:
+  """Removes a file or a folder with all that it holds, if it is there.
+
+  What cannot be removed stays: it is in nobody's way.
+  """
+  if os.path.isdir(path) and not os.path.islink(path):
+    shutil.rmtree(path, ignore_errors=True)
+  else:
+    with contextlib.suppress(OSError):
+      os.unlink(path)
+
+
+def remove_unfinished(folder: str, but: Collection[str] = ()) -> None:
+  """Removes what killed processes left half-written in a folder.
+
+  Args:
+    folder: not looked into its folders.
+    but: paths that stay.
+  """
+  with contextlib.suppress(OSError):
+    for name in os.listdir(folder):
+      path = os.path.join(folder, name)
+      unfinished = name.endswith(UNFINISHED) or _ORBAX_UNFINISHED in name
+      if unfinished and path not in but:
+        remove(path)

@@ -22,12 +22,20 @@ from diffai_jax.validation import domains_of, epsilon_of, validate
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A config, and what it stands for."""
+  """A config, and what it stands for.
+
+  Attributes:
+    config: checked, without references.
+    dataset, network, goal: what it names.
+    first_epochs: of a run that was made longer, the epochs that it began with:
+      the schedules' clock keeps the pace that it had. None is config.epochs.
+  """
 
   config: config_dict.ConfigDict
   dataset: Dataset
   network: nn.Module
   goal: Goal
+  first_epochs: float | None = None
 
   @classmethod
   def from_config(cls, config: config_dict.ConfigDict) -> "Job":
@@ -121,6 +129,7 @@ class Job:
     # would be 1.9999999 of some.
     whole, rest = step // steps_per_epoch, step % steps_per_epoch
     epochs = whole + rest / steps_per_epoch
-    if config.schedule_epochs is None or not config.epochs:
+    in_all = self.first_epochs or config.epochs
+    if config.schedule_epochs is None or not in_all:
       return epochs
-    return epochs * (config.schedule_epochs / config.epochs)
+    return epochs * (config.schedule_epochs / in_all)

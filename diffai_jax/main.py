@@ -7,13 +7,14 @@ import warnings
 # Before JAX and TFDS are loaded: their chatter is not for this terminal.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if __name__ == "__main__":  # Before anything that takes time to load.
-  from diffai_jax import huge_pages
+  from diffai_jax import huge_pages, interrupts
 
+  interrupts.end_while_loading()
   huge_pages.restart()
 
 from absl import app, flags, logging
 
-from diffai_jax import command_line, console, report, train, xla
+from diffai_jax import command_line, console, interrupts, report, train, xla
 from diffai_jax.config import base_config, keys_of
 from diffai_jax.paths import checked_path
 from diffai_jax.suggest import nearest, nearest_key, unknown_name
@@ -67,7 +68,8 @@ def main(argv: list[str]) -> None:
     return
   xla.use_cache(config.compilation_cache)
   if mode == "certify":
-    train.certify_checkpoint(config, workdir)
+    with interrupts.told("while certifying; the same command goes on"):
+      train.certify_checkpoint(config, workdir)
   else:
     train.train_and_certify(config, workdir)
 
@@ -99,20 +101,23 @@ def unknown_flag(name: str) -> UsageError:
 
 
 def run() -> None:
-  """The program: exit code 1 and one message for what the user can mend."""
+  """The program: exit code 1 and one message for what the user can mend.
+
+  Asked to end by a signal, it says where it stopped, and its exit code is 128
+  and the signal's number.
+  """
   logging.set_verbosity(logging.FATAL)
   if not sys.warnoptions:  # Of libraries, about each other.
     warnings.simplefilter("ignore")
   try:
-    app.run(main, flags_parser=_parse_flags)
+    with interrupts.caught(), interrupts.told("before anything was done"):
+      app.run(main, flags_parser=_parse_flags)
   except UsageError as error:
     console.print_error(str(error), error.detail)
     sys.exit(1)
-  except KeyboardInterrupt:
-    console.print_error(
-        "interrupted; the same command goes on from the last checkpoint"
-    )
-    sys.exit(130)
+  except interrupts.Interrupted as error:
+    console.print_error(error.message)
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

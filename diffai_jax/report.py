@@ -121,7 +121,9 @@ def _training_plot(rows: list[dict]) -> str:
   for place, (label, names) in enumerate(panels):
     axes = figure.add_subplot(2, 2, place + 1)
     for name in names:
-      points = [(r["epoch"], r[name]) for r in rows if name in r]
+      points = [
+          (r["epoch"], r[name]) for r in rows if name in r and "epoch" in r
+      ]
       if points:
         axes.plot(*zip(*points), label=name, linewidth=1)
     axes.set_xlabel("epoch")

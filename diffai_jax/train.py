@@ -1,6 +1,7 @@
 """Training and certification, from a config to the results on disk."""
 
 import collections
+import dataclasses
 import functools
 import math
 import os
@@ -10,13 +11,20 @@ import jax
 import jax.numpy as jnp
 from ml_collections import config_dict
 
-from diffai_jax import certification, console, report, workfolder
+from diffai_jax import (
+    certification,
+    console,
+    interrupts,
+    report,
+    workfolder,
+)
 from diffai_jax.data import Examples, batches, load
 from diffai_jax.goals import phase_at
 from diffai_jax.job import Job
 from diffai_jax.networks import describe, fold, normalises
-from diffai_jax.training import checkpoints, optimizers
+from diffai_jax.training import checkpoints
 from diffai_jax.training.metrics import MetricsWriter
+from diffai_jax.training.saving import Saver
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.training.step import batch_key
 from diffai_jax.types import UsageError, shown
@@ -46,9 +54,26 @@ def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
   train_data = load(config.dataset, config.train_split, config.data_dir)
   test_data = _test_data(config)
   _check_batch(job, train_data)
-  workfolder.claim(workdir, config)
+  with workfolder.held(workdir):
+    config.checkpoint = _start_of(config, workdir)
+    record = workfolder.claim(workdir, config)
+    job = dataclasses.replace(
+        job, first_epochs=workfolder.first_epochs(record)
+    )
+    _print_plan(job, description, train_data, test_data, workdir)
+    state, unsaved = _train(job, train_data, workdir, record)
+    with interrupts.told(
+        "while certifying; the network is trained and saved, and the same"
+        " command goes on"
+    ):
+      _certify(job, state, test_data, workdir)
+  if unsaved:
+    raise UsageError(unsaved)
 
-  # What will be done.
+
+def _print_plan(job: Job, description, train_data, test_data, workdir) -> None:
+  """Prints what will be done."""
+  config = job.config
   devices = jax.devices()
   console.print_table(f"Training {config.network}", [
       ("network", f"{description.relus:,} ReLUs, {description.parameters:,}"
@@ -67,8 +92,22 @@ def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
   if late:
     console.print_warning(late)
 
-  state = _train(job, train_data, workdir)
-  _certify(job, state, test_data, workdir)
+
+def _start_of(config: config_dict.ConfigDict, workdir: str) -> str | None:
+  """The checkpoint of another run to begin from, as a whole path, or None.
+
+  Raises:
+    UsageError: if config.checkpoint names none.
+  """
+  if not config.checkpoint:
+    return None
+  ours = os.path.realpath(os.path.expanduser(workdir))
+  if os.path.realpath(checkpoints.run_of(config.checkpoint)) == ours:
+    return None  # Its own newest checkpoint is where it goes on anyway.
+  full = os.path.abspath(os.path.expanduser(config.checkpoint))
+  if not checkpoints.steps_of(os.path.join(workdir, checkpoints.FOLDER)):
+    checkpoints.resolve(full)
+  return full
 
 
 def certify_checkpoint(config: config_dict.ConfigDict, workdir: str) -> None:
@@ -79,47 +118,47 @@ def certify_checkpoint(config: config_dict.ConfigDict, workdir: str) -> None:
   """
   job = Job.from_config(config)
   config = job.config
-  source = config.checkpoint or workdir
-  if os.path.basename(os.path.normpath(source)) == checkpoints.FOLDER:
-    source = os.path.dirname(os.path.normpath(source))
+  path = config.checkpoint or workdir
+  source = checkpoints.run_of(path)
   trained = workfolder.require_same_network(source, config)
   test_data = _test_data(config)
-  # A checkpoint holds its optimiser's state, whose form depends on settings.
-  optimizer = optimizers.create(
-      config_dict.ConfigDict(trained["optimizer"]), lambda step: step
+  like = create_state(
+      job.network, job.optimizer(1), job.dataset.image_shape, config.seed
   )
-  state = create_state(
-      job.network, optimizer, job.dataset.image_shape, config.seed
+  restored = checkpoints.restore(
+      checkpoints.resolve(path), like, weights_only=True
   )
-  with checkpoints.open_manager(source, read_only=True) as manager:
-    state = checkpoints.restore(manager, state)
-  if state is None:
-    raise UsageError(
-        f"{source} has no checkpoint; train with --mode=train first"
-    )
-  if workfolder.read_config(workdir) is None:
-    workfolder.claim(workdir, config)
-  _certify(job, state, test_data, workdir)
+  if restored.warning:
+    console.print_warning(restored.warning)
+  state = restored.state
+  with workfolder.held(workdir):
+    if workfolder.read_config(workdir) is None:
+      workfolder.claim(workdir, config)
+    _certify(job, state, test_data, workdir)
 
 
-def _train(job: Job, data: Examples, workdir: str) -> TrainState:
-  """Runs all steps that are not done yet; returns the last state."""
+def _train(
+    job: Job, data: Examples, workdir: str, record: dict
+) -> tuple[TrainState, str | None]:
+  """Runs all steps that are not done yet.
+
+  Args:
+    job: what to train.
+    data: the training images.
+    workdir: the work folder, held and claimed.
+    record: the config that it was claimed with.
+
+  Returns:
+    The last state; and why it could not be saved, or None.
+  """
   config = job.config
   steps_per_epoch = len(data) // config.batch_size
   total = math.ceil(config.epochs * steps_per_epoch)
 
-  state = create_state(
-      job.network, job.optimizer(steps_per_epoch), job.dataset.image_shape,
-      config.seed,
-  )
-  manager = checkpoints.open_manager(workdir)
-  restored = checkpoints.restore(manager, state)
-  if restored is not None:
-    state = restored
-    console.console.print(
-        f"going on from step {int(state.step)} of {total}"
-    )
+  state, path = _first_state(job, steps_per_epoch, workdir)
   first = int(state.step)
+  if first:
+    console.console.print(f"going on from step {first} of {total}")
   # Where a weight is 0 its part is left out: one program for each objective.
   goal_at = phase_at(
       job.goal,
@@ -134,18 +173,24 @@ def _train(job: Job, data: Examples, workdir: str) -> TrainState:
   stream = batches(data, config.batch_size, config.seed, first)
   pending = collections.deque()  # (step, metrics) of steps under way.
   summary = _Summary(config.batch_size)
-  saved = time.monotonic()
+  saver = Saver(
+      checkpoints.Keeper(workdir, record, path), config.checkpoint_minutes,
+      console.print_warning,
+  )
 
   with (
-      manager,
-      MetricsWriter(workdir, first + 1) as writer,
+      interrupts.deferred("after training; the same command certifies"),
+      saver.keeper,
+      MetricsWriter(workdir, first + 1, console.print_warning) as writer,
       console.progress_bar("training", total, "steps", first) as show,
   ):
 
     def check(number: int, metrics: dict) -> dict[str, float]:
+      """The metrics of a step; the state before it is good if they are."""
       values = {name: float(v) for name, v in metrics.items()}
       epoch = number / steps_per_epoch
-      _check_finite(number, epoch, values, checkpoints.latest_path(manager))
+      _check_finite(number, epoch, values, saver.keeper.latest)
+      saver.confirm(number - 1)
       return values
 
     def look(until: int) -> None:
@@ -158,6 +203,11 @@ def _train(job: Job, data: Examples, workdir: str) -> TrainState:
           writer.write(number, row)
           show(number, _note(row))
 
+    if path is None:
+      # Before the first hour is spent: what cannot be saved is not begun.
+      saver.write(state, must=True)
+      if not total:
+        saver.confirm(0)
     for number in range(first + 1, total + 1):
       images, labels = next(stream)
       shape = (devices, len(labels) // devices)
@@ -166,18 +216,51 @@ def _train(job: Job, data: Examples, workdir: str) -> TrainState:
       state, metrics = step(state, *batch)
       pending.append((number, metrics))
       look(ahead)
-      last = number == total
-      if last or time.monotonic() - saved > 60 * config.checkpoint_minutes:
+      stopped = interrupts.requested()
+      if number == total or stopped:
         look(0)
-        # Finite weights can still have a loss that is not: only a state that
-        # could take another step is saved.
-        _, metrics = step(jax.tree.map(jnp.copy, state), *batch)
+        # No step comes that would show that this state can go on, so one is
+        # tried. It takes the state's memory; there is a copy on the host.
+        kept = saver.write(state)
+        placed = jax.tree.map(lambda x: x.sharding, state)
+        _, metrics = step(state, *batch)
         check(number + 1, metrics)
-        checkpoints.save(manager, state)
-        saved = time.monotonic()
-    if not total:
-      checkpoints.save(manager, state)
-  return state
+        state = jax.device_put(kept, placed)
+      elif saver.is_due():
+        saver.write(state)
+      if stopped and number < total:
+        raise interrupts.Interrupted(stopped, saver.where(number, total))
+  return state, saver.trouble
+
+
+def _first_state(
+    job: Job, steps_per_epoch: int, workdir: str
+) -> tuple[TrainState, str | None]:
+  """The state to go on from, and the checkpoint that it is in.
+
+  It is the newest of the work folder; else a fresh one, which has the weights
+  of config.checkpoint, and no checkpoint yet.
+  """
+  config = job.config
+  fresh = create_state(
+      job.network, job.optimizer(steps_per_epoch), job.dataset.image_shape,
+      config.seed,
+  )
+  own = checkpoints.steps_of(os.path.join(workdir, checkpoints.FOLDER))
+  if own:
+    found = checkpoints.restore(own, fresh)
+  elif config.checkpoint:
+    found = checkpoints.restore(
+        checkpoints.resolve(config.checkpoint), fresh, weights_only=True
+    )
+  else:
+    return fresh, None
+  if found.warning:
+    console.print_warning(found.warning)
+  if own:
+    return found.state, found.path
+  console.console.print(f"beginning with the weights of {found.path}")
+  return dataclasses.replace(found.state, step=fresh.step), None
 
 
 def _certify(

@@ -10,7 +10,8 @@ _PACKAGE = pathlib.Path(__file__).parents[1] / "diffai_jax"
 # Floors from the ground up, rooms in order. A room may use every floor below
 # its own, and the earlier rooms of its floor. A new file is placed here.
 _FLOORS = (
-    ("types", "terms", "suggest", "paths", "files", "huge_pages", "xla",
+    ("types", "terms", "suggest", "paths", "files", "interrupts", "lock",
+     "huge_pages", "xla",
      "schedules", "arithmetic", "optax_schedules"),
     (
         "domains.rounding",
@@ -90,12 +91,15 @@ _FLOORS = (
         "training.optimizers",
         "training.step",
         "training.cost",
+        "training.array_store",
+        "training.snapshot",
         "training.checkpoints",
+        "training.saving",
         "training.metrics",
         "config",
         "validation",
     ),
-    ("command_line", "workfolder", "console", "report", "unfinished",
+    ("command_line", "console", "workfolder", "report", "unfinished",
      "job", "train"),
     ("main",),
 )

@@ -4,9 +4,11 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import pathlib
 import re
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 from watched import watched
 from weights import layers
 
-from diffai_jax import job, train
+from diffai_jax import interrupts, job, train
 from diffai_jax.config import base_config
 from diffai_jax.data import load
 from diffai_jax.domains import Product
@@ -82,8 +84,9 @@ def _state(config, workdir) -> TrainState:
   like = create_state(
       made.network, made.optimizer(1), (8, 8, 1), seed=0
   )
-  with checkpoints.open_manager(str(workdir), read_only=True) as manager:
-    return checkpoints.restore(manager, like)
+  paths = checkpoints.steps_of(os.path.join(workdir, checkpoints.FOLDER))
+  found = checkpoints.restore(paths, like)
+  return found and found.state
 
 
 def _bits(state: TrainState) -> list[bytes]:
@@ -226,8 +229,8 @@ def resumed(tmp_path_factory) -> _Resumed:
     patch.setattr(train, "_certify", lambda *args: None)
     patch.setitem(NETWORKS, "Tiny", counting)
     with patch.context() as kill, pytest.raises(_Killed):
-      # Before each save, a further step is tried and dropped.
-      _kill_after(kill, 2 * (_STEPS + 1))
+      kill.setattr(train, "_STEPS_AHEAD", 0)
+      _kill_after(kill, _STEPS + 2)
       train.train_and_certify(config, str(workdir))
     first = sum(traces)
     saved = int(_state(config, workdir).step)
@@ -299,32 +302,242 @@ def _assert_says_where(message: str):
 
 
 def test_divergence_stops_the_run_and_says_why(tmp_path):
-  """One error with step, epoch, ε and bound; nothing is saved."""
+  """One error with step, epoch, ε and bound; only the beginning is saved."""
   message, saved = _diverge(tmp_path, minutes=5.0)
   _assert_says_where(message)
-  assert "no checkpoint yet" in message
-  assert saved is None
+  assert str(tmp_path / "checkpoints" / "0") in message
+  assert int(saved.step) == 0
 
 
 def test_divergence_names_the_checkpoint(diverged):
   """The one to go on from is there, and has no number that is not finite."""
   workdir, message, saved = diverged
   _assert_says_where(message)
-  if saved is None:
-    assert "no checkpoint yet" in message
-  else:
-    assert str(workdir / "checkpoints" / str(int(saved.step))) in message
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(saved))
+  assert str(workdir / "checkpoints" / str(int(saved.step))) in message
+  assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(saved))
 
 
 def test_a_named_checkpoint_of_a_diverged_run_is_good(diverged):
   """The "last good checkpoint" has finite outputs: one can go on from it."""
   _, _, saved = diverged
-  if saved is not None:
-    network = train.Job.from_config(_config()).network
-    images = load("digits", "train").images[:50] / np.float32(255)
-    logits = network.apply({"params": saved.params}, images)
-    assert np.all(np.isfinite(logits))
+  network = train.Job.from_config(_config()).network
+  images = load("digits", "train").images[:50] / np.float32(255)
+  logits = network.apply({"params": saved.params}, images)
+  assert np.all(np.isfinite(logits))
+
+
+def test_a_checkpoint_costs_no_step(tmp_path, monkeypatch, no_certification):
+  """However many are saved, one further step is taken: after the last."""
+  make_step = job.make_step
+  taken = []
+
+  def counting(*args, **kwargs):
+    step = make_step(*args, **kwargs)
+
+    def counted(state, *batch):
+      taken.append(int(state.step))
+      return step(state, *batch)
+
+    return counted
+
+  monkeypatch.setattr(job, "make_step", counting)
+  train.train_and_certify(_config(checkpoint_minutes=0.0), str(tmp_path))
+  assert taken == list(range(2 * _STEPS + 1))
+
+
+def test_the_checkpoint_before_a_damaged_one_ends_the_same(
+    tmp_path, capsys, finished, no_certification
+):
+  """One line of warning; the same steps, and the same bits at the end."""
+  workdir = shutil.copytree(finished, tmp_path / "run")
+  (workdir / "checkpoints" / str(2 * _STEPS) / "checkpoint.json").unlink()
+  train.train_and_certify(_config(), str(workdir))
+  told = capsys.readouterr().err
+  assert told.count("\n") == 1 and "checkpoints/0 is used instead" in told
+  assert _bits(_state(_config(), workdir)) == _bits(
+      _state(_config(), finished)
+  )
+  assert capsys.readouterr().err == ""
+
+
+def test_a_lost_config_comes_back_from_the_checkpoint(
+    tmp_path, monkeypatch, capsys, finished, no_certification
+):
+  """The run goes on as its own; nobody else's may."""
+  workdir = shutil.copytree(finished, tmp_path / "run")
+  (workdir / "config.json").unlink()
+  with pytest.raises(UsageError, match=r"seed \(0, now 1\)"):
+    train.train_and_certify(_config(seed=1), str(workdir))
+  _kill_after(monkeypatch, 0)
+  train.train_and_certify(_config(), str(workdir))
+  assert "config.json is gone" in capsys.readouterr().err
+  assert json.loads((workdir / "config.json").read_text())["seed"] == 0
+
+
+def _stop_after(monkeypatch, step: int) -> None:
+  """A signal arrives during that step."""
+  checked = train._check_finite
+
+  def check(number, *args):
+    if number == step:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return checked(number, *args)
+
+  monkeypatch.setattr(train, "_STEPS_AHEAD", 0)
+  monkeypatch.setattr(train, "_check_finite", check)
+
+
+def test_a_signal_saves_and_the_run_goes_on_bit_by_bit(
+    tmp_path, monkeypatch, finished, no_certification
+):
+  """It says which step is saved where, and nothing after it is lost."""
+  with monkeypatch.context() as patch:
+    _stop_after(patch, 5)
+    with pytest.raises(interrupts.Interrupted) as caught, interrupts.caught():
+      train.train_and_certify(_config(), str(tmp_path))
+  assert caught.value.exit_code == 143
+  saved = tmp_path / "checkpoints" / "5"
+  assert f"after step 5 of 12; saved as {saved}" in caught.value.message
+  assert int(_state(_config(), tmp_path).step) == 5
+  train.train_and_certify(_config(), str(tmp_path))
+  assert _bits(_state(_config(), tmp_path)) == _bits(
+      _state(_config(), finished)
+  )
+
+
+def test_a_full_disk_is_told_and_training_goes_on(
+    tmp_path, monkeypatch, capsys, finished
+):
+  """Certified all the same; at the end the error says what is not saved."""
+  write = checkpoints.Keeper.write
+  certified = []
+
+  def full(keeper, state):
+    if int(state.step) > 0:
+      raise checkpoints.CannotSave("No space left on device")
+    write(keeper, state)
+
+  monkeypatch.setattr(checkpoints.Keeper, "write", full)
+  monkeypatch.setattr(
+      train, "_certify", lambda job, state, *rest: certified.append(state)
+  )
+  config = _config(checkpoint_minutes=0.0)
+  with pytest.raises(UsageError, match="step 12 cannot be saved in .*No space"):
+    train.train_and_certify(config, str(tmp_path))
+  warnings = capsys.readouterr().err.splitlines()
+  assert len(warnings) == 2 * _STEPS
+  assert all(str(tmp_path) in line for line in warnings)
+  assert _bits(certified[0]) == _bits(_state(config, finished))
+
+
+def test_what_cannot_be_saved_is_not_begun(
+    tmp_path, monkeypatch, no_certification
+):
+  """Before the first hour is spent: no step is taken."""
+
+  def full(keeper, state):
+    raise checkpoints.CannotSave("No space left on device")
+
+  monkeypatch.setattr(checkpoints.Keeper, "write", full)
+  _kill_after(monkeypatch, 0)
+  with pytest.raises(UsageError, match="step 0 cannot be saved in .*No space"):
+    train.train_and_certify(_config(), str(tmp_path))
+
+
+def test_a_finished_run_goes_on_when_it_is_made_longer(
+    tmp_path, finished, no_certification
+):
+  """It ends as one that was so long from the beginning."""
+  short = tmp_path / "short"
+  train.train_and_certify(_config(epochs=1.0), str(short))
+  train.train_and_certify(_config(), str(short))
+  assert _bits(_state(_config(), short)) == _bits(_state(_config(), finished))
+  with pytest.raises(UsageError, match="epochs can only be raised"):
+    train.train_and_certify(_config(epochs=1.0), str(short))
+
+
+def test_a_longer_run_keeps_the_pace_of_its_schedules(
+    tmp_path, no_certification
+):
+  """What schedule_epochs was stretched to stays: 4 of them an epoch.
+
+  A run that has the same pace from the beginning ends with the same bits.
+  """
+  goal = "Sub(Lin(0, 1, 8), Box)"
+  train.train_and_certify(
+      _config(epochs=1.0, schedule_epochs=4.0, goal=goal),
+      str(tmp_path / "longer"),
+  )
+  longer = _config(epochs=2.0, schedule_epochs=4.0, goal=goal)
+  train.train_and_certify(longer, str(tmp_path / "longer"))
+  train.train_and_certify(longer, str(tmp_path / "longer"))
+  whole = _config(epochs=2.0, schedule_epochs=8.0, goal=goal)
+  train.train_and_certify(whole, str(tmp_path / "whole"))
+  assert _bits(_state(longer, tmp_path / "longer")) == _bits(
+      _state(whole, tmp_path / "whole")
+  )
+
+
+@pytest.mark.parametrize("name", ["", "checkpoints", "checkpoints/12"])
+def test_a_run_may_begin_with_the_weights_of_another(
+    tmp_path, monkeypatch, finished, no_certification, name
+):
+  """At step 0, with a fresh optimiser, also of another kind."""
+  states = []
+  make_step = job.make_step
+
+  def watching(*args, **kwargs):
+    step = make_step(*args, **kwargs)
+
+    def watched_step(state, *batch):
+      states.append(jax.tree.map(np.array, state))
+      return step(state, *batch)
+
+    return watched_step
+
+  monkeypatch.setattr(job, "make_step", watching)
+  config = _config(
+      checkpoint=str(finished / name), optimizer__name="sgd", epochs=0.2,
+      goal="Point",
+  )
+  train.train_and_certify(config, str(tmp_path / "run"))
+  source = _state(_config(), finished)
+  assert int(states[0].step) == 0
+  assert _bits(states[0].params) == _bits(source.params)
+  assert all(not np.any(x) for x in jax.tree.leaves(states[0].optimizer))
+  # It goes on by itself, without the other one; and from no other.
+  config.checkpoint = None
+  train.train_and_certify(config, str(tmp_path / "run"))
+  config.checkpoint = str(tmp_path / "run")  # Its own.
+  train.train_and_certify(config, str(tmp_path / "run"))
+  with pytest.raises(UsageError, match="belongs to another run.*checkpoint"):
+    train.train_and_certify(_config(checkpoint=str(tmp_path)), str(finished))
+
+
+def test_a_start_of_another_network_is_refused(
+    tmp_path, finished, no_certification
+):
+  """One line that names the checkpoint; and one where there is none."""
+  config = _config(checkpoint=str(finished), network="FFNN")
+  with pytest.raises(UsageError, match="12 is of another network"):
+    train.train_and_certify(config, str(tmp_path / "run"))
+  config = _config(checkpoint=str(tmp_path / "nowhere"))
+  with pytest.raises(UsageError, match="nowhere is no folder"):
+    train.train_and_certify(config, str(tmp_path / "other"))
+
+
+def test_certifying_uses_the_checkpoint_before_a_damaged_one(
+    tmp_path, capsys, finished
+):
+  """With one line of warning, and the step that it was in the results."""
+  workdir = shutil.copytree(finished, tmp_path / "run")
+  for path in (workdir / "checkpoints" / "12").rglob("d/*"):
+    path.write_bytes(b"")
+  config = _config(certify__examples=3, certify__domains=("Box",))
+  train.certify_checkpoint(config, str(workdir))
+  assert "checkpoints/0 is used instead" in capsys.readouterr().err
+  summary = json.loads((workdir / "certification.json").read_text())
+  assert summary["step"] == 0
 
 
 def test_another_config_changes_no_byte(finished):

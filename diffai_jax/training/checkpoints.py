@@ -1,10 +1,14 @@
-"""Checkpoints of the training state: Orbax behind four functions."""
+"""Checkpoints of a run: which there are, which is used, which are kept."""
 
+from collections.abc import Sequence
+import dataclasses
 import os
 
 import jax
-import orbax.checkpoint as ocp
+import numpy as np
 
+from diffai_jax import files
+from diffai_jax.training import snapshot
 from diffai_jax.training.state import TrainState
 from diffai_jax.types import UsageError
 
@@ -12,82 +16,280 @@ FOLDER = "checkpoints"
 _KEPT = 2
 
 
-def open_manager(workdir: str, read_only: bool = False) -> ocp.CheckpointManager:
-  """The manager of `workdir`/checkpoints; the caller closes it.
+class CannotSave(Exception):
+  """A checkpoint could not be written; the message is the reason, one line."""
 
-  A checkpoint that was being written when the process died is not taken for
-  one: Orbax renames it into place when it is whole.
 
-  Args:
-    workdir: a work folder.
-    read_only: whether nothing may be written.
+@dataclasses.dataclass(frozen=True)
+class Restored:
+  """What `restore` found.
+
+  Attributes:
+    state: as it was saved, on the devices of the state that was like it.
+    path: the checkpoint's folder.
+    config: of the run that it belongs to.
+    skipped: newer checkpoints that cannot be used, and why: (path, reason).
   """
-  options = ocp.CheckpointManagerOptions(
-      max_to_keep=None if read_only else _KEPT,
-      enable_async_checkpointing=False,
-      read_only=read_only,
-  )
-  folder = os.path.abspath(os.path.join(workdir, FOLDER))
-  if not read_only:
-    os.makedirs(folder, exist_ok=True)
-  return ocp.CheckpointManager(
-      folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
-  )
 
+  state: TrainState
+  path: str
+  config: dict
+  skipped: tuple[tuple[str, str], ...]
 
-def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
-  """Saves the state under its step, unless that step is saved already."""
-  step = int(state.step)
-  if step not in manager.all_steps():
-    manager.save(step, args=ocp.args.StandardSave(state))
+  @property
+  def warning(self) -> str | None:
+    """What to tell about those that were skipped, in one line."""
+    if not self.skipped:
+      return None
+    told = "; ".join(f"{path} ({cause})" for path, cause in self.skipped[:2])
+    return f"unusable checkpoint: {told}; {self.path} is used instead"
 
 
 def restore(
-    manager: ocp.CheckpointManager, like: TrainState
-) -> TrainState | None:
-  """The latest checkpoint, or None if there is none.
+    paths: Sequence[str], like: TrainState, weights_only: bool = False
+) -> Restored | None:
+  """The first checkpoint that is whole, or None if there are no paths.
 
   Args:
-    manager: as `open_manager` returns it.
+    paths: folders of checkpoints, the one to be preferred first.
     like: a state of the same structure and shapes.
+    weights_only: whether the optimiser's state stays that of `like`.
 
   Raises:
-    UsageError: if the checkpoint cannot be read, or is another network's.
+    UsageError: if none is whole, or one is of another network or optimiser.
   """
-  step = manager.latest_step()
-  if step is None:
+  skipped = []
+  for path in paths:
+    try:
+      manifest = snapshot.read_manifest(path)
+      _require_same_arrays(path, manifest["arrays"], like, weights_only)
+      arrays = snapshot.read_arrays(path, manifest)
+    except snapshot.SnapshotError as error:
+      skipped.append((path, str(error)))
+      continue
+    if weights_only:
+      arrays = _weights(arrays)
+    state = _replaced(like, arrays)
+    return Restored(state, path, manifest["config"], tuple(skipped))
+  if not skipped:
     return None
-  path = os.path.join(manager.directory, str(step))
-  # With shardings: another number of devices may have written it.
-  shapes = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-      like,
-  )
-  try:
-    if _shapes(manager.item_metadata(step)) == _shapes(like):
-      return manager.restore(step, args=ocp.args.StandardRestore(shapes))
-  except Exception as error:  # Orbax raises many kinds on broken files.
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise UsageError(
-        f"checkpoint {path} cannot be read ({reason[:200]}); remove that"
-        f" folder to go on from the one before it"
-    ) from error
+  told = "; ".join(f"{path} ({cause})" for path, cause in skipped[:2])
   raise UsageError(
-      f"checkpoint {path} is of another network or optimizer; give the"
-      f" --config that it was trained with"
+      f"no checkpoint can be used: {told}; give the path of a copy with"
+      f" --config.checkpoint, or train anew in another --workdir"
   )
 
 
-def _shapes(tree) -> list[tuple[int, ...]]:
-  """Shapes of all arrays, whatever the containers are called."""
-  return sorted(
-      tuple(leaf.shape)
-      for leaf in jax.tree.leaves(tree)
-      if hasattr(leaf, "shape")
+def stored_config(workdir: str) -> dict | None:
+  """The config that the newest readable checkpoint of a run holds, or None."""
+  for path in steps_of(os.path.join(workdir, FOLDER)):
+    try:
+      return snapshot.read_manifest(path)["config"]
+    except snapshot.SnapshotError:
+      continue
+  return None
+
+
+def steps_of(folder: str) -> list[str]:
+  """The paths of all checkpoints in a folder, whole or not, newest first."""
+  try:
+    names = [n for n in os.listdir(folder) if n.isascii() and n.isdigit()]
+  except (FileNotFoundError, NotADirectoryError):
+    return []
+  except OSError as error:
+    raise UsageError(
+        f"{folder} cannot be read ({files.reason(error)})"
+    ) from None
+  return [os.path.join(folder, n) for n in sorted(names, key=int, reverse=True)]
+
+
+def resolve(path: str) -> list[str]:
+  """The checkpoints that a path names, the one to be preferred first.
+
+  Args:
+    path: a run's folder, its `checkpoints`, or one of the folders in that; ~
+      is the user's own folder.
+
+  Raises:
+    UsageError: if it is nothing of that.
+  """
+  full = os.path.abspath(os.path.expanduser(path))
+  inside = os.path.basename(os.path.dirname(full)) == FOLDER
+  step = inside and os.path.basename(full).isdigit() and os.path.isdir(full)
+  if step or os.path.isfile(os.path.join(full, snapshot.MANIFEST)):
+    return [full]
+  found = steps_of(os.path.join(full, FOLDER)) or steps_of(full)
+  if not found:
+    what = "has no checkpoint" if os.path.isdir(full) else "is no folder"
+    raise UsageError(
+        f"{path} {what}; expected a run's folder, its {FOLDER} folder, or one"
+        f" of the folders in that"
+    )
+  return found
+
+
+def run_of(path: str) -> str:
+  """The run's folder that a path as `resolve` takes it lies in, or is."""
+  full = os.path.abspath(os.path.expanduser(path))
+  parent = os.path.dirname(full)
+  if os.path.basename(full) == FOLDER:
+    return parent
+  if os.path.basename(parent) == FOLDER:
+    return os.path.dirname(parent)
+  return full
+
+
+class Keeper:
+  """Saves the checkpoints of one run, and keeps the newest two good ones.
+
+  A state is written, and becomes a checkpoint when it is known that training
+  can go on from it: until then its folder ends in .tmp. Usable as a context
+  manager, which removes what is unconfirmed.
+
+  Args:
+    workdir: the run's folder.
+    config: the run's config, kept with each checkpoint.
+    good: a checkpoint that is known to be whole, if there is one.
+
+  Attributes:
+    folder: where they are.
+  """
+
+  def __init__(self, workdir: str, config: dict, good: str | None = None):
+    self.folder = os.path.join(os.path.abspath(workdir), FOLDER)
+    self._config = config
+    self._good = [good] if good else []
+    self._written = {}  # Folders that wait for confirmation, by their step.
+    self._tried = False
+
+  @property
+  def latest(self) -> str | None:
+    """The newest checkpoint that is known to be whole."""
+    return self._good[-1] if self._good else None
+
+  def write(self, state: TrainState) -> None:
+    """Writes a state, to be confirmed; the first one is read back.
+
+    Args:
+      state: its arrays may be NumPy's.
+
+    Raises:
+      CannotSave: if it cannot be written, or does not come back.
+    """
+    step = int(state.step)
+    path = os.path.join(self.folder, str(step)) + files.UNFINISHED
+    try:
+      os.makedirs(self.folder, exist_ok=True)
+      files.remove(path)
+      os.mkdir(path)
+      self._written[step] = path
+      snapshot.write(path, state, self._config)
+      if not self._tried:
+        snapshot.read_arrays(path, snapshot.read_manifest(path))
+        self._tried = True
+    except OSError as error:
+      self._discard(step)
+      raise CannotSave(files.reason(error)) from None
+    except snapshot.SnapshotError as error:
+      self._discard(step)
+      raise CannotSave(str(error)) from None
+
+  def confirm(self, step: int) -> None:
+    """Makes checkpoints of what was written up to a step; older ones go.
+
+    Raises:
+      CannotSave: if the folder cannot be changed.
+    """
+    for number in sorted(n for n in self._written if n <= step):
+      path = self._written[number]
+      final = path.removesuffix(files.UNFINISHED)
+      try:
+        if os.path.lexists(final):  # Damaged, or it would not be made again.
+          os.replace(final, final + ".old" + files.UNFINISHED)
+        os.replace(path, final)
+        files.sync_folder(self.folder)
+      except OSError as error:
+        self._discard(number)
+        raise CannotSave(files.reason(error)) from None
+      del self._written[number]
+      self._good = [good for good in self._good if good != final] + [final]
+    self._prune()
+
+  def _prune(self) -> None:
+    """Removes all but the newest two, once there are two that are whole."""
+    files.remove_unfinished(self.folder, but=self._written.values())
+    if len(self._good) < _KEPT:
+      return
+    self._good = self._good[-_KEPT:]
+    for path in steps_of(self.folder):
+      if path not in self._good:
+        # Renamed first: what is removed by half is no checkpoint.
+        gone = path + ".old" + files.UNFINISHED
+        try:
+          os.replace(path, gone)
+        except OSError:
+          continue
+        files.remove(gone)
+
+  def _discard(self, step: int) -> None:
+    path = self._written.pop(step, None)
+    if path:
+      files.remove(path)
+
+  def __enter__(self) -> "Keeper":
+    return self
+
+  def __exit__(self, *exception) -> None:
+    for step in list(self._written):
+      self._discard(step)
+
+
+def _require_same_arrays(
+    path: str, saved: list, like: TrainState, weights_only: bool
+) -> None:
+  """Raises UsageError unless the paths, types and shapes are the same."""
+  found = {name: (kind, tuple(shape)) for name, kind, shape in saved}
+  wanted = {
+      name: (leaf.dtype.name, tuple(leaf.shape))
+      for name, leaf in snapshot.named_leaves(like)
+  }
+  if weights_only:
+    found, wanted = _weights(found), _weights(wanted)
+  differing = [
+      name for name in [*wanted, *found] if found.get(name) != wanted.get(name)
+  ]
+  if not differing:
+    return
+  # The network's own arrays tell more than the optimiser's copies of them.
+  name = min(differing, key=_is_optimizers)
+  owner = "optimizer" if _is_optimizers(name) else "network"
+
+  def told(arrays: dict) -> str:
+    if name not in arrays:
+      return "missing"
+    kind, shape = arrays[name]
+    return f"{kind}{list(shape)}"
+
+  raise UsageError(
+      f"checkpoint {path} is of another {owner}: {name} is {told(found)},"
+      f" expected {told(wanted)}; give the --config that it was trained with"
   )
 
 
-def latest_path(manager: ocp.CheckpointManager) -> str | None:
-  """Folder of the latest checkpoint, or None."""
-  step = manager.latest_step()
-  return None if step is None else os.path.join(manager.directory, str(step))
+def _is_optimizers(name: str) -> bool:
+  return name.startswith("optimizer")
+
+
+def _weights(arrays: dict) -> dict:
+  """Those that are not the optimiser's."""
+  return {n: x for n, x in arrays.items() if not _is_optimizers(n)}
+
+
+def _replaced(like: TrainState, arrays: dict[str, np.ndarray]) -> TrainState:
+  """The state `like` with those arrays, where it has its own."""
+  leaves = [
+      jax.device_put(arrays[name], getattr(leaf, "sharding", None))
+      if name in arrays else leaf
+      for name, leaf in snapshot.named_leaves(like)
+  ]
+  return jax.tree.unflatten(jax.tree.structure(like), leaves)

@@ -1,61 +1,205 @@
 """Metrics of training: a JSON object a line, and TensorBoard events."""
 
+from collections.abc import Callable
+import contextlib
 import json
 import os
+import shutil
+import socket
+import time
 
-import tensorboardX
+from tensorboardX import summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
 
 from diffai_jax import files
+from diffai_jax.types import UsageError
 
 FILE = "metrics.jsonl"
+# Where a file with lines that are no metrics is kept, as it was.
+DAMAGED_FILE = "metrics.damaged.jsonl"
+_SECONDS_BETWEEN_FLUSHES = 30.0  # Of events: each waits for the disk.
 
 
 class MetricsWriter:
   """Appends to `metrics.jsonl` and to TensorBoard events in a work folder.
 
-  Usable as a context manager, which closes both.
+  A line that cannot be written (the disk is full) is warned of, kept, and
+  written with the next one. Usable as a context manager, which closes both.
 
   Args:
     workdir: the work folder.
     first_step: lines of this step and later ones are dropped: a run that was
       killed after its last checkpoint takes those steps again.
+    warn: is told, in one line, of what went wrong.
+
+  Raises:
+    UsageError: if the files cannot be read or made.
   """
 
-  def __init__(self, workdir: str, first_step: int):
-    path = os.path.join(workdir, FILE)
-    kept = [row for row in read(workdir) if row["step"] < first_step]
-    with files.replacing(path) as lines:
-      lines.writelines(json.dumps(row) + "\n" for row in kept)
-    self._lines = open(path, "a", encoding="utf-8")
-    self._events = tensorboardX.SummaryWriter(
-        workdir, purge_step=first_step or None
-    )
+  def __init__(
+      self, workdir: str, first_step: int,
+      warn: Callable[[str], None] = lambda text: None,
+  ):
+    self._path = os.path.join(workdir, FILE)
+    self._warn = warn
+    self._unwritten = b""
+    self._warned = False
+    self._events = None
+    rows, bad = _parse(workdir)
+    try:
+      if bad:
+        kept = os.path.join(workdir, DAMAGED_FILE)
+        shutil.copyfile(self._path, kept)
+        warn(
+            f"{self._path}: {bad} lines are no metrics and were dropped; the"
+            f" file as it was is {kept}"
+        )
+      with files.replacing(self._path) as lines:
+        lines.writelines(
+            json.dumps(row) + "\n" for row in rows if row["step"] < first_step
+        )
+      self._lines = open(self._path, "ab", buffering=0)
+    except OSError as error:
+      raise UsageError(
+          f"cannot write {self._path} ({files.reason(error)})"
+      ) from None
+    self._size = os.fstat(self._lines.fileno()).st_size
+    with self._events_may_fail():
+      self._events = _Events(workdir)
+      if first_step > 1:  # TensorBoard drops what is taken again.
+        start = SessionLog(status=SessionLog.START)
+        self._events.add(step=first_step, session_log=start)
 
   def write(self, step: int, values: dict[str, float]) -> None:
     """Writes the values of one moment of training."""
-    self._lines.write(json.dumps({"step": step, **values}) + "\n")
-    self._lines.flush()
-    for name, value in values.items():
-      self._events.add_scalar(name, value, step)
+    line = json.dumps({"step": step, **values}) + "\n"
+    self._append(self._unwritten + line.encode())
+    with self._events_may_fail():
+      if self._events is not None:
+        for name, value in values.items():
+          self._events.add(step=step, summary=summary.scalar(name, value))
+
+  def _append(self, data: bytes) -> None:
+    """Appends all of it to the lines, or nothing, and keeps it."""
+    try:
+      left = data
+      while left:
+        left = left[self._lines.write(left):]
+    except OSError as error:
+      self._unwritten = data
+      with contextlib.suppress(OSError):
+        os.ftruncate(self._lines.fileno(), self._size)
+      if not self._warned:
+        self._warn(
+            f"cannot write {self._path} ({files.reason(error)}); training goes"
+            f" on, and it is tried again"
+        )
+      self._warned = True
+      return
+    self._unwritten, self._warned = b"", False
+    self._size += len(data)
+
+  @contextlib.contextmanager
+  def _events_may_fail(self):
+    """TensorBoard's events repeat the lines: without them training goes on."""
+    try:
+      yield
+    except OSError as error:
+      if self._events is not None:
+        self._close_events()
+      self._warn(
+          f"no more TensorBoard events are written ({files.reason(error)})"
+      )
+
+  def _close_events(self) -> None:
+    events, self._events = self._events, None
+    with contextlib.suppress(OSError):
+      events.close()
 
   def __enter__(self) -> "MetricsWriter":
     return self
 
   def __exit__(self, *exception) -> None:
+    if self._unwritten:
+      self._append(self._unwritten)
     self._lines.close()
-    self._events.close()
+    if self._events is not None:
+      self._close_events()
+
+
+class _Events:
+  """An event file of TensorBoard, written by the thread that has the events.
+
+  tensorboardX's own writer has a thread, and dies with it on a full disk.
+  """
+
+  def __init__(self, workdir: str):
+    name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
+    self._records = RecordWriter(os.path.join(os.path.abspath(workdir), name))
+    self._flushed = time.monotonic()
+    self.add(file_version="brain.Event:2")
+
+  def add(self, **values) -> None:
+    """Writes an Event with those fields."""
+    event = Event(wall_time=time.time(), **values)
+    self._records.write(event.SerializeToString())
+    if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
+      self._records.flush()
+      self._flushed = time.monotonic()
+
+  def close(self) -> None:
+    """Writes what is left, and closes the file."""
+    self._records.close()
 
 
 def read(workdir: str) -> list[dict]:
-  """The lines of `metrics.jsonl`; one cut short by a kill is left out."""
+  """The lines of `metrics.jsonl`, without those that are no metrics.
+
+  Raises:
+    UsageError: if the file cannot be read.
+  """
+  return _parse(workdir)[0]
+
+
+def _parse(workdir: str) -> tuple[list[dict], int]:
+  """The lines in order of their steps, and how many others there are.
+
+  One that a kill cut short is the last, has no end, and does not count.
+  """
   path = os.path.join(workdir, FILE)
-  if not os.path.exists(path):
-    return []
-  rows = []
-  with open(path, encoding="utf-8") as lines:
-    for line in lines:
-      try:
-        rows.append(json.loads(line))
-      except json.JSONDecodeError:
-        continue
-  return rows
+  try:
+    with open(path, "rb") as file:
+      data = file.read()
+  except FileNotFoundError:
+    return [], 0
+  except OSError as error:
+    raise UsageError(
+        f"{path} cannot be read ({files.reason(error)}); move it away to go on"
+        f" without it"
+    ) from None
+  lines = data.split(b"\n")
+  rows, bad, last = [], 0, -1
+  for line in lines[:-1]:
+    row = _row(line)
+    if row is None or row["step"] <= last:
+      bad += 1
+    else:
+      rows.append(row)
+      last = row["step"]
+  row = _row(lines[-1])
+  if row is not None and row["step"] > last:
+    rows.append(row)
+  return rows, bad
+
+
+def _row(line: bytes) -> dict | None:
+  """The metrics in a line: an object of numbers with a step; or None."""
+  try:
+    row = json.loads(line)
+  except (ValueError, RecursionError):  # Of JSON, of UTF-8, of brackets.
+    return None
+  if not isinstance(row, dict) or type(row.get("step")) is not int:
+    return None
+  numbers = all(type(value) in (int, float) for value in row.values())
+  return row if numbers and row["step"] >= 0 else None

@@ -1,10 +1,12 @@
 """metrics.jsonl: an object a line, whatever becomes of the process."""
 
+import errno
 import json
 
 import pytest
 
 from diffai_jax.training import metrics
+from diffai_jax.types import UsageError
 
 
 def _write(workdir, first_step: int, rows: dict[int, dict]) -> None:
@@ -93,3 +95,101 @@ def test_no_temporary_file_stays(tmp_path):
   _write(tmp_path, 2, {2: {"loss": 1.5}})
   names = {path.name.split(".")[0] for path in tmp_path.iterdir()}
   assert names == {"metrics", "events"}
+
+
+@pytest.mark.parametrize("line", [
+    b"\xff\xfe", b"3", b"[]", b"null", b"{}", b'{"step": "2", "loss": 1}',
+    b'{"step": 2, "loss": "1"}', b'{"step": 1, "loss": 9}', b"[" * 100_000,
+    b'{"step": -1}', b"",
+])
+def test_lines_that_are_no_metrics_do_not_block(tmp_path, line):
+  """They are dropped, with one warning, and the file is kept as it was."""
+  _write(tmp_path, 1, {1: {"loss": 2.5}, 3: {"loss": 1.5}})
+  path = tmp_path / metrics.FILE
+  first, second = path.read_bytes().splitlines(keepends=True)
+  damaged = first + line + b"\n" + second
+  path.write_bytes(damaged)
+  whole = [{"step": 1, "loss": 2.5}, {"step": 3, "loss": 1.5}]
+  assert metrics.read(str(tmp_path)) == whole
+  told = []
+  with metrics.MetricsWriter(str(tmp_path), 4, told.append):
+    pass
+  assert _lines(tmp_path) == whole
+  assert len(told) == 1 and "1 lines" in told[0]
+  assert (tmp_path / metrics.DAMAGED_FILE).read_bytes() == damaged
+  with metrics.MetricsWriter(str(tmp_path), 4, told.append):
+    pass
+  assert len(told) == 1
+
+
+def test_a_line_cut_short_is_no_damage(tmp_path):
+  """A kill does that: no warning."""
+  _write(tmp_path, 1, {1: {"loss": 2.5}})
+  with open(tmp_path / metrics.FILE, "ab") as lines:
+    lines.write(b'{"step": 3, "lo')
+  told = []
+  with metrics.MetricsWriter(str(tmp_path), 2, told.append):
+    pass
+  assert not told
+
+
+def test_a_folder_in_its_place_is_one_line(tmp_path):
+  (tmp_path / metrics.FILE).mkdir()
+  for call in (metrics.read, lambda path: metrics.MetricsWriter(path, 1)):
+    with pytest.raises(UsageError, match="metrics.jsonl.*Is a directory"):
+      call(str(tmp_path))
+
+
+class _FullDisk:
+  """An open file on a disk that is full after some bytes, until it is not."""
+
+  def __init__(self, file, room: int):
+    self._file, self.room = file, room
+
+  def write(self, data: bytes) -> int:
+    if not self.room:
+      raise OSError(errno.ENOSPC, "No space left on device")
+    count = self._file.write(data[: self.room])
+    self.room -= count
+    return count
+
+  def fileno(self) -> int:
+    return self._file.fileno()
+
+  def close(self) -> None:
+    self._file.close()
+
+
+def test_a_full_disk_costs_no_line(tmp_path):
+  """One warning; what could not be written is written once there is room."""
+  told = []
+  with metrics.MetricsWriter(str(tmp_path), 1, told.append) as writer:
+    writer.write(1, {"loss": 2.5})
+    disk = writer._lines = _FullDisk(writer._lines, room=5)
+    writer.write(2, {"loss": 1.5})
+    writer.write(3, {"loss": 0.5})
+    assert _lines(tmp_path) == [{"step": 1, "loss": 2.5}]
+    assert len(told) == 1 and "No space left" in told[0]
+    disk.room = 10_000
+    writer.write(4, {"loss": 0.25})
+    assert [row["step"] for row in _lines(tmp_path)] == [1, 2, 3, 4]
+    disk.room = 0
+    writer.write(5, {"loss": 0.25})
+    disk.room = 10_000
+  assert [row["step"] for row in _lines(tmp_path)] == [1, 2, 3, 4, 5]
+  assert len(told) == 2
+
+
+def test_events_that_cannot_be_written_do_not_matter(tmp_path, monkeypatch):
+  """The lines go on without them; one warning."""
+  told = []
+  with metrics.MetricsWriter(str(tmp_path), 1, told.append) as writer:
+
+    def full(**values):
+      raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer._events, "add", full)
+    writer.write(1, {"loss": 2.5})
+    writer.write(2, {"loss": 1.5})
+  assert [row["step"] for row in _lines(tmp_path)] == [1, 2]
+  assert len(told) == 1 and "TensorBoard" in told[0]

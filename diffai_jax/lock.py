@@ -1,0 +1,90 @@
+"""One process at a time works in a folder: an advisory lock of the system.
+
+The kernel gives it free when the process ends, however it ends.
+"""
+
+import dataclasses
+import errno
+import os
+import socket
+from typing import IO
+
+from diffai_jax.types import UsageError
+
+try:
+  import fcntl
+except ImportError:  # Windows has none; there, nothing is locked.
+  fcntl = None
+
+FILE = "in_use"
+# What a file system answers that knows no locks.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lock:
+  """A lock that is held; `file` is open as long."""
+
+  path: str
+  file: IO
+
+
+def acquire(folder: str) -> Lock:
+  """Locks a folder for this process.
+
+  Raises:
+    UsageError: if another process, which is named, has locked it.
+    OSError: if the lock's file cannot be made.
+  """
+  path = os.path.join(folder, FILE)
+  while True:
+    file = open(path, "a+", encoding="utf-8", errors="replace")
+    try:
+      if not _lock(file):
+        file.seek(0)
+        holder = " ".join(file.read(200).split()) or "another process"
+        raise UsageError(
+            f"{folder} is in use by {holder}; wait for it, or choose another"
+            f" --workdir"
+        )
+      # The holder before may have removed the file that was opened.
+      if _is_at(file, path):
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        return Lock(path, file)
+    except BaseException:
+      file.close()
+      raise
+    file.close()
+
+
+def release(lock: Lock) -> None:
+  """Gives the folder free; the lock's file goes."""
+  try:
+    if _is_at(lock.file, lock.path):
+      os.unlink(lock.path)
+  except OSError:
+    pass  # A file that nobody locks is in nobody's way.
+  lock.file.close()
+
+
+def _lock(file: IO) -> bool:
+  """Whether the lock is ours; no other process can have it then."""
+  if fcntl is None:
+    return True
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return False
+  except OSError as error:
+    if error.errno not in _NO_LOCKS:
+      raise
+  return True
+
+
+def _is_at(file: IO, path: str) -> bool:
+  try:
+    return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+  except FileNotFoundError:
+    return False

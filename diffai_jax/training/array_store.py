@@ -1,0 +1,140 @@
+"""Arrays in a folder: Orbax behind two functions, and digests of both.
+
+Orbax and etils match paths as patterns (`runs/lr[0.1]` is one), so they are
+given a path without any character that a pattern has.
+"""
+
+from collections.abc import Iterator, Sequence
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+# What Orbax writes beside the arrays' bytes takes less than this.
+_OVERHEAD = 64 * 1024
+_CHUNK = 1024 * 1024
+
+
+class StoreError(Exception):
+  """Arrays cannot be written or read; the message is the reason, one line."""
+
+
+def digest(arrays: Sequence[np.ndarray]) -> str:
+  """SHA-256 of types, shapes and bytes, in order, as hexadecimal digits."""
+  found = hashlib.sha256()
+  for array in arrays:
+    found.update(f"{array.dtype.name}{array.shape}".encode())
+    found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+  return found.hexdigest()
+
+
+def digests_of_files(folder: str) -> dict[str, str]:
+  """SHA-256 of every file below a folder, by its path in it.
+
+  Raises:
+    OSError: if one cannot be read.
+  """
+  found = {}
+  for parent, _, names in os.walk(folder, onerror=_raise):
+    for name in names:
+      path = os.path.join(parent, name)
+      with open(path, "rb") as file:
+        place = os.path.relpath(path, folder).replace(os.sep, "/")
+        found[place] = hashlib.file_digest(file, "sha256").hexdigest()
+  return found
+
+
+def _raise(error: OSError) -> None:
+  raise error
+
+
+def write(folder: str, arrays: Sequence[np.ndarray]) -> None:
+  """Writes arrays into a new folder.
+
+  Args:
+    folder: does not exist; the folder that it is in does.
+    arrays: of any shapes.
+
+  Raises:
+    OSError: if there is no room for them, or nothing may be written.
+    StoreError: if Orbax fails on something else.
+  """
+  _require_room(folder, sum(array.nbytes for array in arrays))
+  with _plain(folder) as path, _checkpointer() as checkpointer:
+    try:
+      checkpointer.save(path, args=ocp.args.PyTreeSave(_named(arrays)))
+    except (ValueError, RuntimeError) as error:  # OSErrors come through.
+      raise StoreError(_first_line(error)) from error
+
+
+def read(folder: str, like: Sequence[np.ndarray]) -> list[np.ndarray]:
+  """The arrays that `write` wrote.
+
+  Args:
+    folder: as `write` made it.
+    like: arrays of the same shapes and types; their values do not matter.
+
+  Raises:
+    OSError, StoreError: if they cannot be read.
+  """
+  wanted = {
+      name: ocp.RestoreArgs(restore_type=np.ndarray) for name in _named(like)
+  }
+  with _plain(folder) as path, _checkpointer() as checkpointer:
+    try:
+      found = checkpointer.restore(
+          path, args=ocp.args.PyTreeRestore(restore_args=wanted)
+      )
+    except (ValueError, KeyError, RuntimeError) as error:
+      raise StoreError(_first_line(error)) from error
+  return [
+      np.asarray(found.get(str(number), empty))
+      for number, empty in enumerate(like)
+  ]
+
+
+def _named(arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+  """By their numbers; without those of no elements, which Orbax refuses."""
+  return {str(n): array for n, array in enumerate(arrays) if array.size}
+
+
+def _checkpointer() -> ocp.Checkpointer:
+  return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+
+
+def _require_room(folder: str, size: int) -> None:
+  """Raises the system's own error where that many bytes cannot be written.
+
+  Orbax's threads would meet a full disk one by one, and raise a ValueError.
+  """
+  probe = folder + ".room"
+  try:
+    with open(probe, "wb", buffering=0) as file:
+      left = size + _OVERHEAD
+      while left:  # A write that was cut short is followed by one that raises.
+        left -= file.write(bytes(min(left, _CHUNK)))
+  finally:
+    with contextlib.suppress(OSError):
+      os.unlink(probe)
+
+
+@contextlib.contextmanager
+def _plain(folder: str) -> Iterator[str]:
+  """A path to the folder that means the same when it is taken as a pattern."""
+  folder = os.path.abspath(folder)
+  if re.fullmatch(r"[\w/.,=+-]*", folder, re.ASCII):
+    yield folder
+    return
+  with tempfile.TemporaryDirectory(prefix="diffai_jax-") as place:
+    link = os.path.join(place, "folder")
+    os.symlink(os.path.dirname(folder), link)
+    yield os.path.join(link, os.path.basename(folder))
+
+
+def _first_line(error: Exception) -> str:
+  lines = str(error).strip().splitlines()
+  return lines[0][:200] if lines else type(error).__name__

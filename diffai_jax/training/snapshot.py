@@ -1,0 +1,112 @@
+"""One checkpoint: a folder with a state, and digests of all that it holds.
+
+It has `checkpoint.json` and `arrays/`, which is Orbax's. The JSON says the
+step, the run's config, each array's path in the state, type and shape, and
+SHA-256 of the arrays, of every file and of itself. What does not agree with it
+is no checkpoint.
+"""
+
+import hashlib
+import json
+import os
+
+import jax
+import numpy as np
+
+from diffai_jax import files
+from diffai_jax.training import array_store
+from diffai_jax.training.state import TrainState
+
+MANIFEST = "checkpoint.json"
+_ARRAYS = "arrays"
+
+
+class SnapshotError(Exception):
+  """A folder is no whole checkpoint; the message is the reason, one line."""
+
+
+def named_leaves(state: TrainState) -> list[tuple[str, jax.Array]]:
+  """Every array of a state with its path, such as "params/layers_0/bias"."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+  return [
+      (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+      for path, leaf in leaves
+  ]
+
+
+def write(path: str, state: TrainState, config: dict) -> None:
+  """Writes a state into an empty folder, and waits until it is on the disk.
+
+  Raises:
+    OSError, SnapshotError: if it cannot be written.
+  """
+  leaves = [(name, np.asarray(leaf)) for name, leaf in named_leaves(state)]
+  arrays = [array for _, array in leaves]
+  folder = os.path.join(path, _ARRAYS)
+  try:
+    array_store.write(folder, arrays)
+  except array_store.StoreError as error:
+    raise SnapshotError(str(error)) from None
+  content = {
+      "step": int(state.step),
+      "arrays": [[n, x.dtype.name, list(x.shape)] for n, x in leaves],
+      "digest": array_store.digest(arrays),
+      "files": array_store.digests_of_files(folder),
+      "config": config,
+  }
+  # Before `write_json`, which waits for itself.
+  files.sync_tree(folder)
+  files.write_json(
+      os.path.join(path, MANIFEST),
+      {"sha256": _digest_of(content), "content": content},
+  )
+
+
+def _digest_of(content: dict) -> str:
+  text = json.dumps(content, sort_keys=True)
+  return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def read_manifest(path: str) -> dict:
+  """The content of a checkpoint's JSON, which is as it was written.
+
+  Raises:
+    SnapshotError: if it is not.
+  """
+  try:
+    with open(os.path.join(path, MANIFEST), encoding="utf-8") as file:
+      manifest = json.load(file)
+    content = manifest["content"]
+    if manifest["sha256"] == _digest_of(content):
+      return content
+  except OSError as error:
+    raise SnapshotError(f"{MANIFEST}: {files.reason(error)}") from None
+  except (ValueError, TypeError, KeyError, RecursionError):
+    pass  # Neither JSON nor ours.
+  raise SnapshotError(f"{MANIFEST} is damaged")
+
+
+def read_arrays(path: str, manifest: dict) -> dict[str, np.ndarray]:
+  """The arrays of a checkpoint by their paths, the same to the bit.
+
+  Raises:
+    SnapshotError: if a file or the arrays' digest is another.
+  """
+  folder = os.path.join(path, _ARRAYS)
+  try:
+    found = array_store.digests_of_files(folder)
+    for name, wanted in manifest["files"].items():
+      if found.get(name) != wanted:
+        damage = "is damaged" if name in found else "is missing"
+        raise SnapshotError(f"{_ARRAYS}/{name} {damage}")
+    names, types, shapes = zip(*manifest["arrays"])
+    arrays = array_store.read(
+        folder, [np.empty(s, jax.numpy.dtype(t)) for t, s in zip(types, shapes)]
+    )
+  except OSError as error:
+    raise SnapshotError(f"{_ARRAYS}: {files.reason(error)}") from None
+  except array_store.StoreError as error:
+    raise SnapshotError(str(error)) from None
+  if array_store.digest(arrays) != manifest["digest"]:
+    raise SnapshotError("its arrays are not those that were saved")
+  return dict(zip(names, arrays))
