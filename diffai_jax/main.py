@@ -15,7 +15,7 @@ if __name__ == "__main__":  # Before anything that takes time to load.
 from absl import app, flags, logging
 from ml_collections import config_dict, config_flags
 
-from diffai_jax import console, report, train, xla
+from diffai_jax import certify_run, console, report, train, xla
 from diffai_jax.types import UsageError
 
 _MODES = ("train", "certify", "describe", "report")
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
     return
   xla.use_cache(config.get("compilation_cache") or "")
   if mode == "certify":
-    train.certify_checkpoint(config, _WORKDIR.value)
+    certify_run.certify_checkpoint(config, _WORKDIR.value)
   else:
     train.train_and_certify(config, _WORKDIR.value)
 

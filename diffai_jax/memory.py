@@ -1,12 +1,15 @@
-"""How much memory a device has to spare.
+"""How much memory a device has to spare, and what a program may take.
 
-A share of what is free now: certification keeps the network, its results and a
-compiler in memory besides, and other programs run on the same machine.
+By default a program gets a share of what is free: the network, its results and
+a compiler are in memory besides, and other programs run on the same machine.
 """
 
+import math
 import os
 
 import jax
+from jax.extend import core
+import numpy as np
 import psutil
 
 # Of the memory that is free, what one program's buffers may take.
@@ -85,3 +88,51 @@ def _reclaimable(folder: str) -> int:
     return int(found.get("total_inactive_file", found.get("inactive_file", 0)))
   except (OSError, ValueError):
     return 0
+
+
+def peak(program: core.Jaxpr) -> int:
+  """Most bytes that a traced program holds at a time, its inputs left out.
+
+  If it ran operation by operation. XLA fuses some and copies for others, so
+  what it takes is of that order, and not this number.
+  """
+  outputs = {v for v in program.outvars if not isinstance(v, core.Literal)}
+  last = {}
+  for number, equation in enumerate(program.eqns):
+    last.update({v: number for v in _inputs(equation)})
+  held, most, sizes = 0, 0, {}
+  for number, equation in enumerate(program.eqns):
+    own = {v: _bytes(v.aval) for v in equation.outvars}
+    sizes.update(own)
+    within = max(map(peak, _inner(equation)), default=0)
+    most = max(most, held + max(sum(own.values()), within))
+    held += sum(own.values())
+    for v in {*_inputs(equation), *own} - outputs:
+      if last.get(v, -1) <= number:
+        held -= sizes.pop(v, 0)
+  return most
+
+
+def _inputs(equation) -> list:
+  return [v for v in equation.invars if not isinstance(v, core.Literal)]
+
+
+def _inner(equation) -> list[core.Jaxpr]:
+  """The programs that an operation runs, such as a loop's body."""
+  values = []
+  for value in equation.params.values():
+    values += value if isinstance(value, (tuple, list)) else [value]
+  closed = [v.jaxpr for v in values if isinstance(v, core.ClosedJaxpr)]
+  return closed + [v for v in values if isinstance(v, core.Jaxpr)]
+
+
+def _bytes(aval) -> int:
+  if not hasattr(aval, "shape"):
+    return 0
+  return math.prod(aval.shape) * np.dtype(_plain(aval.dtype)).itemsize
+
+
+def _plain(dtype):
+  """A random key's type is none of NumPy's: two numbers of 32 bits."""
+  is_key = jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+  return np.uint64 if is_key else dtype

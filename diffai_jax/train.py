@@ -1,4 +1,4 @@
-"""Training and certification, from a config to the results on disk."""
+"""Training, from a config to the results on disk."""
 
 import collections
 import functools
@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from ml_collections import config_dict
 
-from diffai_jax import certification, console, report, workfolder
+from diffai_jax import certify_run, console, workfolder
 from diffai_jax.data import Examples, batches, load
 from diffai_jax.goals import phases
 from diffai_jax.job import Job
-from diffai_jax.networks import describe, fold
-from diffai_jax.training import checkpoints, optimizers
+from diffai_jax.networks import describe
+from diffai_jax.training import checkpoints
 from diffai_jax.training.metrics import MetricsWriter
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.training.step import batch_key
@@ -43,8 +43,9 @@ def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
 
   # Data, before anything is written: a missing folder leaves no trace.
   train_data = load(config.dataset, config.train_split, config.data_dir)
-  test_data = _test_data(config)
+  test_data = certify_run.test_data(config)
   _check_batch(config, train_data)
+  certify_run.check_memory(job)
   workfolder.claim(workdir, config)
 
   # What will be done.
@@ -64,38 +65,7 @@ def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
   ])
 
   state = _train(job, train_data, workdir)
-  _certify(job, state, test_data, workdir)
-
-
-def certify_checkpoint(config: config_dict.ConfigDict, workdir: str) -> None:
-  """Certifies the latest checkpoint of a work folder, or config.checkpoint.
-
-  Raises:
-    UsageError: if there is no checkpoint, or it is another network's.
-  """
-  job = Job.from_config(config)
-  config = job.config
-  source = config.checkpoint or workdir
-  if os.path.basename(os.path.normpath(source)) == checkpoints.FOLDER:
-    source = os.path.dirname(os.path.normpath(source))
-  trained = workfolder.require_same_network(source, config)
-  test_data = _test_data(config)
-  # A checkpoint holds its optimiser's state, whose form depends on settings.
-  optimizer = optimizers.create(
-      config_dict.ConfigDict(trained["optimizer"]), lambda step: step
-  )
-  state = create_state(
-      job.network, optimizer, job.dataset.image_shape, config.seed
-  )
-  with checkpoints.open_manager(source, read_only=True) as manager:
-    state = checkpoints.restore(manager, state)
-  if state is None:
-    raise UsageError(
-        f"{source} has no checkpoint; train with --mode=train first"
-    )
-  if workfolder.read_config(workdir) is None:
-    workfolder.claim(workdir, config)
-  _certify(job, state, test_data, workdir)
+  certify_run.certify_state(job, state, test_data, workdir)
 
 
 def _train(job: Job, data: Examples, workdir: str) -> TrainState:
@@ -175,53 +145,6 @@ def _train(job: Job, data: Examples, workdir: str) -> TrainState:
     if not total:
       checkpoints.save(manager, state)
   return state
-
-
-def _certify(
-    job: Job, state: TrainState, data: Examples, workdir: str
-) -> None:
-  """Measures a state, writes the results and prints them."""
-  config = job.config
-  phases = 2 + len(config.certify.domains)
-  finished = []
-
-  with console.progress_bar(
-      "certifying", phases * len(data), "images"
-  ) as show:
-
-    def progress(phase: str, done: int) -> None:
-      if phase not in finished:
-        finished.append(phase)
-      show((len(finished) - 1) * len(data) + done, phase)
-
-    # What is certified is the network with its normalisation folded in.
-    network, params = fold(job.network, state.variables)
-    found = certification.certify(
-        network,
-        params,
-        data,
-        config.epsilon,
-        domains=tuple(config.certify.domains),
-        attack=certification.Attack(**config.certify.attack.to_dict()),
-        memory_mb=config.certify.memory_mb,
-        skip_decided=config.certify.skip_decided,
-        progress=progress,
-    )
-  about = {
-      "network": config.network,
-      "dataset": config.dataset,
-      "epsilon": config.epsilon,
-      "step": int(state.step),
-  }
-  certification.save(found, workdir, about)
-  report.write(workdir)
-  report.print_results(workdir)
-
-
-def _test_data(config: config_dict.ConfigDict) -> Examples:
-  data = load(config.dataset, config.certify.split, config.data_dir)
-  count = config.certify.examples
-  return Examples(data.images[:count], data.labels[:count])
 
 
 def _check_batch(config: config_dict.ConfigDict, data: Examples) -> None:

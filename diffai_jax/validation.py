@@ -40,7 +40,10 @@ _RANGES = (
     ("certify.attack.momentum", 0, math.inf, float),
     ("certify.attack.radius", 0, math.inf, float),
 )
-_MAY_BE_NULL = ("schedule_epochs", "certify.examples", "augment.crop_padding")
+_MAY_BE_NULL = (
+    "schedule_epochs", "certify.examples", "certify.memory_mb",
+    "augment.crop_padding",
+)
 _MUST_BE_POSITIVE = ("schedule_epochs", "regularizers.tolerance")
 
 

@@ -10,7 +10,8 @@ _PACKAGE = pathlib.Path(__file__).parents[1] / "diffai_jax"
 # Floors from the ground up, rooms in order. A room may use every floor below
 # its own, and the earlier rooms of its floor. A new file is placed here.
 _FLOORS = (
-    ("types", "terms", "suggest", "files", "huge_pages", "xla",
+    ("types", "terms", "suggest", "files", "sealed", "journal", "memory",
+     "huge_pages", "xla",
      "schedules", "arithmetic", "optax_schedules"),
     (
         "domains.rounding",
@@ -24,6 +25,7 @@ _FLOORS = (
     (
         "transformers.dispatch",
         "transformers.matrices",
+        "transformers.taps",
         "transformers.kernel_gradient",
         "transformers.overlap",
         "transformers.winograd",
@@ -79,7 +81,8 @@ _FLOORS = (
         "data.augment",
         "data.batches",
     ),
-    ("measures", "certification"),
+    ("affine_check", "measures", "programs", "measuring",
+     "certification_input", "certification", "certifications"),
     (
         "training.state",
         "training.optimizers",
@@ -90,7 +93,7 @@ _FLOORS = (
         "config",
         "validation",
     ),
-    ("workfolder", "console", "report", "job", "train"),
+    ("workfolder", "console", "report", "job", "certify_run", "train"),
     ("main",),
 )
 # Folders of one floor that know nothing of each other.

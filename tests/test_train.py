@@ -14,7 +14,7 @@ import pytest
 from watched import watched
 from weights import layers
 
-from diffai_jax import job, train
+from diffai_jax import certify_run, job, train
 from diffai_jax.config import base_config
 from diffai_jax.data import load
 from diffai_jax.domains import Product
@@ -58,7 +58,8 @@ def _config(**values):
 @pytest.fixture
 def no_certification(monkeypatch):
   """For tests of the training loop alone."""
-  monkeypatch.setattr(train, "_certify", lambda *args: None)
+  monkeypatch.setattr(certify_run, "certify_state", lambda *args: None)
+  monkeypatch.setattr(certify_run, "check_memory", lambda job: None)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ def test_a_run_leaves_its_files(finished):
   assert len(events) == 1
   assert names - events == {
       "config.json", "metrics.jsonl", "checkpoints", "certification.json",
-      "certification.npz", "report.html",
+      "certification.npz", "network.npz", "report.html",
   }
   config = json.loads((finished / "config.json").read_text())
   assert config == json.loads(_config().to_json())
@@ -223,7 +224,7 @@ def resumed(tmp_path_factory) -> _Resumed:
     )
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, "_certify", lambda *args: None)
+    patch.setattr(certify_run, "certify_state", lambda *args: None)
     patch.setitem(NETWORKS, "Tiny", counting)
     with patch.context() as kill, pytest.raises(_Killed):
       # Before each save, a further step is tried and dropped.
@@ -276,7 +277,7 @@ def _diverge(workdir: pathlib.Path, minutes: float):
       checkpoint_minutes=minutes, goal="Mix(Point, Box, 0.5)",
   )
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, "_certify", lambda *args: None)
+    patch.setattr(certify_run, "certify_state", lambda *args: None)
     with pytest.raises(train.NotFiniteError) as caught:
       train.train_and_certify(config, str(workdir))
   return str(caught.value), _state(config, workdir)
@@ -362,7 +363,7 @@ def test_certify_checkpoint_of_a_work_folder(tmp_path, finished):
         checkpoint=str(source), certify__domains=("Box",),
         certify__examples=9 - number,
     )
-    train.certify_checkpoint(config, str(workdir))
+    certify_run.certify_checkpoint(config, str(workdir))
     summary = json.loads((workdir / "certification.json").read_text())
     assert summary["examples"] == 9 - number
     assert set(summary["verified_accuracy"]) == {"Box"}
@@ -383,13 +384,13 @@ def test_certify_without_a_run_is_refused(tmp_path):
   empty = tmp_path / "empty"
   empty.mkdir()
   with pytest.raises(UsageError, match="no trained network"):
-    train.certify_checkpoint(_config(), str(empty))
+    certify_run.certify_checkpoint(_config(), str(empty))
   with pytest.raises(UsageError, match="nowhere"):
-    train.certify_checkpoint(_config(), str(tmp_path / "nowhere"))
+    certify_run.certify_checkpoint(_config(), str(tmp_path / "nowhere"))
   assert not list(empty.iterdir())
   (empty / "config.json").write_text(_config().to_json())
   with pytest.raises(UsageError, match="no checkpoint"):
-    train.certify_checkpoint(_config(), str(empty))
+    certify_run.certify_checkpoint(_config(), str(empty))
   assert {path.name for path in empty.iterdir()} == {"config.json"}
   assert not (tmp_path / "nowhere").exists()
 
@@ -398,7 +399,7 @@ def test_certify_another_network_is_refused(finished):
   """The error says that the folder has another network."""
   before = _files(finished)
   with pytest.raises(UsageError, match=r"network \(Tiny, now FFNN\)"):
-    train.certify_checkpoint(_config(network="FFNN"), str(finished))
+    certify_run.certify_checkpoint(_config(network="FFNN"), str(finished))
   assert _files(finished) == before
 
 

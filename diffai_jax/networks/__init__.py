@@ -3,7 +3,7 @@
 from diffai_jax.networks.abstract_layers import layers_of
 from diffai_jax.networks.convnets import convnet, ffnn
 from diffai_jax.networks.describe import describe
-from diffai_jax.networks.fold import fold
+from diffai_jax.networks.fold import fold, folded
 from diffai_jax.networks.registry import NETWORKS, canonical_name, create
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "describe",
     "ffnn",
     "fold",
+    "folded",
     "layers_of",
 ]

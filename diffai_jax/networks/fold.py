@@ -1,5 +1,8 @@
 """Batch normalisation made part of the layers before it."""
 
+import jax
+import jax.numpy as jnp
+
 from diffai_jax.nn import BatchNorm, Conv2D, Join, Linear, Sequential
 from diffai_jax.nn.batch_norm import POPULATION, factor
 from diffai_jax.types import UsageError
@@ -59,6 +62,28 @@ def fold(network: Sequential, variables: dict) -> tuple[Sequential, dict]:
       del folded[name]
       layers[number] = Sequential(())  # Keeps the numbers of the others.
   return network.clone(layers=tuple(layers)), folded
+
+
+def folded(network: Sequential, image_shape: tuple[int, ...]) -> Sequential:
+  """The network that `fold` gives, whatever the weights.
+
+  Weights that were folded and saved are this network's.
+
+  Args:
+    network: as `create` makes it.
+    image_shape: of one example.
+
+  Raises:
+    UsageError: as `fold` does.
+  """
+  found = []
+
+  def run():
+    image = jnp.zeros((1, *image_shape))
+    found.append(fold(network, network.init(jax.random.key(0), image))[0])
+
+  jax.eval_shape(run)
+  return found[0]
 
 
 def _put(tree: dict, path: tuple[str, ...], value: dict) -> None:

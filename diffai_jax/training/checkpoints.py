@@ -43,19 +43,20 @@ def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
 
 
 def restore(
-    manager: ocp.CheckpointManager, like: TrainState
+    manager: ocp.CheckpointManager, like: TrainState, step: int | None = None
 ) -> TrainState | None:
   """The latest checkpoint, or None if there is none.
 
   Args:
     manager: as `open_manager` returns it.
     like: a state of the same structure and shapes.
+    step: of the checkpoint, if it is not the latest.
 
   Raises:
     UsageError: if the checkpoint cannot be read, or is another network's.
   """
-  step = manager.latest_step()
-  if step is None:
+  step = manager.latest_step() if step is None else step
+  if step is None or step not in manager.all_steps():
     return None
   path = os.path.join(manager.directory, str(step))
   # With shardings: another number of devices may have written it.
