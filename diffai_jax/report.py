@@ -67,10 +67,12 @@ def print_results(workdir: str) -> None:
     if isinstance(summary, UsageError):
       damaged = damaged or summary
       continue
-    console.print_table(
+    # A title would be folded at the table's width.
+    console.console.print(
         f"{summary['network']} on {summary['dataset']}, {_what(summary)}"
-        f"{_where(workdir, folder)}", _result_rows(summary),
+        f"{_where(workdir, folder)}", style="bold",
     )
+    console.print_table("", _result_rows(summary))
   kinds = (
       (certification.JSON_FILE, "results"),
       (certification.NPZ_FILE, "every example's results, counterexamples"),

@@ -38,9 +38,11 @@ def _config(**values):
   config.network = "Tiny"
   config.goal = "Point"
   config.epochs = 1.0
+  config.optimizer.learning_rate = 0.05
   config.batch_size = 220
   config.certify.domains = ("Box", "HBox")
   config.certify.examples = 12
+  config.certify.skip_decided = False
   config.certify.attack.steps = 2
   config.update_from_flattened_dict(
       {name.replace("__", "."): value for name, value in values.items()}
@@ -93,7 +95,7 @@ def test_each_says_what_it_is(finished):
   assert summary.items() >= {
       "epsilon": 0.05, "split": "test", "examples": 12, "step": 6,
       "methods": ["Box", "HBox"], "network": "Tiny", "dataset": "digits",
-      "source": os.path.join("checkpoints", "6"), "skip_decided": True,
+      "source": os.path.join("checkpoints", "6"), "skip_decided": False,
       "arithmetic": "float32 on cpu", "failed": {},
       "attack": {"steps": 2, "momentum": 0.8, "radius": 2.0},
   }.items()
@@ -175,7 +177,7 @@ def test_the_saved_network_gives_the_same_margins(finished):
   network = folded(job.network, job.dataset.image_shape)
   again = certification.certify(
       network, certification.load_network(str(finished)),
-      certify_run.test_data(job.config), 0.05, skip_decided=True,
+      certify_run.test_data(job.config), 0.05,
       attack=certification.Attack(steps=2),
   )
   arrays = certification.load_arrays(str(finished))
@@ -185,7 +187,7 @@ def test_the_saved_network_gives_the_same_margins(finished):
     )
 
 
-@pytest.mark.parametrize("after", [0, 1, 3, 5])
+@pytest.mark.parametrize("after", [0, 1, 3, 6])
 def test_killed_anywhere_it_goes_on(workdir, monkeypatch, after):
   """After some blocks, or while results are saved."""
 
@@ -199,7 +201,7 @@ def test_killed_anywhere_it_goes_on(workdir, monkeypatch, after):
     if len(blocks) == after:
       raise Killed
     append(self, *args)
-    blocks.append(args[0])
+    blocks.append((args[0], tuple(args[2])))
 
   with monkeypatch.context() as patch:
     patch.setattr(journal.Journal, "append", killing)
@@ -209,10 +211,10 @@ def test_killed_anywhere_it_goes_on(workdir, monkeypatch, after):
   measured = []
   with monkeypatch.context() as patch:
     patch.setattr(journal.Journal, "append", lambda self, *args: (
-        measured.append(args[0]), append(self, *args)
+        measured.append((args[0], tuple(args[2]))), append(self, *args)
     ))
     _certify(workdir, epsilon=0.03)
-  assert not set(blocks) & set(measured)  # A phase is one block here.
+  assert len(blocks) == after and not set(blocks) & set(measured)
   whole = workdir.parent / "whole"
   shutil.copytree(workdir, whole)
   shutil.rmtree(whole / "certifications")
@@ -240,7 +242,7 @@ def test_a_method_that_fails_does_not_take_the_others(workdir, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(measuring, "compile_measure", failing)
     with pytest.raises(UsageError, match="HBox gave no results: .*EXHAUSTED"):
-      _certify(workdir, epsilon=0.2, certify__skip_decided=False)
+      _certify(workdir, epsilon=0.2)
   (folder,) = (workdir / "certifications").iterdir()
   summary = certification.load_summary(str(folder))
   assert set(summary["failed"]) == {"HBox"}
@@ -250,7 +252,7 @@ def test_a_method_that_fails_does_not_take_the_others(workdir, monkeypatch):
   monkeypatch.setattr(measuring, "compile_measure", lambda phase, *args: (
       compiled.append(phase), compile_measure(phase, *args)
   )[1])
-  _certify(workdir, epsilon=0.2, certify__skip_decided=False)
+  _certify(workdir, epsilon=0.2)
   assert compiled == ["HBox"]
   assert set(certification.load_summary(str(folder))["verified_accuracy"]) == {
       "Box", "HBox",
