@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import tables, timing
-from diffai_jax import measures, xla
+from diffai_jax import measures, programs, xla
 from diffai_jax.certification import certify
 from diffai_jax.data import Examples
 
@@ -66,7 +66,7 @@ class Program:
 
   def __init__(self, name: str, measure, params, images, labels):
     start = time.perf_counter()
-    self.size, self._program = measures.compile_measure(
+    self.size, self._program = programs.compile_measure(
         name, measure, params, images.shape[1:], _MEMORY.value, len(images)
     )
     self.compile_seconds = time.perf_counter() - start
@@ -127,11 +127,11 @@ def whole(job, params) -> dict:
       ("standard", measures.measure_standard(job.network)),
       ("Box", measures.measure_region(job.network, "Box", job.config.epsilon)),
   ):
-    size, program = measures.compile_measure(
+    size, program = programs.compile_measure(
         measure_name, make, params, shape[1:], 1024, _IMAGES
     )
     examples = Examples(images, labels)
-    run = lambda: measures.run_in_batches(program, size, params, examples)
+    run = lambda: programs.run_in_batches(program, size, params, examples)
     run()
     found[measure_name] = min(_seconds(run) for _ in range(_ROUNDS.value))
   start = time.perf_counter()

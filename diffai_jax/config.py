@@ -95,7 +95,8 @@ def base_config(
   config.certify.domains = ("Box", "HBox")
   config.certify.split = "test"
   config.certify.examples = config_dict.placeholder(int)
-  config.certify.memory_mb = 1024
+  # Null is half of the memory that is free.
+  config.certify.memory_mb = config_dict.placeholder(int)
   config.certify.skip_decided = True
   config.certify.attack = config_dict.ConfigDict()
   config.certify.attack.steps = 20

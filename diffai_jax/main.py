@@ -14,7 +14,15 @@ if __name__ == "__main__":  # Before anything that takes time to load.
 
 from absl import app, flags, logging
 
-from diffai_jax import command_line, console, interrupts, report, train, xla
+from diffai_jax import (
+    certify_run,
+    command_line,
+    console,
+    interrupts,
+    report,
+    train,
+    xla,
+)
 from diffai_jax.config import base_config, keys_of
 from diffai_jax.paths import checked_path
 from diffai_jax.suggest import nearest, nearest_key, unknown_name
@@ -69,7 +77,7 @@ def main(argv: list[str]) -> None:
   xla.use_cache(config.compilation_cache)
   if mode == "certify":
     with interrupts.told("while certifying; the same command goes on"):
-      train.certify_checkpoint(config, workdir)
+      certify_run.certify_checkpoint(config, workdir)
   else:
     train.train_and_certify(config, workdir)
 

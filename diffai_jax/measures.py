@@ -1,30 +1,20 @@
-"""What is measured of an image, and programs that do it to batches.
+"""What is measured of an image: its prediction, an attack, what a domain proves.
 
 A measure is a function of (params, images, labels) that says something about
-each image: its prediction, whether an attack breaks it, what a domain proves.
+each image; `programs` compiles it and runs it on batches.
 """
 
 from collections.abc import Callable
 import dataclasses
 
 from flax import linen as nn
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from diffai_jax import losses
 from diffai_jax.attacks import mi_fgsm
-from diffai_jax.data import Examples, to_unit_range
+from diffai_jax.data import to_unit_range
 from diffai_jax.goals import REGIONS, Context, ball
-from diffai_jax.types import Array, Mode, UsageError
-
-# Beyond these a larger batch only takes more memory. No powers of two: on CPUs
-# an attack on ConvSmall takes twice as long with 64, 128, 256 or 512 images.
-_BATCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-# On CPU, larger buffers go back to the system after each batch, and faulting
-# them in anew costs more than a larger batch saves (measured: 3.2 ms an image
-# of HBox on ConvSmall in 28 MiB, 4.5 ms in 890 MiB).
-_CPU_MEMORY_MB = 32
+from diffai_jax.types import Array, Mode
 
 # (params, images uint8 [b, ...], labels [b]) -> arrays [b] by name.
 Measure = Callable[[dict, Array, Array], dict[str, Array]]
@@ -61,7 +51,10 @@ def measure_standard(network: nn.Module) -> Measure:
 def measure_attack(
     network: nn.Module, epsilon: float, attack: Attack
 ) -> Measure:
-  """The measure of whether an image stays `correct` under the attack."""
+  """The measure of whether an image stays `correct` under the attack.
+
+  And of a `counterexample`: the point that the network gets wrong, or 0.
+  """
 
   def measure(params, images, labels):
     def forward(x):
@@ -75,7 +68,12 @@ def measure_attack(
     )
     logits = forward(attacked)
     finite = jnp.all(jnp.isfinite(logits), axis=1)
-    return {"correct": finite & (jnp.argmax(logits, axis=1) == labels)}
+    correct = finite & (jnp.argmax(logits, axis=1) == labels)
+    kept = correct.reshape((-1,) + (1,) * (attacked.ndim - 1))
+    return {
+        "correct": correct,
+        "counterexample": jnp.where(kept, 0, attacked),
+    }
 
   return measure
 
@@ -93,106 +91,9 @@ def measure_region(network: nn.Module, domain: str, epsilon: float) -> Measure:
     element = region.abstract(lower, upper, context)
     output = forward(element, Mode.CERTIFY)
     margin = region.margins(output, labels, context)
-    return {
-        "proved": losses.proved(margin, labels),
-        "margin": losses.worst_margin(margin, labels),
-    }
+    # One decides what the other shows: whatever compiles them, nothing is proved
+    # whose margin is not above 0.
+    worst = losses.worst_margin(margin, labels)
+    return {"proved": losses.proved(margin, labels) & (worst > 0), "margin": worst}
 
   return measure
-
-
-def compile_measure(
-    phase: str,
-    measure: Measure,
-    params: dict,
-    image_shape: tuple[int, ...],
-    memory_mb: int,
-    share: int,
-) -> tuple[int, Callable]:
-  """Compiles a measure for the largest batch that fits.
-
-  Args:
-    phase: the measure's name, for messages.
-    measure: what to compile, at the highest matmul precision.
-    params: the network's weights.
-    image_shape: of one example.
-    memory_mb: how much memory a batch may take, in MiB a device.
-    share: how many examples a device has in all.
-
-  Returns:
-    The batch's size a device, one of _BATCHES, and the program: (params, images
-    uint8 [devices, size, ...], labels [devices, size]) -> arrays [devices, size]
-    by name.
-
-  Raises:
-    UsageError: if one example alone needs more than memory_mb.
-  """
-  devices = jax.local_device_count()
-  run = jax.pmap(measure, in_axes=(None, 0, 0))
-
-  def compiled(size: int):
-    shape = (devices, size)
-    image = jax.ShapeDtypeStruct(shape + tuple(image_shape), jnp.uint8)
-    label = jax.ShapeDtypeStruct(shape, jnp.int32)
-    with jax.default_matmul_precision("highest"):
-      return run.lower(params, image, label).compile()
-
-  def needed(program) -> float:
-    stats = program.memory_analysis()
-    return (stats.temp_size_in_bytes + stats.output_size_in_bytes) / 2**20
-
-  budget = memory_mb
-  if jax.default_backend() == "cpu":
-    budget = min(memory_mb, _CPU_MEMORY_MB)
-  size = min(2, share)
-  program = compiled(size)
-  # What does not grow with the batch is counted as if it did.
-  fits = int(size * budget / max(needed(program), 1e-3))
-  largest = max(1, min(fits, share))
-  chosen = max(size for size in _BATCHES if size <= largest)
-  if chosen != size:
-    program = compiled(chosen)
-  if chosen == 1 and needed(program) > memory_mb:
-    raise UsageError(
-        f"{phase} needs {needed(program):.0f} MiB for one example;"
-        f" certify.memory_mb is {memory_mb}; raise it with"
-        f" --config.certify.memory_mb, or leave the domain out with"
-        f" --config.certify.domains"
-    )
-  return chosen, program
-
-
-def run_in_batches(
-    program: Callable,
-    size: int,
-    params: dict,
-    examples: Examples,
-    progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, np.ndarray]:
-  """A compiled measure of all examples, [N] by name.
-
-  Args:
-    size, program: of `compile_measure`.
-    params: the network's weights.
-    examples: N of them.
-    progress: called with how many are done.
-  """
-  devices = jax.local_device_count()
-  shape = (devices, size)
-  batch = devices * size
-  pieces = []
-  for start in range(0, len(examples), batch):
-    # The last batch is filled up, so that every batch has one shape.
-    rows = np.arange(start, start + batch).clip(max=len(examples) - 1)
-    images = examples.images[rows]
-    out = program(
-        params,
-        images.reshape(shape + images.shape[1:]),
-        examples.labels[rows].reshape(shape),
-    )
-    pieces.append({k: np.asarray(v).reshape(batch) for k, v in out.items()})
-    progress(min(start + batch, len(examples)))
-  return {
-      name: np.concatenate([piece[name] for piece in pieces])[: len(examples)]
-      for name in pieces[0]
-  }

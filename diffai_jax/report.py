@@ -5,7 +5,13 @@ import html
 import io
 import os
 
-from diffai_jax import certification, console, files, workfolder
+from diffai_jax import (
+    certification,
+    certifications,
+    console,
+    files,
+    workfolder,
+)
 from diffai_jax.training import metrics
 from diffai_jax.types import UsageError
 
@@ -34,14 +40,13 @@ def write(workdir: str) -> str:
         f" --workdir of one"
     )
   rows = metrics.read(workdir)
-  summary = certification.load_summary(workdir)
   title = f"{config['network']} on {config['dataset']}"
   body = [f"<h1>{html.escape(title)}</h1>"]
-  if summary:
-    body += ["<h2>Certification</h2>", _table(_result_rows(summary))]
-    margins = _margin_plot(workdir, summary)
-    if margins:
-      body += ["<h2>Proved margins</h2>", margins]
+  found = list(certifications.found(workdir))
+  if found:
+    body.append("<h2>Certification</h2>")
+  for folder, summary in found:
+    body += _certification(workdir, folder, summary)
   if rows:
     body += ["<h2>Training</h2>", _training_plot(rows)]
   body += ["<h2>Config</h2>", _table(_flat(config))]
@@ -52,16 +57,27 @@ def write(workdir: str) -> str:
 
 
 def print_results(workdir: str) -> None:
-  """Prints the results and where the files are."""
-  summary = certification.load_summary(workdir)
-  if summary:
-    console.print_table(
-        f"{summary['network']} on {summary['dataset']}, epsilon"
-        f" {summary['epsilon']:g}", _result_rows(summary),
+  """Prints the results and where the files are.
+
+  Raises:
+    UsageError: if results are damaged, after the others are printed.
+  """
+  damaged = None
+  for folder, summary in certifications.found(workdir):
+    if isinstance(summary, UsageError):
+      damaged = damaged or summary
+      continue
+    # A title would be folded at the table's width.
+    console.console.print(
+        f"{summary['network']} on {summary['dataset']}, {_what(summary)}"
+        f"{_where(workdir, folder)}", style="bold",
     )
+    console.print_table("", _result_rows(summary))
   kinds = (
       (certification.JSON_FILE, "results"),
-      (certification.NPZ_FILE, "every example's results"),
+      (certification.NPZ_FILE, "every example's results, counterexamples"),
+      (certification.NETWORK_FILE, "the network that was certified"),
+      (certifications.FOLDER, "certifications with other settings"),
       (metrics.FILE, "training, a line a moment"),
       (FILE, "tables and plots"),
   )
@@ -69,26 +85,74 @@ def print_results(workdir: str) -> None:
     path = os.path.join(workdir, name)
     if os.path.exists(path):
       console.print_path(what, path)
+  if damaged:
+    raise damaged
+
+
+def _certification(
+    workdir: str, folder: str, summary: dict | UsageError
+) -> list[str]:
+  """A certification's part of the page."""
+  where = _where(workdir, folder)
+  if isinstance(summary, UsageError):
+    return [f"<p>{html.escape(str(summary))}</p>"]
+  return [
+      f"<h3>{html.escape(_what(summary) + where)}</h3>",
+      _table(_result_rows(summary)),
+      f"<p>{html.escape(_how(summary))}</p>",
+      _margin_plot(folder, summary),
+  ]
+
+
+def _what(summary: dict) -> str:
+  """What a certification's numbers are of."""
+  return (
+      f"epsilon {summary['epsilon']:g}, {summary['examples']:,} examples of"
+      f" {summary['split']}, step {summary['step']:,},"
+      f" {' and '.join(summary['methods']) or 'no domain'}"
+  )
+
+
+def _how(summary: dict) -> str:
+  attack = summary["attack"]
+  skipped = " that are open after it" if summary["skip_decided"] else ""
+  return (
+      f"Network of {summary['source']}. Attack: MI-FGSM, {attack['steps']} steps,"
+      f" momentum {attack['momentum']:g}, radius {attack['radius']:g}. Domains"
+      f" but Box were asked about all examples{skipped}. Proofs are for"
+      f" {summary['arithmetic']}."
+  )
+
+
+def _where(workdir: str, folder: str) -> str:
+  """The folder's name, if it is not the work folder."""
+  if folder == workdir:
+    return ""
+  return f" ({os.path.relpath(folder, workdir)})"
 
 
 def _result_rows(summary: dict) -> list[tuple[str, ...]]:
-  seconds = summary["seconds"]
+  """Name, share, count and seconds of each accuracy."""
 
-  def row(name: str, accuracy: float, phase: str) -> tuple[str, ...]:
+  def row(name: str, accuracy: float | None, phase: str) -> tuple[str, ...]:
+    seconds = f"{summary['seconds'].get(phase, 0):.1f} s"
+    if phase in summary["failed"]:
+      return name, "failed", summary["failed"][phase], seconds
     count = round(accuracy * summary["examples"])
     return (
         name,
         f"{accuracy:.4f}",
         f"{count:,} of {summary['examples']:,}",
-        f"{seconds[phase]:.1f} s",
+        seconds,
     )
 
+  verified = summary["verified_accuracy"]
   return [
       row("standard accuracy", summary["standard_accuracy"], "standard"),
       row("attacked accuracy", summary["attacked_accuracy"], "attack"),
   ] + [
-      row(f"verified accuracy, {domain}", accuracy, domain)
-      for domain, accuracy in summary["verified_accuracy"].items()
+      row(f"verified accuracy, {method}", verified.get(method), method)
+      for method in summary["methods"]
   ]
 
 
@@ -134,22 +198,19 @@ def _training_plot(rows: list[dict]) -> str:
   return _image(figure, "loss, accuracy, radius and speed over the epochs")
 
 
-def _margin_plot(workdir: str, summary: dict) -> str | None:
+def _margin_plot(folder: str, summary: dict) -> str:
   import numpy as np
 
-  path = os.path.join(workdir, certification.NPZ_FILE)
-  if not os.path.exists(path):
-    return None
+  arrays = certification.load_arrays(folder)
   figure = _figure(9, 3)
   axes = figure.add_subplot()
-  with np.load(path) as arrays:
-    for domain in summary["verified_accuracy"]:
-      margin = arrays[f"margin_{domain}"]
-      margin = np.sort(margin[np.isfinite(margin)])[::-1]
-      if not len(margin):
-        continue
-      share = np.arange(1, len(margin) + 1) / summary["examples"]
-      axes.plot(margin, share, label=domain, linewidth=1.2)
+  for domain in summary["verified_accuracy"]:
+    margin = arrays[f"margin_{domain}"]
+    margin = np.sort(margin[np.isfinite(margin)])[::-1]
+    if not len(margin):
+      continue
+    share = np.arange(1, len(margin) + 1) / summary["examples"]
+    axes.plot(margin, share, label=domain, linewidth=1.2)
   axes.axvline(0, color="black", linewidth=0.8)
   axes.set_xlabel("margin: lower bound of z_label - z_other over the ball")
   axes.set_ylabel("share with at least it")

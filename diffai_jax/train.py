@@ -1,4 +1,4 @@
-"""Training and certification, from a config to the results on disk."""
+"""Training, from a config to the results on disk."""
 
 import collections
 import dataclasses
@@ -11,17 +11,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import config_dict
 
-from diffai_jax import (
-    certification,
-    console,
-    interrupts,
-    report,
-    workfolder,
-)
+from diffai_jax import certify_run, console, interrupts, workfolder
 from diffai_jax.data import Examples, batches, load
 from diffai_jax.goals import phase_at
 from diffai_jax.job import Job
-from diffai_jax.networks import describe, fold, normalises
+from diffai_jax.networks import describe, normalises
 from diffai_jax.training import checkpoints
 from diffai_jax.training.metrics import MetricsWriter
 from diffai_jax.training.saving import Saver
@@ -52,8 +46,9 @@ def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
 
   # Data, before anything is written: a missing folder leaves no trace.
   train_data = load(config.dataset, config.train_split, config.data_dir)
-  test_data = _test_data(config)
+  test_data = certify_run.test_data(config)
   _check_batch(job, train_data)
+  certify_run.check_memory(job)
   with workfolder.held(workdir):
     config.checkpoint = _start_of(config, workdir)
     record = workfolder.claim(workdir, config)
@@ -66,7 +61,7 @@ def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
         "while certifying; the network is trained and saved, and the same"
         " command goes on"
     ):
-      _certify(job, state, test_data, workdir)
+      certify_run.certify_state(job, state, test_data, workdir)
   if unsaved:
     raise UsageError(unsaved)
 
@@ -109,32 +104,6 @@ def _start_of(config: config_dict.ConfigDict, workdir: str) -> str | None:
     checkpoints.resolve(full)
   return full
 
-
-def certify_checkpoint(config: config_dict.ConfigDict, workdir: str) -> None:
-  """Certifies the latest checkpoint of a work folder, or config.checkpoint.
-
-  Raises:
-    UsageError: if there is no checkpoint, or it is another network's.
-  """
-  job = Job.from_config(config)
-  config = job.config
-  path = config.checkpoint or workdir
-  source = checkpoints.run_of(path)
-  trained = workfolder.require_same_network(source, config)
-  test_data = _test_data(config)
-  like = create_state(
-      job.network, job.optimizer(1), job.dataset.image_shape, config.seed
-  )
-  restored = checkpoints.restore(
-      checkpoints.resolve(path), like, weights_only=True
-  )
-  if restored.warning:
-    console.print_warning(restored.warning)
-  state = restored.state
-  with workfolder.held(workdir):
-    if workfolder.read_config(workdir) is None:
-      workfolder.claim(workdir, config)
-    _certify(job, state, test_data, workdir)
 
 
 def _train(
@@ -263,55 +232,6 @@ def _first_state(
   return dataclasses.replace(found.state, step=fresh.step), None
 
 
-def _certify(
-    job: Job, state: TrainState, data: Examples, workdir: str
-) -> None:
-  """Measures a state, writes the results and prints them."""
-  config = job.config
-  phases = 2 + len(config.certify.domains)
-  finished = []
-
-  with console.progress_bar(
-      "certifying", phases * len(data), "images"
-  ) as show:
-
-    def progress(phase: str, done: int) -> None:
-      if phase not in finished:
-        finished.append(phase)
-      show((len(finished) - 1) * len(data) + done, phase)
-
-    # What is certified is the network with its normalisation folded in.
-    network, params = fold(job.network, state.variables)
-    found = certification.certify(
-        network,
-        params,
-        data,
-        config.epsilon,
-        domains=tuple(config.certify.domains),
-        attack=certification.Attack(**config.certify.attack.to_dict()),
-        memory_mb=config.certify.memory_mb,
-        skip_decided=config.certify.skip_decided,
-        progress=progress,
-    )
-  about = {
-      "network": config.network,
-      "dataset": config.dataset,
-      "epsilon": config.epsilon,
-      "step": int(state.step),
-  }
-  certification.save(found, workdir, about)
-  report.write(workdir)
-  report.print_results(workdir)
-
-
-def _test_data(config: config_dict.ConfigDict) -> Examples:
-  data = load(config.dataset, config.certify.split, config.data_dir)
-  count = config.certify.examples
-  return Examples(data.images[:count], data.labels[:count])
-
-
-def _check_batch(job: Job, data: Examples) -> None:
-  config = job.config
   if config.batch_size > len(data):
     raise UsageError(
         f"batch_size is {config.batch_size}, but {config.dataset} has only"

@@ -45,7 +45,7 @@ _RANGES = (
 _PATHS = ("data_dir", "compilation_cache", "checkpoint")
 _MAY_BE_NULL = (
     "batch_norm", "checkpoint", "schedule_epochs", "augment.crop_padding",
-    "augment.flip", "certify.examples",
+    "augment.flip", "certify.examples", "certify.memory_mb",
 )
 
 

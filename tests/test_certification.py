@@ -1,6 +1,8 @@
 """Certification: every figure against what it claims, one image at a time."""
 
+import dataclasses
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +10,20 @@ import numpy as np
 import pytest
 from weights import layers
 
-from diffai_jax import certification, losses, networks
+from diffai_jax import (
+    certification,
+    journal,
+    losses,
+    measures,
+    measuring,
+    networks,
+)
 from diffai_jax.data import Examples
 from diffai_jax.domains import box, correlated_box
 from diffai_jax.types import Mode, UsageError
 
 EPSILON = 0.03
+WIDE = 0.5  # At which the attack breaks some that are classified correctly.
 ATTACK = certification.Attack(steps=5)
 
 
@@ -30,6 +40,19 @@ def case():
   labels = np.asarray(logits.argmax(axis=1)).astype(np.int32)
   labels[::5] = (labels[::5] + 1) % 10
   return network, params, Examples(images, labels), np.asarray(logits)
+
+
+@pytest.fixture(scope="module")
+def fragile(case):
+  """The same without the bias that keeps the classes apart; one label wrong."""
+  network, params, examples, _ = case
+  params = jax.tree.map(lambda w: w, params)
+  layers(params)[-1]["bias"] = jnp.zeros(10)
+  x = jnp.asarray(examples.images / np.float32(255))
+  logits = jax.jit(network.apply)({"params": params}, x)
+  labels = np.asarray(logits.argmax(axis=1)).astype(np.int32)
+  labels[4] = (labels[4] + 1) % 10
+  return network, params, Examples(examples.images, labels)
 
 
 @pytest.fixture(scope="module")
@@ -107,18 +130,19 @@ def test_results_do_not_depend_on_the_memory_budget(case, found):
   )
 
 
-def test_a_budget_that_one_image_exceeds_is_refused(case):
+def test_a_budget_that_one_image_exceeds_fails_that_domain(case):
   network, params, examples, _ = case
   big = Examples(np.zeros((2, 64, 64, 1), np.uint8), np.zeros(2, np.int32))
   variables = jax.eval_shape(
       network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 1))
   )
   params = jax.tree.map(lambda v: np.zeros(v.shape, v.dtype), variables)
-  with pytest.raises(UsageError, match="HBox needs .* MiB for one example"):
-    certification.certify(
-        network, params["params"], big, EPSILON, domains=("HBox",),
-        attack=certification.Attack(steps=0), memory_mb=16,
-    )
+  found = certification.certify(
+      network, params["params"], big, EPSILON, domains=("HBox",),
+      attack=certification.Attack(steps=0), memory_mb=16,
+  )
+  assert set(found.failed) == {"HBox"} and not found.verified
+  assert re.match(r"HBox needs \d+ MiB for one example", found.failed["HBox"])
 
 
 def test_nan_weights_verify_nothing(case):
@@ -133,21 +157,185 @@ def test_nan_weights_verify_nothing(case):
   assert summary["verified_accuracy"] == {"Box": 0}
 
 
-def test_files_hold_what_was_found(found, tmp_path):
+def test_files_hold_what_was_found(case, found, tmp_path):
   about = {"network": "ConvMed", "dataset": "noise", "epsilon": EPSILON}
-  certification.save(found, str(tmp_path), about)
-  summary = json.loads((tmp_path / "certification.json").read_text())
-  assert summary == about | found.summary()
-  assert summary == certification.load_summary(str(tmp_path))
-  with np.load(tmp_path / "certification.npz") as arrays:
-    assert set(arrays) == {
-        "index", "label", "prediction", "attacked_correct",
-        "verified_Box", "margin_Box", "verified_HBox", "margin_HBox",
-    }
-    np.testing.assert_array_equal(arrays["index"], np.arange(23))
-    for domain in ("Box", "HBox"):
-      mean = arrays[f"verified_{domain}"].mean()
-      assert summary["verified_accuracy"][domain] == pytest.approx(mean)
+  certification.save(found, str(tmp_path), about, case[1])
+  summary = certification.load_summary(str(tmp_path))
+  assert summary.items() >= (about | found.summary()).items()
+  text = (tmp_path / "certification.json").read_text()
+  assert json.loads(text).items() >= summary.items()
+  arrays = certification.load_arrays(str(tmp_path))
+  assert set(arrays) == {
+      "index", "label", "prediction", "attacked_correct",
+      "counterexample_index", "counterexample_image",
+      "verified_Box", "margin_Box", "verified_HBox", "margin_HBox",
+  }
+  np.testing.assert_array_equal(arrays["index"], np.arange(23))
+  for domain in ("Box", "HBox"):
+    mean = arrays[f"verified_{domain}"].mean()
+    assert summary["verified_accuracy"][domain] == pytest.approx(mean)
+
+
+def test_counterexamples_are_in_the_ball_and_wrong(fragile):
+  """Each example that is not robust has one: the image, or an attacked one."""
+  network, params, examples = fragile
+  found = certification.certify(
+      network, params, examples, WIDE, attack=ATTACK, domains=()
+  )
+  np.testing.assert_array_equal(
+      found.falsified, np.flatnonzero(~found.attacked_correct)
+  )
+  assert len(found.falsified) > np.sum(found.predictions != found.labels)
+  points = found.counterexamples
+  assert points.dtype == np.float32 and points.min() >= 0 and points.max() <= 1
+  images = examples.images[found.falsified] / np.float32(255)
+  assert np.abs(points - images).max() <= WIDE * (1 + 1e-5)
+  logits = jax.jit(network.apply)({"params": params}, points)
+  assert np.all(logits.argmax(axis=1) != examples.labels[found.falsified])
+
+
+def test_the_certified_network_comes_back_bit_for_bit(case, found, tmp_path):
+  """Also from weights of 16 bits, which were certified as those of 32."""
+  network, params, examples, _ = case
+  certification.save(found, str(tmp_path), {}, params)
+  loaded = certification.load_network(str(tmp_path))
+  _assert_same_weights(loaded, params)
+  again = certification.certify(
+      network, loaded, examples, EPSILON, attack=ATTACK
+  )
+  for domain, margin in found.margins.items():
+    np.testing.assert_array_equal(again.margins[domain], margin)
+  half = jax.tree.map(lambda w: jnp.asarray(w, jnp.bfloat16), params)
+  certification.save(found, str(tmp_path), {}, half)
+  wide = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), half)
+  _assert_same_weights(certification.load_network(str(tmp_path)), wide)
+
+
+def _assert_same_weights(found, expected):
+  assert jax.tree.structure(found) == jax.tree.structure(expected)
+  for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
+    other = np.asarray(other)
+    assert one.dtype == other.dtype
+    assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_narrow_weights_are_certified_in_float32(case, dtype):
+  """What is proved is proved of the same numbers in float32."""
+  network, params, examples, _ = case
+  half = jax.tree.map(lambda w: jnp.asarray(w, dtype), params)
+  wide = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), half)
+  narrow, right = (
+      certification.certify(
+          network, weights, examples, EPSILON, domains=("Box",), attack=ATTACK
+      )
+      for weights in (half, wide)
+  )
+  assert narrow.margins["Box"].dtype == np.float32
+  np.testing.assert_array_equal(narrow.margins["Box"], right.margins["Box"])
+
+
+def test_other_precisions_around_the_call_change_nothing(case, found):
+  network, params, examples, _ = case
+  with jax.default_matmul_precision("bfloat16"):
+    inside = certification.certify(
+        network, params, examples, EPSILON, domains=("Box",), attack=ATTACK
+    )
+  np.testing.assert_array_equal(inside.margins["Box"], found.margins["Box"])
+
+
+def test_a_method_that_fails_leaves_the_others(case, found, monkeypatch):
+  """Out of memory as XLA says it, while HBox and while the attack run."""
+  network, params, examples, _ = case
+  run = measuring.run_in_batches
+
+  def certify(broken: tuple[str, ...]):
+    phases = iter(("standard", "attack", "Box", "HBox"))
+
+    def failing(*args):
+      if next(phases) in broken:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no memory\nmore")
+      return run(*args)
+
+    monkeypatch.setattr(measuring, "run_in_batches", failing)
+    return certification.certify(
+        network, params, examples, EPSILON, attack=ATTACK
+    )
+
+  one = certify(("HBox",))
+  assert list(one.failed) == ["HBox"] and "\n" not in one.failed["HBox"]
+  assert "RESOURCE_EXHAUSTED: no memory" in one.failed["HBox"]
+  assert set(one.verified) == set(one.margins) == {"Box"}
+  np.testing.assert_array_equal(one.margins["Box"], found.margins["Box"])
+  assert set(one.summary()["verified_accuracy"]) == {"Box"}
+  two = certify(("attack", "Box"))
+  assert set(two.failed) == {"attack", "Box"}
+  assert two.summary()["attacked_accuracy"] is None
+  np.testing.assert_array_equal(two.margins["HBox"], found.margins["HBox"])
+  with pytest.raises(UsageError, match="cannot be run.*RESOURCE_EXHAUSTED"):
+    certify(("standard",))
+
+
+def test_proofs_that_the_attack_refutes_are_none(fragile, monkeypatch):
+  """A domain that claims what is false gives no results at all."""
+  network, params, examples = fragile
+  monkeypatch.setattr(
+      measures.losses, "proved", lambda m, labels: jnp.ones(len(labels), bool)
+  )
+  monkeypatch.setattr(
+      measures.losses, "worst_margin", lambda m, labels: jnp.ones(len(labels))
+  )
+  lying = certification.certify(
+      network, params, examples, WIDE, domains=("Box",), attack=ATTACK
+  )
+  assert "attack broke" in lying.failed["Box"] and not lying.verified
+
+
+def test_a_killed_certification_goes_on_where_it_was(case, found, tmp_path):
+  """After any number of blocks: the same bits, and nothing measured twice."""
+  network, params, examples, _ = case
+  path = str(tmp_path / "blocks")
+  measured = []
+
+  class Killed(Exception):
+    pass
+
+  class Killing(journal.Journal):
+    """Dies after two blocks more."""
+
+    def append(self, phase, batch, rows, arrays, seconds):
+      super().append(phase, batch, rows, arrays, seconds)
+      measured.append((phase, tuple(rows)))
+      if len(measured) % 2 == 0:
+        raise Killed
+
+  def certify(kind=Killing):
+    blocks = kind(path, "this")
+    try:
+      return certification.certify(
+          network, params, examples, EPSILON, attack=ATTACK, memory_mb=2,
+          skip_decided=True, journal=blocks,
+      )
+    finally:
+      blocks.close()
+
+  def killed_or_found():
+    try:
+      return certify()
+    except Killed:
+      return None
+
+  results = None
+  while results is None:
+    results = killed_or_found()
+  assert len(measured) == len(set(measured)) > 6
+  whole = certification.certify(
+      network, params, examples, EPSILON, attack=ATTACK, memory_mb=2,
+      skip_decided=True,
+  )
+  for name, value in dataclasses.asdict(whole).items():
+    if name != "seconds":
+      np.testing.assert_equal(getattr(results, name), value)
 
 
 def test_decided_images_are_not_sent_to_the_dearer_domain(case, found):

@@ -10,7 +10,8 @@ _PACKAGE = pathlib.Path(__file__).parents[1] / "diffai_jax"
 # Floors from the ground up, rooms in order. A room may use every floor below
 # its own, and the earlier rooms of its floor. A new file is placed here.
 _FLOORS = (
-    ("types", "terms", "suggest", "paths", "files", "interrupts", "lock",
+    ("types", "terms", "suggest", "paths", "files", "sealed", "journal",
+     "memory", "interrupts", "lock",
      "huge_pages", "xla",
      "schedules", "arithmetic", "optax_schedules"),
     (
@@ -26,6 +27,7 @@ _FLOORS = (
     (
         "transformers.dispatch",
         "transformers.matrices",
+        "transformers.taps",
         "transformers.kernel_gradient",
         "transformers.overlap",
         "transformers.winograd",
@@ -85,7 +87,8 @@ _FLOORS = (
         "data.augment",
         "data.batches",
     ),
-    ("measures", "certification"),
+    ("affine_check", "measures", "programs", "measuring",
+     "certification_input", "certification", "certifications"),
     (
         "training.state",
         "training.optimizers",
@@ -100,7 +103,7 @@ _FLOORS = (
         "validation",
     ),
     ("command_line", "console", "workfolder", "report", "unfinished",
-     "job", "train"),
+     "job", "certify_run", "train"),
     ("main",),
 )
 # Folders of one floor that know nothing of each other.

@@ -23,7 +23,7 @@ class _Page(html.parser.HTMLParser):
   def __init__(self, text: str):
     super().__init__()
     self.headings, self.cells, self.images = [], [], []
-    self.links, self.tags = [], []
+    self.links, self.tags, self.texts = [], [], []
     self._open = []
     self.feed(text)
     self.close()
@@ -45,8 +45,8 @@ class _Page(html.parser.HTMLParser):
     assert self._open.pop() == tag
 
   def handle_data(self, data):
-    if self._open and self._open[-1] in ("h1", "h2"):
-      self.headings.append(data)
+    if self._open and self._open[-1] in ("h1", "h2", "h3", "p"):
+      (self.texts if self._open[-1] == "p" else self.headings).append(data)
     elif self._open and self._open[-1] == "td":
       self.cells[-1] += data
 
@@ -67,20 +67,33 @@ def _write_metrics(workdir):
       })
 
 
-def _write_results(workdir, margins=(0.5, -0.25, np.nan, -np.inf)):
+def _write_results(
+    workdir, margins=(0.5, -0.25, np.nan, -np.inf), epsilon=0.05, failed=None
+):
   margins = np.array(margins)
+  domains = [d for d in ("Box", "HBox") if d not in (failed or {})]
   certification.save(
       certification.Certification(
           labels=_LABELS,
           predictions=np.array([0, 1, 2, 0], np.int32),
           attacked_correct=np.array([True, True, False, False]),
-          verified={"Box": margins > 0, "HBox": margins > 0},
-          margins={"Box": margins, "HBox": margins},
+          verified={d: margins > 0 for d in domains},
+          margins={d: margins for d in domains},
           asked={"Box": 4, "HBox": 2},
           seconds={"standard": 1.0, "attack": 2.0, "Box": 3.0, "HBox": 4.26},
+          falsified=np.array([2, 3]),
+          counterexamples=np.zeros((2, 8, 8, 1), np.float32),
+          failed=failed or {},
       ),
       str(workdir),
-      {"network": "FFNN", "dataset": "digits", "epsilon": 0.05},
+      {
+          "network": "FFNN", "dataset": "digits", "epsilon": epsilon,
+          "split": "test", "step": 1200, "methods": ["Box", "HBox"],
+          "attack": {"steps": 20, "momentum": 0.8, "radius": 2.0},
+          "skip_decided": True, "source": "checkpoints/1200",
+          "arithmetic": "float32 on cpu",
+      },
+      {"layers_0": {"bias": np.zeros(2, np.float32)}},
   )
 
 
@@ -97,7 +110,9 @@ def test_the_page_holds_everything_itself(tmp_path):
   _write_results(tmp_path)
   page = _write(tmp_path)
   assert page.headings == [
-      "FFNN on digits", "Certification", "Proved margins", "Training", "Config"
+      "FFNN on digits", "Certification",
+      "epsilon 0.05, 4 examples of test, step 1,200, Box and HBox", "Training",
+      "Config",
   ]
   assert not page.links
   assert not {"script", "link", "iframe", "object"} & set(page.tags)
@@ -162,13 +177,44 @@ def test_a_run_that_has_just_begun(tmp_path):
   assert not page.images
 
 
-def test_results_without_their_examples(tmp_path):
-  """Only the summary is there: the table without the plot."""
+def test_every_certification_is_named(tmp_path, capsys):
+  """Each with what its numbers are of, and where it is."""
   _claim(tmp_path)
   _write_results(tmp_path)
-  (tmp_path / "certification.npz").unlink()
+  other = tmp_path / "certifications" / "epsilon_0.3"
+  other.mkdir(parents=True)
+  _write_results(other, epsilon=0.3, failed={"HBox": "needs <b> 9 GB"})
   page = _write(tmp_path)
-  assert page.headings == ["FFNN on digits", "Certification", "Config"]
+  names = [
+      "epsilon 0.05, 4 examples of test, step 1,200, Box and HBox",
+      "epsilon 0.3, 4 examples of test, step 1,200, Box and HBox"
+      " (certifications/epsilon_0.3)",
+  ]
+  assert page.headings[2:4] == names
+  assert len(page.images) == 2
+  assert page.cells[28:32] == [
+      "verified accuracy, HBox", "failed", "needs <b> 9 GB", "4.3 s",
+  ]
+  assert "checkpoints/1200" in page.texts[0] and "20 steps" in page.texts[0]
+  report.print_results(str(tmp_path))
+  out = capsys.readouterr().out
+  assert all(name in out for name in names) and "needs <b> 9 GB" in out
+
+
+@pytest.mark.parametrize("name", ["certification.npz", "network.npz"])
+def test_results_without_their_arrays_are_damaged(tmp_path, name):
+  """The page says so instead of numbers; the others are there."""
+  _claim(tmp_path)
+  _write_results(tmp_path)
+  other = tmp_path / "certifications" / "epsilon_0.3"
+  other.mkdir(parents=True)
+  _write_results(other, epsilon=0.3)
+  (tmp_path / name).unlink()
+  page = _write(tmp_path)
+  assert len(page.images) == 1 and "epsilon 0.3" in page.headings[2]
+  assert f"{name} is damaged" in page.texts[0]
+  with pytest.raises(UsageError, match=f"{name} is damaged"):
+    report.print_results(str(tmp_path))
 
 
 @pytest.mark.parametrize("margins", [
@@ -178,7 +224,7 @@ def test_margins_of_any_kind_are_plotted(tmp_path, margins):
   """Bounds that are NaN, infinite or huge are no error, and no warning."""
   _claim(tmp_path)
   _write_results(tmp_path, margins)
-  assert "Proved margins" in _write(tmp_path).headings
+  assert len(_write(tmp_path).images) == 1
 
 
 def test_metrics_of_any_size_are_plotted(tmp_path):
@@ -216,8 +262,9 @@ def test_broken_results_are_an_error_in_one_line(tmp_path):
   """A certification.json that was cut short is named."""
   _claim(tmp_path)
   (tmp_path / "certification.json").write_text('{"network": "FF')
-  with pytest.raises(UsageError, match="certification.json"):
-    report.write(str(tmp_path))
+  assert "certification.json is damaged" in _write(tmp_path).texts[0]
+  with pytest.raises(UsageError, match="certification.json is damaged"):
+    report.print_results(str(tmp_path))
 
 
 def test_results_are_printed(tmp_path, capsys):

@@ -16,7 +16,7 @@ import pytest
 from watched import watched
 from weights import layers
 
-from diffai_jax import interrupts, job, train
+from diffai_jax import certify_run, interrupts, job, train
 from diffai_jax.config import base_config
 from diffai_jax.data import load
 from diffai_jax.domains import Product
@@ -60,7 +60,8 @@ def _config(**values):
 @pytest.fixture
 def no_certification(monkeypatch):
   """For tests of the training loop alone."""
-  monkeypatch.setattr(train, "_certify", lambda *args: None)
+  monkeypatch.setattr(certify_run, "certify_state", lambda *args: None)
+  monkeypatch.setattr(certify_run, "check_memory", lambda job: None)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_a_run_leaves_its_files(finished):
   assert len(events) == 1
   assert names - events == {
       "config.json", "metrics.jsonl", "checkpoints", "certification.json",
-      "certification.npz", "report.html",
+      "certification.npz", "network.npz", "report.html",
   }
   config = json.loads((finished / "config.json").read_text())
   assert config == json.loads(_config().to_json())
@@ -226,7 +227,7 @@ def resumed(tmp_path_factory) -> _Resumed:
     )
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, "_certify", lambda *args: None)
+    patch.setattr(certify_run, "certify_state", lambda *args: None)
     patch.setitem(NETWORKS, "Tiny", counting)
     with patch.context() as kill, pytest.raises(_Killed):
       kill.setattr(train, "_STEPS_AHEAD", 0)
@@ -279,7 +280,7 @@ def _diverge(workdir: pathlib.Path, minutes: float):
       checkpoint_minutes=minutes, goal="Mix(Point, Box, 0.5)",
   )
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, "_certify", lambda *args: None)
+    patch.setattr(certify_run, "certify_state", lambda *args: None)
     with pytest.raises(train.NotFiniteError) as caught:
       train.train_and_certify(config, str(workdir))
   return str(caught.value), _state(config, workdir)
@@ -419,7 +420,7 @@ def test_a_full_disk_is_told_and_training_goes_on(
 
   monkeypatch.setattr(checkpoints.Keeper, "write", full)
   monkeypatch.setattr(
-      train, "_certify", lambda job, state, *rest: certified.append(state)
+      certify_run, "certify_state", lambda job, state, *rest: certified.append(state)
   )
   config = _config(checkpoint_minutes=0.0)
   with pytest.raises(UsageError, match="step 12 cannot be saved in .*No space"):
@@ -534,7 +535,7 @@ def test_certifying_uses_the_checkpoint_before_a_damaged_one(
   for path in (workdir / "checkpoints" / "12").rglob("d/*"):
     path.write_bytes(b"")
   config = _config(certify__examples=3, certify__domains=("Box",))
-  train.certify_checkpoint(config, str(workdir))
+  certify_run.certify_checkpoint(config, str(workdir))
   assert "checkpoints/0 is used instead" in capsys.readouterr().err
   summary = json.loads((workdir / "certification.json").read_text())
   assert summary["step"] == 0
@@ -575,7 +576,7 @@ def test_certify_checkpoint_of_a_work_folder(tmp_path, finished):
         checkpoint=str(source), certify__domains=("Box",),
         certify__examples=9 - number,
     )
-    train.certify_checkpoint(config, str(workdir))
+    certify_run.certify_checkpoint(config, str(workdir))
     summary = json.loads((workdir / "certification.json").read_text())
     assert summary["examples"] == 9 - number
     assert set(summary["verified_accuracy"]) == {"Box"}
@@ -596,13 +597,13 @@ def test_certify_without_a_run_is_refused(tmp_path):
   empty = tmp_path / "empty"
   empty.mkdir()
   with pytest.raises(UsageError, match="no trained network"):
-    train.certify_checkpoint(_config(), str(empty))
+    certify_run.certify_checkpoint(_config(), str(empty))
   with pytest.raises(UsageError, match="nowhere"):
-    train.certify_checkpoint(_config(), str(tmp_path / "nowhere"))
+    certify_run.certify_checkpoint(_config(), str(tmp_path / "nowhere"))
   assert not list(empty.iterdir())
   (empty / "config.json").write_text(_config().to_json())
   with pytest.raises(UsageError, match="no checkpoint"):
-    train.certify_checkpoint(_config(), str(empty))
+    certify_run.certify_checkpoint(_config(), str(empty))
   assert {path.name for path in empty.iterdir()} == {"config.json"}
   assert not (tmp_path / "nowhere").exists()
 
@@ -611,7 +612,7 @@ def test_certify_another_network_is_refused(finished):
   """The error says that the folder has another network."""
   before = _files(finished)
   with pytest.raises(UsageError, match=r"network \(Tiny, now FFNN\)"):
-    train.certify_checkpoint(_config(network="FFNN"), str(finished))
+    certify_run.certify_checkpoint(_config(network="FFNN"), str(finished))
   assert _files(finished) == before
 
 

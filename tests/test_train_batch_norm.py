@@ -10,7 +10,7 @@ import test_train
 from test_train import _STEPS, _Killed, _bits, _kill_after, _state
 from weights import layers
 
-from diffai_jax import train
+from diffai_jax import certify_run, train
 from diffai_jax.data import load
 from diffai_jax.networks import NETWORKS, convnet
 from diffai_jax.types import UsageError
@@ -50,7 +50,7 @@ def _statistics(tree) -> list[dict]:
 
 def test_a_killed_run_goes_on_bit_by_bit(finished, tmp_path, monkeypatch):
   """Its checkpoint holds the statistics: it ends where the whole run did."""
-  monkeypatch.setattr(train, "_certify", lambda *args: None)
+  monkeypatch.setattr(certify_run, "certify_state", lambda *args: None)
   config = _config(checkpoint_minutes=0.0)
   with monkeypatch.context() as patch, pytest.raises(_Killed):
     _kill_after(patch, 2 * (_STEPS + 1))
@@ -110,7 +110,7 @@ def _normalised(x, norm, statistics):
 def test_its_checkpoint_can_be_certified_again(finished, tmp_path):
   """By a command of its own, which restores the statistics."""
   config = _config(checkpoint=str(finished), certify__examples=10)
-  train.certify_checkpoint(config, str(tmp_path))
+  certify_run.certify_checkpoint(config, str(tmp_path))
   with (
       np.load(tmp_path / "certification.npz") as found,
       np.load(finished / "certification.npz") as wanted,

@@ -19,6 +19,11 @@ but for the order of their sums (which the allowance for rounding covers, see
   - The gradient by the kernel of few images is another convolution than XLA's,
     see `kernel_gradient`.
 
+On GPUs and TPUs a convolution is a library's, which may choose an algorithm that
+adds before it multiplies (Winograd, FFT), whatever its precision. Bounds do not
+allow for that. So at the highest precision (`jax.default_matmul_precision`),
+which certification asks for, convolutions there are sums of products of matrices.
+
 A kernel in bfloat16 is as in `matrices`.
 """
 
@@ -35,6 +40,7 @@ from diffai_jax.transformers import winograd
 from diffai_jax.transformers.kernel_gradient import gradient_by_kernel
 from diffai_jax.transformers.matrices import in_type_of_kernel, multiply
 from diffai_jax.transformers.overlap import gradient_by_input
+from diffai_jax.transformers.taps import multiply_taps, pad, pixels_at
 from diffai_jax.types import Array
 
 _FEW_CHANNELS = 4
@@ -64,7 +70,27 @@ def convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
       x, kernel = _space_to_depth(x, kernel, stride, padding)
       stride, padding = 1, 0
     return _convolve_fast(x, kernel, stride, padding)
+  if _is_highest():
+    return _multiply_windows(x, kernel, stride, padding)
   return _convolve(x, kernel, stride, padding)
+
+
+def _is_highest() -> bool:
+  """Whether products are asked for at the precision of their type."""
+  return jax.config.jax_default_matmul_precision in ("highest", "float32")
+
+
+def _multiply_windows(
+    x: Array, kernel: Array, stride: int, padding: int
+) -> Array:
+  """`_convolve` as products of matrices, whose sums are plain ones.
+
+  Of windows of few channels; of others a product for each tap of the kernel,
+  because windows would take as many times the memory of x.
+  """
+  if x.shape[3] <= _FEW_CHANNELS:
+    return _convolve_by_windows(x, kernel, stride, padding)
+  return multiply_taps(x, kernel, stride, padding)
 
 
 def _convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
@@ -198,12 +224,6 @@ def check_window(sizes, window, stride: int, padding: int) -> None:
     )
 
 
-def pad(x: Array, padding: int, fill: float = 0) -> Array:
-  """Images [N, H, W, C] with `padding` rows and columns of `fill` on each side."""
-  pads = [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)]
-  return jnp.pad(x, pads, constant_values=fill)
-
-
 def stride_or(stride: int | None, window: int) -> int:
   """The stride of a pool; its window where none is given."""
   return window if stride is None else stride
@@ -224,6 +244,14 @@ def convolve_transposed(
   Returns:
     [N, (H-1)·stride + kh - 2·padding, ..., F].
   """
+  if jax.default_backend() != "cpu" and _is_highest():
+    edges = [
+        (size - 1 - padding, size - 1 - padding, stride - 1)
+        for size in kernel.shape[:2]
+    ]
+    none = (0, 0, 0)
+    x = lax.pad(x, jnp.zeros((), x.dtype), [none, *edges, none])
+    return _multiply_windows(x, kernel[::-1, ::-1], 1, 0)
   return lax.conv_general_dilated(
       x,
       kernel[::-1, ::-1],
@@ -247,18 +275,9 @@ def pool(x: Array, weights: np.ndarray, stride: int, padding: int) -> Array:
     [N, H', W', C].
   """
   check_window(x.shape[1:3], weights.shape, stride, padding)
-  padded = pad(x, padding)
-  height, width = (
-      (length - taps) // stride + 1
-      for length, taps in zip(padded.shape[1:3], weights.shape)
-  )
+  taps = list(zip(*np.nonzero(weights)))
   terms = []
-  for p, q in zip(*np.nonzero(weights)):
-    rows = slice(p, p + (height - 1) * stride + 1, stride)
-    columns = slice(q, q + (width - 1) * stride + 1, stride)
-    seen = padded[:, rows, columns]
-    weight = float(weights[p, q])  # Python's: it keeps the type of x.
+  for tap, seen in zip(taps, pixels_at(x, weights.shape, taps, stride, padding)):
+    weight = float(weights[tap])  # Python's: it keeps the type of x.
     terms.append(seen if weight == 1 else seen * weight)
   return functools.reduce(operator.add, terms)
-
-

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffai_jax.transformers.images import convolve
+from diffai_jax.transformers import images as module
+from diffai_jax.transformers.images import convolve, convolve_transposed
 from diffai_jax.transformers.matrices import add_bias
 
 # (image, kernel, stride, padding); odd sizes leave pixels that no window meets.
@@ -159,3 +160,67 @@ def test_a_bias_has_the_gradient_of_a_sum(shape, bias):
   slopes = rng.normal(size=expected.shape)
   for one, other in zip(pull_back_found(slopes), pull_back(slopes)):
     np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+
+
+@pytest.fixture
+def off_cpu(monkeypatch):
+  """What is traced is for a GPU at the highest precision; it runs here."""
+  monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
+  with jax.default_matmul_precision("highest"):
+    yield
+
+
+@pytest.mark.parametrize("shape, kernel_shape, stride, padding", CASES)
+def test_off_cpus_the_highest_precision_multiplies_matrices(
+    shape, kernel_shape, stride, padding, off_cpu
+):
+  """No library's convolution, whose algorithm nobody knows; equal results."""
+  rng = np.random.default_rng(0)
+  x, kernel = rng.normal(size=shape), rng.normal(size=kernel_shape)
+  found = convolve(x, kernel, stride, padding)
+  expected = definition(x, kernel, stride, padding)
+  np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+  program = str(jax.make_jaxpr(
+      lambda x, k: convolve(x, k, stride, padding)
+  )(x, kernel))
+  assert "conv_general" not in program and "HIGHEST" in program
+
+
+@pytest.mark.parametrize("shape, kernel_shape, stride, padding", [
+    ((2, 4, 5, 3), (3, 2, 3, 4), 1, 0),
+    ((2, 4, 5, 6), (4, 4, 6, 3), 2, 1),
+    ((2, 3, 4, 5), (3, 2, 5, 4), 3, 1),
+    ((2, 5, 4, 5), (2, 2, 5, 4), 1, 1),
+    ((1, 4, 4, 5), (1, 1, 5, 4), 2, 0),
+])
+def test_off_cpus_transposed_convolutions_multiply_too(
+    shape, kernel_shape, stride, padding, off_cpu
+):
+  """Against their definition: each pixel adds its kernel, then edges go."""
+  rng = np.random.default_rng(0)
+  x, kernel = rng.normal(size=shape), rng.normal(size=kernel_shape)
+  sizes = [
+      (n - 1) * stride + k for n, k in zip(shape[1:3], kernel_shape[:2])
+  ]
+  whole = np.zeros((shape[0], *sizes, kernel_shape[3]))
+  for i, j in np.ndindex(shape[1:3]):
+    rows = slice(i * stride, i * stride + kernel_shape[0])
+    columns = slice(j * stride, j * stride + kernel_shape[1])
+    whole[:, rows, columns] += np.einsum("bc,hwcf->bhwf", x[:, i, j], kernel)
+  expected = whole[
+      :, padding : sizes[0] - padding, padding : sizes[1] - padding
+  ]
+  found = convolve_transposed(x, kernel, stride, padding)
+  np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+  program = str(jax.make_jaxpr(
+      lambda x, k: convolve_transposed(x, k, stride, padding)
+  )(x, kernel))
+  assert "conv_general" not in program
+
+
+def test_off_cpus_other_precisions_take_the_library(monkeypatch):
+  """Training bounds are losses, not proofs: its speed is the library's."""
+  monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
+  x, kernel = jnp.zeros((2, 6, 6, 5)), jnp.zeros((3, 3, 5, 4))
+  program = str(jax.make_jaxpr(lambda x, k: convolve(x, k, 1, 1))(x, kernel))
+  assert "conv_general" in program
