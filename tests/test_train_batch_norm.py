@@ -126,3 +126,15 @@ def test_a_batch_must_fall_into_equal_parts(tmp_path):
   assert "batch_size is 220" in str(caught.value)
   assert len(str(caught.value).splitlines()) == 1
   assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("batch_size, accumulate", [(1, 1), (4, 4)])
+def test_one_image_a_part_is_refused_before_anything_is_written(
+    tmp_path, batch_size, accumulate
+):
+  """Its variance is 0, and bounds grew to 1e9 without a word."""
+  config = _config(network="FFNN", batch_norm=True, accumulate=accumulate)
+  config.batch_size = batch_size
+  with pytest.raises(UsageError, match="one image a part"):
+    train.train_and_certify(config, str(tmp_path / "run"))
+  assert not (tmp_path / "run").exists()
