@@ -18,6 +18,7 @@ import numpy as np
 
 from diffai_jax import files
 from diffai_jax.data import Examples
+from diffai_jax.domains import precision
 from diffai_jax.measures import (
     Attack,
     Measure,
@@ -89,7 +90,8 @@ def certify(
 
   Args:
     network: called as network(value, mode) -> logits.
-    params: its weights.
+    params: its weights. What is certified is the network that they make in
+      float32, or float64 where they are, not one that computes in bfloat16.
     examples: what to measure on.
     epsilon: radius of the L∞ ball, in pixels of [0, 1].
     domains: keys of `goals.REGIONS`.
@@ -121,6 +123,7 @@ def certify(
     seconds[phase] = time.monotonic() - start
     return found
 
+  params = precision.at_least_float32(params)
   seconds = {}
   everything = np.ones(len(examples), bool)
   found = run("standard", measure_standard(network), everything)

@@ -15,6 +15,7 @@ import numpy as np
 from diffai_jax import losses
 from diffai_jax.attacks import mi_fgsm
 from diffai_jax.data import Examples, to_unit_range
+from diffai_jax.domains import precision
 from diffai_jax.goals import REGIONS, Context, ball
 from diffai_jax.types import Array, Mode, UsageError
 
@@ -89,7 +90,7 @@ def measure_region(network: nn.Module, domain: str, epsilon: float) -> Measure:
       return network.apply({"params": params}, value, mode)
 
     context = Context(forward, labels, epoch=jnp.zeros(()))
-    lower, upper = ball(to_unit_range(images), epsilon)
+    lower, upper = ball(to_unit_range(images), epsilon, context.data_range)
     element = region.abstract(lower, upper, context)
     output = forward(element, Mode.CERTIFY)
     margin = region.margins(output, labels, context)
@@ -134,7 +135,10 @@ def compile_measure(
     shape = (devices, size)
     image = jax.ShapeDtypeStruct(shape + tuple(image_shape), jnp.uint8)
     label = jax.ShapeDtypeStruct(shape, jnp.int32)
-    with jax.default_matmul_precision("highest"):
+    # Wherever it is called from, in a training step too.
+    with (
+        jax.default_matmul_precision("highest"), precision.for_losses(False)
+    ):
       return run.lower(params, image, label).compile()
 
   def needed(program) -> float:

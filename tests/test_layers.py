@@ -15,6 +15,7 @@ _FLOORS = (
     (
         "domains.rounding",
         "domains.identity",
+        "domains.precision",
         "domains.windows",
         "domains.generators",
         "domains.symbols",

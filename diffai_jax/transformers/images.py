@@ -19,7 +19,7 @@ but for the order of their sums (which the allowance for rounding covers, see
   - The gradient by the kernel of few images is another convolution than XLA's,
     see `kernel_gradient`.
 
-A kernel in bfloat16 is as in `matrices`.
+Precision, and a kernel in bfloat16, are as in `matrices`.
 """
 
 from collections.abc import Sequence
@@ -31,9 +31,10 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from diffai_jax.domains import precision
 from diffai_jax.transformers import winograd
 from diffai_jax.transformers.kernel_gradient import gradient_by_kernel
-from diffai_jax.transformers.matrices import in_type_of_kernel, multiply
+from diffai_jax.transformers.matrices import in_one_type, multiply
 from diffai_jax.transformers.overlap import gradient_by_input
 from diffai_jax.types import Array
 
@@ -41,7 +42,7 @@ _FEW_CHANNELS = 4
 _FEW_IMAGES = 10
 
 
-@in_type_of_kernel
+@in_one_type
 def convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
   """Cross-correlation with zero padding, NHWC and HWIO.
 
@@ -74,6 +75,7 @@ def _convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
       window_strides=(stride, stride),
       padding=[(padding, padding)] * 2,
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      precision=precision.of_products(),
   )
 
 
@@ -190,8 +192,8 @@ def _space_to_depth(
 
 def check_window(sizes, window, stride: int, padding: int) -> None:
   """Raises ValueError unless a window fits into the padded image."""
-  fits = all(n + 2 * padding >= k for n, k in zip(sizes, window))
-  if not fits or stride < 1:
+  fits = all(n + 2 * padding >= k >= 1 for n, k in zip(sizes, window))
+  if not fits or stride < 1 or padding < 0:
     raise ValueError(
         f"a window {window[0]}x{window[1]} with stride {stride} and padding"
         f" {padding} does not fit an image {sizes[0]}x{sizes[1]}"
@@ -209,7 +211,7 @@ def stride_or(stride: int | None, window: int) -> int:
   return window if stride is None else stride
 
 
-@in_type_of_kernel
+@in_one_type
 def convolve_transposed(
     x: Array, kernel: Array, stride: int, padding: int
 ) -> Array:
@@ -224,6 +226,11 @@ def convolve_transposed(
   Returns:
     [N, (H-1)·stride + kh - 2·padding, ..., F].
   """
+  if stride < 1 or padding < 0:
+    raise ValueError(
+        f"a transposed convolution has the stride {stride} and the padding"
+        f" {padding}; they must be at least 1 and 0"
+    )
   return lax.conv_general_dilated(
       x,
       kernel[::-1, ::-1],
@@ -231,6 +238,7 @@ def convolve_transposed(
       padding=[(size - 1 - padding,) * 2 for size in kernel.shape[:2]],
       lhs_dilation=(stride, stride),
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      precision=precision.of_products(),
   )
 
 
