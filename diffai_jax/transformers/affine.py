@@ -141,9 +141,8 @@ def scale_shift(x, factor: Array, shift: Array, *, terms: int = 1):
     TypeError: for any other kind.
   """
   require_array(x, "scale_shift")
-  if not hasattr(factor, "dtype"):
-    factor = jnp.asarray(factor, jnp.result_type(x, factor))
-  return x * _own_number(factor) + shift
+  dtype = jnp.result_type(x.dtype, factor, shift)
+  return x.astype(dtype) * _own_number(jnp.asarray(factor, dtype)) + shift
 
 
 def _own_number(factor: Array) -> Array:

@@ -32,7 +32,8 @@ def in_one_type(function: Callable) -> Callable:
   def wrapped(x, kernel, *rest):
     if precision.rounds_products(kernel):
       return function(x.astype(kernel.dtype), kernel, *rest).astype(x.dtype)
-    dtype = jnp.result_type(x, kernel)
+    # A weakly typed x would give way to a narrower kernel.
+    dtype = jnp.result_type(x.dtype, kernel)
     return function(x.astype(dtype), kernel.astype(dtype), *rest)
 
   return wrapped
