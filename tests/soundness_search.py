@@ -20,6 +20,7 @@ import random_networks
 from diffai_jax import domains
 from diffai_jax.domains import rounding
 from diffai_jax.nn import abstract, activations
+from diffai_jax.nn.naming import layer_path
 from diffai_jax.types import Mode
 
 LONG = np.longdouble
@@ -220,10 +221,6 @@ def _half_seen(x):
   return slope, 0.9 * offset
 
 
-def _path_alone(layer):
-  return "/".join(layer.path) or type(layer).__name__
-
-
 _BOUNDED_SLOPE = _RELU.bounded_slope
 # By name: what is replaced, by what.
 FAULTS = {
@@ -233,7 +230,7 @@ FAULTS = {
     ],
     "relu_offset": [(_RELU, "bounded_slope", _half_seen)],
     "shared_names": [
-        (module, "fresh_symbol", _path_alone)
+        (module, "layer_symbol", layer_path)
         for module in (abstract, activations)
     ],
 }

@@ -210,8 +210,9 @@ def _on_elements(
     require_new_symbol(part, own)
     if part.uncorrelated is not None and k != 0:
       # A coefficient may have any sign: a negative radius is told here.
-      own = sound(part.uncorrelated)
-      part = dataclasses.replace(part, uncorrelated=own)
+      part = dataclasses.replace(
+          part, uncorrelated=sound(part.uncorrelated)
+      )
       every = k is not None and k >= _size(part)
       part = (correlate_all if every else correlate)(part, own)
     results.append(part)
