@@ -22,7 +22,7 @@ import numpy as np
 
 from diffai_jax import nn as layers
 from diffai_jax import transformers
-from diffai_jax.domains import rounding
+from diffai_jax.domains import precision, rounding
 from diffai_jax.types import Array, UsageError
 
 _PLACES = 24  # Outputs that are compared, beside two corners; all channels.
@@ -82,7 +82,7 @@ def check(
         call(x, *own) for call, x, own in zip(found, inputs, weights)
     ]
 
-  with jax.default_matmul_precision("highest"):
+  with precision.for_losses(False):
     outputs = jax.jit(run)(inputs, list(found.values()))
   for (call, weights), x, y in zip(found.items(), inputs, outputs):
     kernel, bias = map(np.asarray, weights)

@@ -7,6 +7,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from diffai_jax import losses
+from diffai_jax.domains import precision, rounding
 from diffai_jax.types import Array, PRNGKey
 
 Forward = Callable[[Array], Array]
@@ -44,7 +45,10 @@ def mi_fgsm(
 
   Returns:
     The first point that is misclassified, or the last point where none is,
-    [B, ...].
+    [B, ...]. NaN where traced bounds are reversed.
+
+  Raises:
+    ValueError: if a lower bound is known to be above its upper bound.
   """
 
   def loss(x: Array) -> tuple[Array, Array]:
@@ -60,6 +64,7 @@ def mi_fgsm(
     moved = jnp.clip(x + step_size * jnp.sign(direction), lower, upper)
     return jnp.where(_per_example(found, x), x, moved), direction, found
 
+  lower, upper = _region(lower, upper)
   start = jnp.clip(images, lower, upper)
   found = jnp.zeros(images.shape[0], bool)
   state = (start, jnp.zeros_like(images), found)
@@ -78,7 +83,7 @@ def pgd(
     restarts: int | Array = 1,
     random_start: bool = False,
     keys: PRNGKey | None = None,
-    data_range: tuple[float, float] = (0.0, 1.0),
+    data_range: tuple[float, float] | None = None,
 ) -> Array:
   """Projected gradient ascent in a box, for training: all steps are taken.
 
@@ -100,13 +105,18 @@ def pgd(
     random_start: whether the first start, too, is drawn uniformly from the box
       and not its center.
     keys: a random key for each example, [B], if a start is random.
-    data_range: the result stays within it, too.
+    data_range: lowest and highest value that data can have, if any: the
+      result stays within it, too.
 
   Returns:
-    Points, [B, ...], within the box; without gradient.
+    Points, [B, ...], within the box and the range; without gradient. NaN where
+    these, if traced, have no point in common.
+
+  Raises:
+    ValueError: if the box is known to be empty, or to be outside of the range.
   """
-  center, reach = (lower + upper) / 2, (upper - lower) / 2
-  low, high = (jnp.clip(end, *data_range) for end in (lower, upper))
+  low, high = _region(lower, upper, data_range)
+  center, reach = lower / 2 + upper / 2, upper / 2 - lower / 2
 
   def loss(x: Array) -> Array:
     return losses.cross_entropy(losses.margins(forward(x), labels))
@@ -141,6 +151,30 @@ def pgd(
   if not (isinstance(restarts, int) and restarts == 1):
     point, _ = lax.fori_loop(1, restarts, again, (point, loss(point)))
   return lax.stop_gradient(point)
+
+
+def _region(
+    lower: Array, upper: Array, data_range: tuple[float, float] | None = None
+) -> tuple[Array, Array]:
+  """The ends of a box within a range; NaN for those of an empty one."""
+  precision.refuse(
+      lower > upper,
+      "is a lower bound above its upper bound; exchange them", lower,
+  )
+  low, high = jnp.asarray(lower), jnp.asarray(upper)
+  empty = ~(low <= high)
+  if data_range is not None:
+    # A box that was computed may miss an end of the range by its rounding.
+    slack = rounding.elementary(low.dtype) * max(map(abs, data_range))
+    outside = (low > data_range[1] + slack) | (high < data_range[0] - slack)
+    precision.refuse(
+        outside,
+        f"is in a box outside of the data's range, {data_range[0]:g} to"
+        f" {data_range[1]:g}; give the range of the data", lower,
+    )
+    low, high = jnp.clip(low, *data_range), jnp.clip(high, *data_range)
+    empty = empty | outside
+  return jnp.where(empty, jnp.nan, low), jnp.where(empty, jnp.nan, high)
 
 
 def _repeat(steps: int | Array, step: Callable, state):

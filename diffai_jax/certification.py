@@ -113,8 +113,9 @@ def certify(
 
   Args:
     network: called as network(value, mode) -> logits.
-    params: its weights; `certification_input.certified_params` of them are
-      what is certified.
+    params: its weights. What is certified is the network that they make in
+      float32, or float64 where they are, not one that computes in bfloat16
+      (`certification_input.certified_params`).
     examples: what to measure on.
     epsilon: radius of the L∞ ball, in pixels of [0, 1].
     domains: keys of `goals.REGIONS`.

@@ -13,7 +13,7 @@ from jax import lax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
-from diffai_jax.domains import generators, rounding
+from diffai_jax.domains import generators, precision, rounding
 from diffai_jax.domains.generators import Dense, Diagonal
 from diffai_jax.domains.hybrid_zonotope import (
     HybridZonotope,
@@ -33,7 +33,8 @@ def margins(output, labels: Array) -> Array:
   Differences are affine, so what the logits share cancels: with generators g
   the bound is c_k - c_y + r_k + r_y + Σ_j |g_jk - g_jy|, widened by what its
   arithmetic can be off (at most the given relative error of the sum of all
-  magnitudes). Sound because |Σ (g_jk - g_jy)·e_j| ≤ Σ |g_jk - g_jy| and the
+  magnitudes, and a smallest normal number for each difference that may underflow).
+  Sound because |Σ (g_jk - g_jy)·e_j| ≤ Σ |g_jk - g_jy| and the
   uncorrelated errors of k and y vary independently.
 
   Args:
@@ -52,6 +53,7 @@ def margins(output, labels: Array) -> Array:
 
 @margins.register
 def _(output: HybridZonotope, labels: Array) -> Array:
+  output = precision.in_one_type(output)
   center, total = output.center, radius(output)
   reach = jnp.zeros_like(center)
   terms = 1

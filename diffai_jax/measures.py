@@ -87,7 +87,7 @@ def measure_region(network: nn.Module, domain: str, epsilon: float) -> Measure:
       return network.apply({"params": params}, value, mode)
 
     context = Context(forward, labels, epoch=jnp.zeros(()))
-    lower, upper = ball(to_unit_range(images), epsilon)
+    lower, upper = ball(to_unit_range(images), epsilon, context.data_range)
     element = region.abstract(lower, upper, context)
     output = forward(element, Mode.CERTIFY)
     margin = region.margins(output, labels, context)

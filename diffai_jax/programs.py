@@ -1,6 +1,7 @@
 """Measures compiled for batches that fit into memory, and run on examples."""
 
 from collections.abc import Callable, Sequence
+import contextlib
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 
 from diffai_jax import memory
 from diffai_jax.data import Examples
+from diffai_jax.domains import precision
 from diffai_jax.measures import Measure
 from diffai_jax.types import UsageError
 
@@ -94,7 +96,7 @@ def check_memory(
   """
   budget = memory.budget_mb() if memory_mb is None else memory_mb
   image, label = _shapes(image_shape, (1,))
-  with jax.default_matmul_precision("highest"):
+  with _precisely():
     traced = jax.jit(measure).trace(params, image, label)
   if _DOUBT * memory.peak(traced.jaxpr.jaxpr) / 2**20 <= budget:
     return
@@ -106,8 +108,15 @@ def check_memory(
 def _lower(measure, params, image_shape, size):
   image, label = _shapes(image_shape, (jax.local_device_count(), size))
   run = jax.pmap(measure, in_axes=(None, 0, 0))
-  with jax.default_matmul_precision("highest"):
+  with _precisely():
     return run.lower(params, image, label)
+
+
+@contextlib.contextmanager
+def _precisely():
+  """Wherever it is called from, in a training step too."""
+  with jax.default_matmul_precision("highest"), precision.for_losses(False):
+    yield
 
 
 def _shapes(image_shape: Sequence[int], batch: tuple[int, ...]):

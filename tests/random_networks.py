@@ -46,20 +46,29 @@ class Residual(nn.Module):
 
 
 class Network(nn.Module):
-  """Layers on images, then layers on vectors, then four outputs."""
+  """Layers on images, then layers on vectors, then four outputs.
+
+  With `whole`, the call returns the list of what each step gave, as vectors.
+  """
 
   body: tuple
   tail: tuple = ()
+  whole: bool = False
 
   @nn.compact
   def __call__(self, x, mode=Mode.CONCRETE):
-    x = run(self.body, x, mode)
-    x = run(self.tail, transformers.flatten(x), mode)
-    return layers.Linear(4)(x, mode)
+    seen = []
+    x = run(self.body, x, mode, seen)
+    x = run(self.tail, transformers.flatten(x), mode, seen)
+    x = layers.Linear(4)(x, mode)
+    return seen + [x] if self.whole else x
 
 
-def run(steps, x, mode):
-  """Applies (kind, arguments) steps; abstract layers and modules alike."""
+def run(steps, x, mode, seen=None):
+  """Applies (kind, arguments) steps; abstract layers and modules alike.
+
+  Appends what each of them gives to `seen`, if there is one.
+  """
   for kind, arguments in steps:
     if kind == "gather":
       size = example_shape(x)[-1]
@@ -71,6 +80,8 @@ def run(steps, x, mode):
       x = transformers.scale_shift(x, *arguments)
     else:
       x = kind(**dict(arguments))(x, mode)
+    if seen is not None:
+      seen.append(transformers.flatten(x))
   return x
 
 
@@ -142,10 +153,10 @@ def changes_rules(step: tuple) -> bool:
   return step[0] in (layers.ToZonotope, layers.ToHybrid)
 
 
-def draw(rng) -> Network:
-  """A network for images [6, 6, 2]."""
+def draw(rng, small: bool = False) -> Network:
+  """A network for images [6, 6, 2]; a small one compiles in a second or two."""
   body = []
-  for _ in range(rng.integers(2, 5)):
+  for _ in range(1 if small else rng.integers(2, 5)):
     if rng.random() < 0.5:
       body.append(draw_abstract(rng))
     choice = rng.integers(8)
@@ -177,7 +188,7 @@ def draw(rng) -> Network:
       ("scale", (-1.5, 0.25)),
   ]
   body.append(ends[rng.integers(len(ends))])
-  return Network(tuple(body), draw_tail(rng))
+  return Network(tuple(body), () if small else draw_tail(rng))
 
 
 def draw_points(rng, center, radius, count):

@@ -17,6 +17,7 @@ _FLOORS = (
     (
         "domains.rounding",
         "domains.identity",
+        "domains.precision",
         "domains.windows",
         "domains.generators",
         "domains.symbols",

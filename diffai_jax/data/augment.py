@@ -1,14 +1,28 @@
 """From stored bytes to network inputs, on the device, inside the step."""
 
+import fractions
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffai_jax.types import Array, PRNGKey
 
 
 def to_unit_range(images: Array) -> Array:
-  """uint8 images [B, H, W, C] as floats in [0, 1]."""
-  return images.astype(jnp.result_type(float)) / 255
+  """uint8 images [B, H, W, C] as floats in [0, 1].
+
+  Exactly the floats nearest to q/255, which NumPy has too. XLA makes of a division
+  by 255 a product with the rounded 1/255, which is another float for 126 of the
+  256 values. Here 1/255 is a sum of two numbers; the products with the larger,
+  of few bits, are exact.
+  """
+  dtype = jnp.result_type(float)
+  kept = -8 - jnp.finfo(dtype).nmant // 2  # The lowest bit of the larger one.
+  large = np.floor(np.ldexp(1 / 255, -kept)) * np.ldexp(1.0, kept)
+  small = float(fractions.Fraction(1, 255) - fractions.Fraction(large))
+  values = images.astype(dtype)
+  return values * jnp.asarray(large, dtype) + values * jnp.asarray(small, dtype)
 
 
 def augment(images: Array, keys: PRNGKey, padding: int, flip: bool) -> Array:

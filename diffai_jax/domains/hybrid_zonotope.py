@@ -9,7 +9,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax.domains import generators, rounding
+from diffai_jax.domains import generators, precision, rounding
 from diffai_jax.domains.generators import Block, Diagonal
 from diffai_jax.domains.identity import fresh_symbol, require_symbol
 from diffai_jax.types import Array
@@ -48,8 +48,9 @@ class HybridZonotope:
 def point(x: Array) -> HybridZonotope:
   """The element that stands for the points x, [B, ...], alone.
 
-  Numbers of NumPy that JAX's floating-point type cannot hold get the error of
-  their conversion as radius; here and in the other makers.
+  Numbers that JAX's floating-point type cannot hold, such as NumPy's float64
+  without x64, get the error of their conversion as radius; here and in the other
+  makers. An element has one type, that of its center.
   """
   center, moved = _converted(x)
   return HybridZonotope(center, moved)
@@ -58,26 +59,45 @@ def point(x: Array) -> HybridZonotope:
 def box(center: Array, radius: Array) -> HybridZonotope:
   """The box of radius `radius` ≥ 0 around `center`, both [B, ...].
 
-  It is exactly the set of these two arrays: nothing is widened.
+  It is exactly the set of these two arrays: nothing is widened, but a radius of
+  another type than the center's is rounded up.
+
+  Raises:
+    ValueError: if a radius is known to be negative. Where it is traced, the
+      element's radius is NaN there, which proves nothing.
   """
   center, moved = _converted(center)
-  return HybridZonotope(center, _widened(radius, moved, center.shape))
+  return HybridZonotope(center, _widened(radius, moved, center))
 
 
 def from_bounds(lower: Array, upper: Array) -> HybridZonotope:
   """A box that contains [lower, upper], both [B, ...].
 
   The midpoint is rounded, so the radius reaches the farther bound from where
-  it came to lie, and its own rounding is added: sound to the last bit.
+  it came to lie, and its own rounding is added: sound to the last bit. So is a
+  smallest normal number, for differences that underflow.
+
+  Raises:
+    ValueError: if a lower bound is known to be above its upper bound. Where
+      they are traced, the radius is NaN there, which proves nothing.
   """
-  (lower, below), (upper, above) = _converted(lower), _converted(upper)
+  dtype = precision.widest(lower, upper)
+  (lower, below), (upper, above) = (
+      _converted(bound, dtype) for bound in (lower, upper)
+  )
+  precision.refuse(
+      lower > upper,
+      "is a lower bound above its upper bound; exchange them", lower,
+  )
   center = lower / 2 + upper / 2  # Their sum could overflow.
   reach = jnp.maximum(upper - center, center - lower)
-  slack = reach * rounding.elementary(center.dtype)
+  slack = reach * rounding.elementary(dtype)
+  # Halves and differences may underflow; those of equal bounds are exact.
+  slack = slack + jnp.where(lower == upper, 0, 4 * rounding.tiny(dtype))
   radius = reach + lax.stop_gradient(slack)
   for moved in (below, above):
     radius = radius if moved is None else radius + moved
-  return HybridZonotope(center, radius)
+  return HybridZonotope(center, jnp.where(lower <= upper, radius, jnp.nan))
 
 
 def correlated_box(
@@ -99,56 +119,73 @@ def correlated_box(
     symbol = fresh_symbol("input")
   require_symbol(symbol)
   center, moved = _converted(center)
-  radius = _widened(radius, moved, center.shape)
+  radius = _widened(radius, moved, center)
   return HybridZonotope(center, None, {symbol: Diagonal(radius)})
 
 
-def _converted(x: Array) -> tuple[Array, Array | None]:
-  """x as JAX holds it, and how far that moved its numbers (None: not at all).
+def _converted(x: Array, dtype=None) -> tuple[Array, Array | None]:
+  """x in a type, its own by default, and how far that moved its numbers.
+
+  None stands for not at all.
 
   Raises:
     TypeError: if x is not of a floating-point type.
   """
-  held = jnp.asarray(x)
-  if not jnp.issubdtype(held.dtype, jnp.floating):
-    raise TypeError(
-        f"elements are of floating-point numbers, not {held.dtype}; convert"
-        f" them first"
-    )
-  if not isinstance(x, np.ndarray) or x.dtype == held.dtype:
+  x = x if hasattr(x, "dtype") else np.asarray(x)
+  dtype = dtype or precision.widest(x)
+  held = precision.strongly(x, dtype)
+  if precision.holds(dtype, x.dtype):
     return held, None
-  return held, jnp.asarray(_upwards(np.abs(x - np.asarray(held, x.dtype)),
-                                    held.dtype))
+  moved = abs(x - np.asarray(held, x.dtype)) if isinstance(x, np.ndarray) else (
+      jnp.abs(x - held.astype(x.dtype))
+  )
+  return held, jnp.asarray(_upwards(moved, dtype))
 
 
-def _widened(radius: Array, moved: Array | None, shape: tuple) -> Array:
-  """A radius as JAX holds it, not smaller, plus what the center has moved."""
-  if isinstance(radius, np.ndarray):
-    dtype = jax.dtypes.canonicalize_dtype(radius.dtype)
-    radius = _upwards(radius, dtype)
-  radius = jnp.broadcast_to(radius, shape)
+def _widened(radius: Array, moved: Array | None, center: Array) -> Array:
+  """A radius in the center's type, not smaller, plus what the center has moved."""
+  if not hasattr(radius, "dtype"):
+    radius = np.asarray(radius, float)
+  precision.refuse(
+      radius < 0, "is a negative radius; give one of at least 0", radius
+  )
+  radius = jnp.broadcast_to(_upwards(radius, center.dtype), center.shape)
+  radius = jnp.where(radius < 0, jnp.nan, radius)
   if moved is None:
     return radius
   return (radius + moved) * (1 + rounding.elementary(moved.dtype))
 
 
-def _upwards(values: np.ndarray, dtype) -> np.ndarray:
-  """The least numbers of that type that are not below the values."""
+def _upwards(values: Array, dtype) -> Array:
+  """The least numbers of that type that are not below the values ≥ 0.
+
+  No subnormal ones, for which XLA would take 0. NumPy's stay NumPy's.
+  """
+  if values.dtype == dtype:
+    return values if isinstance(values, np.ndarray | np.generic) else (
+        precision.strongly(values, dtype)
+    )
+  numpy = jnp if isinstance(values, jax.Array) else np
   nearest = values.astype(dtype)
-  above = np.nextafter(nearest, np.asarray(np.inf, dtype))
-  return np.where(nearest < values, above, nearest).astype(dtype)
+  above = numpy.nextafter(nearest, numpy.asarray(np.inf, dtype))
+  nearest = numpy.where(nearest < values, above, nearest)
+  tiny = numpy.asarray(rounding.tiny(dtype), dtype)
+  return numpy.where((values > 0) & (nearest < tiny), tiny, nearest)
 
 
 def radius(element: HybridZonotope) -> Array:
   """The total error ε_H = h_B + Σ|h_E| of the interval concretization.
 
   Shape [B, ...]. Long sums round, so it is widened by as much as the sum can
-  be off; without generators it is `uncorrelated` itself.
+  be off; without generators it is `uncorrelated` itself. NaN where that is
+  negative, as in an element that was built by hand.
   """
   total, terms = _total_error(element)
   if terms <= 1:
     return total
   slack = total * rounding.relative(total.dtype, terms)
+  # What of this underflows; the sum of zeros is exact.
+  slack = slack + jnp.where(total > 0, rounding.tiny(total.dtype), 0)
   return total + lax.stop_gradient(slack)
 
 
@@ -158,21 +195,28 @@ def nearest_bounds(element: HybridZonotope) -> tuple[Array, Array]:
   Where bounds are equal in exact arithmetic (the 0 below which no ReLU goes),
   outward rounding by each variable's own error would tell them apart.
   """
+  element = precision.in_one_type(element)
   total, _ = _total_error(element)
   return element.center - total, element.center + total
 
 
 def _total_error(element: HybridZonotope) -> tuple[Array, int]:
   """h_B + Σ|h_E|, and how many numbers were summed for a variable."""
+  element = precision.in_one_type(element)
   blocks = element.correlated.values()
   sums = [generators.absolute_sum(block) for block in blocks]
   terms = sum(generators.terms_summed(block) for block in blocks)
   if element.uncorrelated is not None:
-    sums.append(element.uncorrelated)
+    sums.append(sound(element.uncorrelated))
     terms += 1
   if not sums:
     return jnp.zeros_like(element.center), 0
   return functools.reduce(operator.add, sums), terms
+
+
+def sound(uncorrelated: Array) -> Array:
+  """Radii, with NaN for negative ones: they stand for no set."""
+  return jnp.where(uncorrelated < 0, jnp.nan, uncorrelated)
 
 
 def lower(element: HybridZonotope) -> Array:
@@ -180,14 +224,19 @@ def lower(element: HybridZonotope) -> Array:
 
   Shape [B, ...]; rounded down, so no point of γ(h) lies below.
   """
-  total = radius(element)
-  return element.center - total - _slack(element.center, total)
+  center, total = _center_and_radius(element)
+  return center - total - _slack(center, total)
 
 
 def upper(element: HybridZonotope) -> Array:
   """Upper bounds of the interval concretization, rounded up, [B, ...]."""
-  total = radius(element)
-  return element.center + total + _slack(element.center, total)
+  center, total = _center_and_radius(element)
+  return center + total + _slack(center, total)
+
+
+def _center_and_radius(element: HybridZonotope) -> tuple[Array, Array]:
+  element = precision.in_one_type(element)
+  return element.center, radius(element)
 
 
 def _slack(center: Array, total: Array) -> Array:

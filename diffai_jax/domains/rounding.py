@@ -9,8 +9,10 @@ of its sums, with or without fused multiply-adds.
 The facts used (Higham, "Accuracy and Stability of Numerical Algorithms",
 2nd ed., sections 2.2, 2.9 and 3.1): with unit roundoff u, a sum of n products
 computed in any order is off by at most n·u/(1 - n·u) times the sum of the
-products' absolute values, plus at most one smallest normal number a product
-where results underflow or are flushed to zero. Fast algorithms that add before
+products' absolute values, plus at most one smallest normal number for each
+operation whose result underflows or is flushed to zero, sums too. Where the sum
+of absolute values could exceed the largest number, a partial sum may overflow
+in one order and not in another: there nothing is said. Fast algorithms that add before
 they multiply (Winograd, Strassen) do not obey this; they are not used on CPU
 and TPU.
 
@@ -36,6 +38,10 @@ def relative(dtype, terms: int) -> float:
     m·u/(1 - 4m·u) with m = terms + 8; the denominator pays for errors of
     errors. Infinite when sums are so long that nothing can be said.
   """
+  return _share(dtype, terms)
+
+
+def _share(dtype, terms: int) -> float:
   unit = float(_info(dtype).eps) / 2
   share = (terms + _EXTRA_TERMS) * unit
   return share / (1 - 4 * share) if share < 0.125 else float("inf")
@@ -59,6 +65,19 @@ def absolute(dtype, terms: int) -> float:
 def tiny(dtype) -> float:
   """The smallest normal number: what one operation can lose to underflow."""
   return float(_info(dtype).tiny)
+
+
+def largest(dtype) -> float:
+  """A number that sums may reach without overflow, whatever their order.
+
+  A quarter of the largest number: the computed bound of a sum is off by less.
+  """
+  return float(_info(dtype).max) / 4
+
+
+def largest_allowance(dtype, terms: int) -> float:
+  """What twice `relative` of a sum of that size is."""
+  return 2 * _share(dtype, terms) * largest(dtype)
 
 
 def _info(dtype):

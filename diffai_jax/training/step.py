@@ -12,7 +12,7 @@ import optax
 
 from diffai_jax import regularizers
 from diffai_jax.data import Dataset, augment, to_unit_range
-from diffai_jax.domains import HybridZonotope, parts, radius
+from diffai_jax.domains import HybridZonotope, parts, precision, radius
 from diffai_jax.domains.product import Value, center
 from diffai_jax.goals import Context, Goal, ball
 from diffai_jax.nn import batch_norm, deep_loss, dropout, observation
@@ -143,7 +143,7 @@ def make_step(
         batch_key=batch_key(seed, state.step),
         images=part.images,
     )
-    lower, upper = ball(part.images, epsilon)
+    lower, upper = ball(part.images, epsilon, context.data_range)
     value = goal.abstract(lower, upper, context)
     output, sown = network.apply(
         variables | dropout.training_state(epoch, part.dropout_keys),
@@ -175,13 +175,14 @@ def make_step(
         to_unit_range(images), labels, keys(purpose=_GOAL),
         keys(purpose=_DROPOUT),
     )
-    (value, (batch, maxima, means)), gradient = _accumulated(
-        lambda part: jax.value_and_grad(loss, has_aux=True)(
-            state.params, part, state
-        ),
-        share,
-        accumulate,
-    )
+    with precision.for_losses(True):
+      (value, (batch, maxima, means)), gradient = _accumulated(
+          lambda part: jax.value_and_grad(loss, has_aux=True)(
+              state.params, part, state
+          ),
+          share,
+          accumulate,
+      )
     gradient = _mean_of_devices(gradient)
     metrics = lax.pmax(maxima, AXIS)
     metrics |= _mean_of_devices({"loss": value} | means)

@@ -18,8 +18,11 @@ Where the linear rule's error would not be less than the interval's, or is not
 finite, the interval rule is taken: each is sound, so any choice is.
 
 Rounding: implementations of exp, tanh, erf are off by a few units in the last
-place. `_ULPS` units, of the largest value that enters, are added on either side;
-tests compare with float64. The same allowance covers a concrete run.
+place. `_ULPS` units of the largest value that enters are added on either side; and
+`_ULPS_OF_ONE` units of 1 (GELU: of the argument too), for formulae that pass
+through numbers near 1 and cancel them, as log(1 + exp(x)) or exp(x) - 1 do. The
+same allowance covers a concrete run, by JAX, NumPy or PyTorch (tested with
+NumPy's formulae). What underflows is covered by smallest normal numbers.
 """
 
 import dataclasses
@@ -30,12 +33,14 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from diffai_jax.domains import precision
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, lower, upper
 from diffai_jax.transformers.dispatch import register_parts, require_array
 from diffai_jax.transformers.relaxation import interval_error, relax
 from diffai_jax.types import Array
 
 _ULPS = 32
+_ULPS_OF_ONE = 8
 # SELU's constants (Klambauer et al. 2017).
 _SELU_ALPHA = 1.6732632423543772
 _SELU_SCALE = 1.0507009873554805
@@ -57,6 +62,8 @@ class _Activation:
     linear: which argument of this file bounds f(x) - s·x, or None.
     bottom: (x, f(x)) where f is least, or None if f is nowhere falling.
     straight: the slope of f on x ≥ 0, if it is a line there.
+    scale: the largest number that a formula of f passes through, as a function
+      of the argument.
     growth: how much of its argument's relative error a value may show, as a
       function of the argument.
   """
@@ -66,6 +73,7 @@ class _Activation:
   linear: _Linear | None = None
   bottom: tuple[float, float] | None = None
   straight: float | None = None
+  scale: Callable[[Array], Array] = jnp.ones_like
   growth: Callable[[Array], Array] = jnp.ones_like
 
 
@@ -103,6 +111,7 @@ def _range(f: _Activation, low: Array, high: Array) -> tuple[Array, Array]:
 def _bound(
     f: _Activation, x: HybridZonotope, symbol: str | None
 ) -> HybridZonotope:
+  x = precision.in_one_type(x)
   low, high = lower(x), upper(x)
   unit = _ULPS * float(jnp.finfo(low.dtype).eps)
   tiny = _ULPS * float(jnp.finfo(low.dtype).tiny)
@@ -110,6 +119,7 @@ def _bound(
   values = values + jnp.abs(f.function(high)) * f.growth(high)
   if f.bottom is not None:
     values = values + abs(f.bottom[1])
+  values = values + _ULPS_OF_ONE / _ULPS * jnp.maximum(f.scale(low), f.scale(high))
   slack = lax.stop_gradient(unit * values + tiny)
   least, largest = _range(f, low, high)
   offset, error = interval_error(least - slack, largest + slack)
@@ -209,6 +219,8 @@ gelu = _transformer(
     _Activation(
         functools.partial(jax.nn.gelu, approximate=False),
         bottom=(_GELU_BOTTOM, _GELU_LEAST),
+        # Times 1 + erf(x/√2), which is 0 in floats beyond x = -20.
+        scale=lambda x: 1 + jnp.clip(-x, min=0, max=20),
         # Left of 0; beyond x = -20 it is flat.
         growth=lambda x: 1 + jnp.square(jnp.clip(x, min=-20, max=0)),
     ),

@@ -7,14 +7,19 @@ rule does the rest, and says why it is sound.
 import functools
 import math
 
+from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.domains.generators import Block, Dense, Diagonal, Local, scale
 from diffai_jax.domains.generators import to_dense
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope
-from diffai_jax.domains.product import Product, example_shape, value_dtype
-from diffai_jax.transformers.affine_rule import AffineMap, apply_affine
+from diffai_jax.domains.product import Product, example_shape
+from diffai_jax.transformers.affine_rule import (
+    AffineMap,
+    apply_affine,
+    of_one_type,
+)
 from diffai_jax.transformers.convolution import (
     convolve_block,
     convolve_transposed_block,
@@ -58,6 +63,7 @@ def dense(x, kernel: Array, bias: Array):
 @dense.register(HybridZonotope)
 @dense.register(Product)
 def _(x, kernel: Array, bias: Array):
+  x, kernel, bias, narrowest = of_one_type(x, kernel, bias)
   magnitude = jnp.abs(kernel)
 
   def block(generators: Block) -> Dense:
@@ -74,6 +80,7 @@ def _(x, kernel: Array, bias: Array):
       block=block,
       bias=bias,
       terms=kernel.shape[0],
+      narrowest=narrowest,
   ))
 
 
@@ -104,6 +111,7 @@ def conv(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
 @conv.register(HybridZonotope)
 @conv.register(Product)
 def _(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
+  x, kernel, bias, narrowest = of_one_type(x, kernel, bias)
   magnitude = jnp.abs(kernel)
 
   return apply_affine(x, AffineMap(
@@ -112,6 +120,7 @@ def _(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
       block=lambda g: convolve_block(g, kernel, stride, padding),
       bias=bias,
       terms=kernel[..., 0].size,
+      narrowest=narrowest,
   ))
 
 
@@ -132,20 +141,31 @@ def scale_shift(x, factor: Array, shift: Array, *, terms: int = 1):
     TypeError: for any other kind.
   """
   require_array(x, "scale_shift")
-  return x * factor + shift
+  dtype = jnp.result_type(x.dtype, factor, shift)
+  return x.astype(dtype) * _own_number(jnp.asarray(factor, dtype)) + shift
+
+
+def _own_number(factor: Array) -> Array:
+  """A factor that XLA does not know: behind a barrier.
+
+  Of known ones, as in (x·1e-30)·1e-30, XLA multiplies the two, which underflows
+  where the products of the network do not.
+  """
+  return lax.optimization_barrier(factor)
 
 
 @scale_shift.register(HybridZonotope)
 @scale_shift.register(Product)
 def _(x, factor: Array, shift: Array, *, terms: int = 1):
-  dtype = value_dtype(x)
-  factor, shift = jnp.asarray(factor, dtype), jnp.asarray(shift, dtype)
+  x, factor, shift, narrowest = of_one_type(x, factor, shift)
+  factor = _own_number(factor)
   return apply_affine(x, AffineMap(
       linear=lambda v: v * factor,
       absolute=lambda v: v * jnp.abs(factor),
       block=lambda generators: scale(generators, factor),
       bias=shift,
       terms=terms,
+      narrowest=narrowest,
   ))
 
 
@@ -178,6 +198,7 @@ def conv_transpose(
 @conv_transpose.register(HybridZonotope)
 @conv_transpose.register(Product)
 def _(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
+  x, kernel, bias, narrowest = of_one_type(x, kernel, bias)
   magnitude = jnp.abs(kernel)
 
   return apply_affine(x, AffineMap(
@@ -186,6 +207,7 @@ def _(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
       block=lambda g: convolve_transposed_block(g, kernel, stride, padding),
       bias=bias,
       terms=kernel[..., 0].size,
+      narrowest=narrowest,
   ))
 
 
@@ -212,6 +234,7 @@ def average_pool(x, window: int, *, stride: int | None = None, padding: int = 0)
 @average_pool.register(HybridZonotope)
 @average_pool.register(Product)
 def _(x, window: int, *, stride: int | None = None, padding: int = 0):
+  x, narrowest = of_one_type(x)
   weights, stride = _mean(window), stride_or(stride, window)
   linear = lambda v: pool(v, weights, stride, padding)
   return apply_affine(x, AffineMap(
@@ -220,10 +243,13 @@ def _(x, window: int, *, stride: int | None = None, padding: int = 0):
       block=lambda g: pool_block(g, weights, stride, padding),
       bias=0.0,
       terms=weights.size,
+      narrowest=narrowest,
   ))
 
 
 def _mean(window: int) -> np.ndarray:
+  if window < 1:
+    raise ValueError(f"average_pool's window is {window}; it must be 1 or more")
   return np.full((window, window), 1 / window**2)
 
 
@@ -257,6 +283,7 @@ def sum_axes(x, axes: tuple[int, ...]):
 @sum_axes.register(HybridZonotope)
 @sum_axes.register(Product)
 def _(x, axes: tuple[int, ...]):
+  x, narrowest = of_one_type(x)
   shape = example_shape(x)
   behind = _behind_batch(axes, len(shape))
   linear = lambda v: v.sum(axis=behind)
@@ -266,6 +293,7 @@ def _(x, axes: tuple[int, ...]):
       block=lambda block: _sum_block(block, behind),
       bias=0.0,
       terms=math.prod(shape[axis - 1] for axis in behind),
+      narrowest=narrowest,
   ))
 
 

@@ -20,6 +20,7 @@ from diffai_jax.domains.generators import Block, Diagonal
 from diffai_jax.domains.hybrid_zonotope import (
     HybridZonotope,
     nearest_bounds,
+    sound,
 )
 from diffai_jax.domains.identity import fresh_symbol, require_symbol
 from diffai_jax.domains.product import Value, parts, rebuild
@@ -208,6 +209,10 @@ def _on_elements(
     own = part_symbol(symbol, number)
     require_new_symbol(part, own)
     if part.uncorrelated is not None and k != 0:
+      # A coefficient may have any sign: a negative radius is told here.
+      part = dataclasses.replace(
+          part, uncorrelated=sound(part.uncorrelated)
+      )
       every = k is not None and k >= _size(part)
       part = (correlate_all if every else correlate)(part, own)
     results.append(part)

@@ -3,7 +3,7 @@
 A decorrelation layer removes symbols P and adds |g_j| of each of them to the
 uncorrelated error: h'_B,i = h_B,i + Σ_{j∈P} |h_E,i,j|, the others keep their
 order. Sound: |Σ_{j∈P} g_ij·e_j| ≤ Σ_{j∈P} |g_ij|, which β_i now covers, for every
-value of the symbols that are kept. What is kept gets a new name: it forgets
+value of the symbols that are kept; the sum is rounded up. What is kept gets a new name: it forgets
 which symbols other paths share with it, and never invents sharing.
 """
 
@@ -16,8 +16,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from diffai_jax.domains import generators, rounding
-from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius
+from diffai_jax.domains import generators, precision, rounding
+from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius, sound
 from diffai_jax.domains.identity import fresh_symbol
 from diffai_jax.domains.product import Value, parts, rebuild
 from diffai_jax.domains.symbols import (
@@ -152,6 +152,7 @@ def _keep(
 ) -> HybridZonotope:
   """Keeps the symbols of these numbers, [B, k], and drops the others."""
   require_new_symbol(element, symbol)
+  element = precision.in_one_type(element)
   dtype = element.center.dtype
   batch = kept.shape[0]
   rows = jnp.arange(batch)[:, None]
@@ -166,8 +167,11 @@ def _keep(
     first += count
   total = functools.reduce(operator.add, dropped)
   if element.uncorrelated is not None:
-    total = total + element.uncorrelated
-  slack = lax.stop_gradient(rounding.relative(dtype, terms) * total)
+    total = total + sound(element.uncorrelated)
+  slack = rounding.relative(dtype, terms) * total
+  # What of this underflows; the sum of zeros is exact.
+  slack = slack + jnp.where(total > 0, rounding.tiny(dtype), 0)
+  slack = lax.stop_gradient(slack)
   block = generators.Dense(functools.reduce(operator.add, taken))
   return dataclasses.replace(
       element, uncorrelated=total + slack, correlated={symbol: block}

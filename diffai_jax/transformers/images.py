@@ -21,10 +21,10 @@ but for the order of their sums (which the allowance for rounding covers, see
 
 On GPUs and TPUs a convolution is a library's, which may choose an algorithm that
 adds before it multiplies (Winograd, FFT), whatever its precision. Bounds do not
-allow for that. So at the highest precision (`jax.default_matmul_precision`),
-which certification asks for, convolutions there are sums of products of matrices.
+allow for that. So wherever products must be precise (`domains.precision`),
+convolutions there are sums of products of matrices.
 
-A kernel in bfloat16 is as in `matrices`.
+Precision, and a kernel in bfloat16, are as in `matrices`.
 """
 
 from collections.abc import Sequence
@@ -36,9 +36,10 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from diffai_jax.domains import precision
 from diffai_jax.transformers import winograd
 from diffai_jax.transformers.kernel_gradient import gradient_by_kernel
-from diffai_jax.transformers.matrices import in_type_of_kernel, multiply
+from diffai_jax.transformers.matrices import in_one_type, multiply
 from diffai_jax.transformers.overlap import gradient_by_input
 from diffai_jax.transformers.taps import multiply_taps, pad, pixels_at
 from diffai_jax.types import Array
@@ -47,7 +48,7 @@ _FEW_CHANNELS = 4
 _FEW_IMAGES = 10
 
 
-@in_type_of_kernel
+@in_one_type
 def convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
   """Cross-correlation with zero padding, NHWC and HWIO.
 
@@ -70,14 +71,9 @@ def convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
       x, kernel = _space_to_depth(x, kernel, stride, padding)
       stride, padding = 1, 0
     return _convolve_fast(x, kernel, stride, padding)
-  if _is_highest():
+  if precision.of_products() is not None:
     return _multiply_windows(x, kernel, stride, padding)
   return _convolve(x, kernel, stride, padding)
-
-
-def _is_highest() -> bool:
-  """Whether products are asked for at the precision of their type."""
-  return jax.config.jax_default_matmul_precision in ("highest", "float32")
 
 
 def _multiply_windows(
@@ -100,6 +96,7 @@ def _convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
       window_strides=(stride, stride),
       padding=[(padding, padding)] * 2,
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      precision=precision.of_products(),
   )
 
 
@@ -216,8 +213,8 @@ def _space_to_depth(
 
 def check_window(sizes, window, stride: int, padding: int) -> None:
   """Raises ValueError unless a window fits into the padded image."""
-  fits = all(n + 2 * padding >= k for n, k in zip(sizes, window))
-  if not fits or stride < 1:
+  fits = all(n + 2 * padding >= k >= 1 for n, k in zip(sizes, window))
+  if not fits or stride < 1 or padding < 0:
     raise ValueError(
         f"a window {window[0]}x{window[1]} with stride {stride} and padding"
         f" {padding} does not fit an image {sizes[0]}x{sizes[1]}"
@@ -229,7 +226,7 @@ def stride_or(stride: int | None, window: int) -> int:
   return window if stride is None else stride
 
 
-@in_type_of_kernel
+@in_one_type
 def convolve_transposed(
     x: Array, kernel: Array, stride: int, padding: int
 ) -> Array:
@@ -244,7 +241,12 @@ def convolve_transposed(
   Returns:
     [N, (H-1)·stride + kh - 2·padding, ..., F].
   """
-  if jax.default_backend() != "cpu" and _is_highest():
+  if stride < 1 or padding < 0:
+    raise ValueError(
+        f"a transposed convolution has the stride {stride} and the padding"
+        f" {padding}; they must be at least 1 and 0"
+    )
+  if jax.default_backend() != "cpu" and precision.of_products() is not None:
     edges = [
         (size - 1 - padding, size - 1 - padding, stride - 1)
         for size in kernel.shape[:2]
@@ -259,6 +261,7 @@ def convolve_transposed(
       padding=[(size - 1 - padding,) * 2 for size in kernel.shape[:2]],
       lhs_dilation=(stride, stride),
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      precision=precision.of_products(),
   )
 
 

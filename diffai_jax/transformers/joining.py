@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import dataclasses
 import functools
 
+import jax
 from jax import lax
 import jax.numpy as jnp
 
-from diffai_jax.domains import merging, rounding
+from diffai_jax.domains import generators, merging, precision, rounding
 from diffai_jax.domains.generators import scale
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, point, radius
 from diffai_jax.domains.product import Product, Value
@@ -28,7 +29,9 @@ def add(x: Value, y: Value) -> Value:
   Sound: at the same values of the symbols, x = c + r·β + Σ g_j·e_j and
   y = c' + r'·β' + Σ g'_j·e_j sum to c + c' + (r·β + r'·β') + Σ (g_j + g'_j)·e_j, and
   |r·β + r'·β'| ≤ r + r'. Symbols of one operand alone stay as they are. Each
-  sum rounds once, in the bounds and in a concrete run: both are added.
+  sum rounds once, in the bounds and in a concrete run: both are added, and a
+  smallest normal number for each sum that may underflow. What may overflow is
+  NaN, as in `affine_rule`.
 
   Args:
     x, y: arrays [B, ...] and HybridZonotopes, in any mixture; or two Products
@@ -46,6 +49,7 @@ def add(x: Value, y: Value) -> Value:
     require_array(y, "add")
     _check_shapes("add", x.shape, y.shape)
     return x + y
+  types = jax.tree.leaves((x, y))
   x, y = _elements((x, y), "add")
   _check_shapes("add", x.center.shape, y.center.shape)
   correlated = dict(x.correlated)
@@ -53,7 +57,15 @@ def add(x: Value, y: Value) -> Value:
     known = correlated.get(name)
     correlated[name] = block if known is None else merging.add(known, block)
   magnitude = jnp.abs(x.center) + jnp.abs(y.center) + radius(x) + radius(y)
-  slack = 2 * rounding.elementary(magnitude.dtype) * magnitude
+  dtype = precision.narrowest(*types)
+  slack = 2 * rounding.elementary(dtype) * magnitude
+  # Sums of centers, radii and each symbol may underflow; those of zeros do not.
+  symbols = sum(map(generators.terms_summed, correlated.values()))
+  tiny = rounding.absolute(dtype, 1 + symbols)
+  slack = slack + jnp.where(magnitude > 0, tiny, 0)
+  if not precision.for_losses.value:
+    # In a concrete run this may be ∞ - ∞.
+    slack = jnp.where(magnitude < rounding.largest(dtype), slack, jnp.nan)
   uncorrelated = lax.stop_gradient(slack)
   for own in (x.uncorrelated, y.uncorrelated):
     if own is not None:
@@ -67,7 +79,10 @@ def add(x: Value, y: Value) -> Value:
 
 
 def subtract(x: Value, y: Value) -> Value:
-  """x - y, of the same shape: `add` of -y, whose negation is exact."""
+  """x - y, of the same shape: `add` of -y, whose negation is exact.
+
+  So rounding, underflow and overflow are allowed for there.
+  """
   return add(x, _negate(y))
 
 
@@ -180,7 +195,7 @@ def _part_by_part(values: Sequence[Value]) -> list[tuple]:
 
 
 def _elements(values: Sequence[Value], name: str) -> list[HybridZonotope]:
-  """All values as elements with the same rules; arrays are points.
+  """All values as elements with the same rules, of one type; arrays are points.
 
   What they share is known: see `tell_apart`.
   """
@@ -197,10 +212,10 @@ def _elements(values: Sequence[Value], name: str) -> list[HybridZonotope]:
   like = functools.partial(
       dataclasses.replace, relu=given[0].relu, zonotope=given[0].zonotope
   )
-  return tell_apart([
+  return precision.in_one_type(tell_apart([
       value if isinstance(value, HybridZonotope) else like(point(value))
       for value in values
-  ])
+  ]))
 
 
 def _check_shapes(name: str, first: tuple, second: tuple) -> None:

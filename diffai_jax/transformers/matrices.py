@@ -4,8 +4,10 @@ Both are of the last axis, and both have leading axes flattened into one: where 
 gradient sums over several axes XLA transposes its operands first, and over one
 axis it does not; docs/performance.md has what that gains.
 
-A kernel in bfloat16 makes its whole product one of bfloat16, gradients too,
-whatever x is; the result has the type of x again. Bounds do not allow for that.
+Products are of the highest precision. In a training step they have the device's
+default, and a kernel in bfloat16 makes its whole product one of bfloat16,
+gradients too, whatever x is; the result has the type of x again. Bounds do not
+allow for that: see `domains.precision`.
 """
 
 from collections.abc import Callable
@@ -16,25 +18,32 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from diffai_jax.domains import precision
 from diffai_jax.types import Array
 
 
-def in_type_of_kernel(function: Callable) -> Callable:
-  """function(x, kernel, ...), in bfloat16 if the kernel is."""
+def in_one_type(function: Callable) -> Callable:
+  """function(x, kernel, ...) with both in the wider one's type.
+
+  In bfloat16, in a training step with such a kernel.
+  """
 
   @functools.wraps(function)
   def wrapped(x, kernel, *rest):
-    if kernel.dtype != jnp.bfloat16:
-      return function(x, kernel, *rest)
-    return function(x.astype(kernel.dtype), kernel, *rest).astype(x.dtype)
+    if precision.rounds_products(kernel):
+      return function(x.astype(kernel.dtype), kernel, *rest).astype(x.dtype)
+    # A weakly typed x would give way to a narrower kernel.
+    dtype = jnp.result_type(x.dtype, kernel)
+    return function(x.astype(dtype), kernel.astype(dtype), *rest)
 
   return wrapped
 
 
-@in_type_of_kernel
+@in_one_type
 def multiply(x: Array, kernel: Array) -> Array:
   """x @ kernel, [..., n] and [n, k]."""
-  return (flat(x) @ kernel).reshape(x.shape[:-1] + kernel.shape[-1:])
+  product = jnp.matmul(flat(x), kernel, precision=precision.of_products())
+  return product.reshape(x.shape[:-1] + kernel.shape[-1:])
 
 
 def flat(x: Array) -> Array:

@@ -7,7 +7,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax.domains import generators, merging, rounding
+from diffai_jax.domains import generators, merging, precision, rounding
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, lower, upper
 from diffai_jax.transformers.convolution import pool_block
 from diffai_jax.transformers.dispatch import register_parts, require_array
@@ -72,6 +72,7 @@ def _(
     symbol: str | None = None,
 ) -> HybridZonotope:
   _check(window, padding)
+  x = precision.in_one_type(x)
   lows = _seen(lower(x), window, stride, padding, -jnp.inf)
   highs = _seen(upper(x), window, stride, padding, -jnp.inf)
   best = jnp.argmax(lax.stop_gradient(lows), axis=0)
@@ -82,7 +83,8 @@ def _(
   others = jnp.max(jnp.where(chosen, -jnp.inf, highs), axis=0)
   added = jnp.where(others > least, others - least, 0)
   slack = rounding.elementary(added.dtype) * (jnp.abs(others) + jnp.abs(least))
-  added = added + lax.stop_gradient(jnp.where(added > 0, slack, 0))
+  slack = slack + 4 * rounding.tiny(added.dtype)  # Of a lost difference or half.
+  added = added + lax.stop_gradient(jnp.where(others > least, slack, 0))
   middle, reach = interval_error(least, largest)
 
   kept = _choose(x, chosen, window, stride, padding)
@@ -100,6 +102,8 @@ def _(
 
 
 def _check(window: int, padding: int) -> None:
+  if window < 1:
+    raise ValueError(f"max_pool's window is {window}; it must be 1 or more")
   if not 0 <= padding < window:
     raise ValueError(
         f"max_pool's padding is {padding}; it must be below the window,"

@@ -15,8 +15,8 @@ import dataclasses
 from jax import lax
 import jax.numpy as jnp
 
-from diffai_jax.domains import generators, rounding
-from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius
+from diffai_jax.domains import generators, precision, rounding
+from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius, sound
 from diffai_jax.transformers.correlation import correlate_all
 from diffai_jax.types import Array
 
@@ -30,10 +30,10 @@ def relax(
 ) -> HybridZonotope:
   """The element ⟨s·c + o, |s|·r + e, s·g⟩ of this file, rounding allowed for.
 
-  Slopes 0 and, with offset 0, 1 are exact in floating point and add nothing;
+  Slopes 0 and, with offset and error 0, 1 are exact and add nothing;
   a variable of slope 0 depends on nothing any more, not even on bounds that
   have overflowed. Other slopes round once in s·c, s·r, s·g, and once in adding
-  the offset.
+  the offset; a smallest normal number for each covers what underflows.
 
   Args:
     x: over [...].
@@ -45,12 +45,13 @@ def relax(
   Raises:
     ValueError: if x is a pure zonotope and has symbols of that name already.
   """
+  x = precision.in_one_type(x)
   slope, error = jnp.asarray(slope), jnp.asarray(error)
   center = _times(slope, x.center) + offset
   uncorrelated = error
   if x.uncorrelated is not None:
-    uncorrelated = _times(jnp.abs(slope), x.uncorrelated) + error
-  exact = (slope == 0) | ((slope == 1) & (offset == 0))
+    uncorrelated = _times(jnp.abs(slope), sound(x.uncorrelated)) + error
+  exact = (slope == 0) | ((slope == 1) & (offset == 0) & (error == 0))
   magnitude = _times(jnp.abs(slope), jnp.abs(x.center) + radius(x))
   magnitude = magnitude + jnp.abs(offset) + error
   slack = 2 * rounding.elementary(center.dtype) * magnitude

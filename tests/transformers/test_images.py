@@ -164,10 +164,8 @@ def test_a_bias_has_the_gradient_of_a_sum(shape, bias):
 
 @pytest.fixture
 def off_cpu(monkeypatch):
-  """What is traced is for a GPU at the highest precision; it runs here."""
+  """What is traced is for a GPU; it runs here."""
   monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
-  with jax.default_matmul_precision("highest"):
-    yield
 
 
 @pytest.mark.parametrize("shape, kernel_shape, stride, padding", CASES)

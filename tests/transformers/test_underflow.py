@@ -3,6 +3,7 @@
 Inputs and weights here are normal numbers; results that are not are lost.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -45,3 +46,54 @@ def test_differences_of_generators_in_margins():
   )
   margin = losses.margins(element, jnp.array([1]))
   assert not losses.proved(margin, jnp.array([1]))[0]
+
+
+def test_sums_and_differences():
+  """1.5e-38 - 1.2e-38 is flushed, and doubled 126 times it is 0.255."""
+  first, second = (
+      domains.point(jnp.full((1, 1), x)) for x in (1.5e-38, 1.2e-38)
+  )
+  total = transformers.subtract(first, second)
+  exact = np.float64(np.float32(1.5e-38)) - np.float64(np.float32(1.2e-38))
+  for _ in range(126):
+    total = transformers.add(total, total)
+  assert float(domains.upper(total)[0, 0]) >= exact * 2.0**126 > 0.2
+  # Of nothing there is nothing to lose.
+  nothing = domains.point(jnp.zeros((1, 1)))
+  assert float(domains.upper(transformers.add(nothing, nothing))[0, 0]) == 0
+
+
+@pytest.mark.parametrize("low, high", [
+    (-1.7977435e-37, -1.6207296e-37), (1.2e-38, 1.3e-38), (-1.2e-38, 1.2e-38)
+])
+def test_bounds_that_are_close_to_each_other(low, high):
+  low, high = np.float32(low), np.float32(high)
+  element = domains.from_bounds(jnp.full((1, 1), low), jnp.full((1, 1), high))
+  center, radius = np.float64(element.center), np.float64(element.uncorrelated)
+  assert center - radius <= low and high <= center + radius
+
+
+def test_maxima_of_numbers_that_are_close_to_each_other():
+  center = jnp.array([1.3e-38, 1.2e-38, 0, 0]).reshape(1, 2, 2, 1)
+  radius = jnp.array([0, 1.18e-38, 0, 0]).reshape(1, 2, 2, 1)
+  element = HybridZonotope(
+      center, radius, {"a": Dense(0 * center[:, None])}, relu="deepz"
+  )
+  result = transformers.max_pool(element, 2)
+  highest = np.sum(np.float64([center[0, 0, 1, 0], radius[0, 0, 1, 0]]))
+  assert float(domains.upper(result)[0, 0, 0, 0]) >= highest
+
+
+def test_constants_are_not_multiplied_with_each_other():
+  """XLA would make 1e-60 of the first two, which is 0."""
+
+  @jax.jit
+  def network(x):
+    for factor in (1e-30, 1e-30, 1e22):
+      x = transformers.scale_shift(x, factor, 0.0)
+    return x
+
+  x = jnp.full((2, 3), 1e38)
+  np.testing.assert_allclose(network(x), 1.0, rtol=1e-5)
+  result = network(domains.point(x))
+  assert np.all(domains.lower(result) <= 1) and np.all(domains.upper(result) >= 1)
