@@ -232,6 +232,8 @@ def _first_state(
   return dataclasses.replace(found.state, step=fresh.step), None
 
 
+def _check_batch(job: Job, data: Examples) -> None:
+  config = job.config
   if config.batch_size > len(data):
     raise UsageError(
         f"batch_size is {config.batch_size}, but {config.dataset} has only"
