@@ -52,7 +52,8 @@ def print_error(message: str, detail: str = "") -> None:
 def print_warning(message: str) -> None:
   """Prints one line to stderr; the program goes on."""
   stderr = Console(stderr=True, **_PLAIN)
-  stderr.print(Text("warning: ", style="bold yellow") + Text(message))
+  line = shortened(on_one_line(message), _LONGEST_MESSAGE)
+  stderr.print(Text("warning: ", style="bold yellow") + Text(line))
 
 
 def print_table(title: str, rows: Iterable[tuple[str, ...]]) -> None:
@@ -71,12 +72,6 @@ def print_path(what: str, path: str) -> None:
   """Prints a path on a line of its own, where it can be copied whole."""
   console.print(Text(f"{what}:"))
   console.print(Text(on_one_line(path)))
-
-
-def print_warning(message: str) -> None:
-  """Prints a line about what will go otherwise than was probably meant."""
-  line = shortened(on_one_line(message), _LONGEST_MESSAGE)
-  console.print(Text("warning: ", style="bold yellow") + Text(line))
 
 
 @contextlib.contextmanager

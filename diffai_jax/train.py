@@ -8,7 +8,6 @@ import os
 import time
 
 import jax
-import jax.numpy as jnp
 from ml_collections import config_dict
 
 from diffai_jax import certify_run, console, interrupts, workfolder

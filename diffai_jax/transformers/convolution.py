@@ -6,7 +6,6 @@ images. Small windows are multiplied by the part of the convolution's matrix tha
 they meet; larger ones are a batch of small images.
 """
 
-import dataclasses
 import math
 from typing import Callable
 
