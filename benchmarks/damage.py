@@ -40,6 +40,7 @@ _SETTINGS = (
     "--config.epochs=1", "--config.checkpoint_minutes=0.0001",
     "--config.certify.examples=10", "--config.certify.attack.steps=1",
     "--config.certify.domains=('Box',)",
+    "--config.goal=Mix(Point, Box, 0.5)",
 )
 
 
@@ -152,7 +153,8 @@ def _fault(
     wanted = {k: v for k, v in wanted.items() if k != "checkpoint"}
   differing = results_of.differences(wanted, found)
   # What another certification left beside them is not of this mode.
-  if not differing or (warnings and found in older):
+  skipped = any(" is used instead" in line for line in warnings)
+  if not differing or (skipped and found in older):
     return None
   return f"other results, {err!r}: {', '.join(differing)}"
 
@@ -208,7 +210,7 @@ def main(argv: list[str]) -> None:
       code, err = _run(copy, mode)
       fault = _fault(code, err, mode, copy, wanted, older, rows)
       shutil.rmtree(copy)
-      kind = "one line" if code else "warned" if err else "the same, silently"
+      kind = "one line" if code else "went on"
       outcomes["fault" if fault else f"{mode}: {kind}"] += 1
       if fault:
         faults.append(f"{name} {what}, --mode={mode}: {fault}")

@@ -90,7 +90,10 @@ def _check_ended(process: subprocess.Popen, number: int) -> str | None:
     return None
   if process.returncode == 0:  # It had just ended.
     return None
-  lines = [line for line in err.splitlines() if line]
+  lines = [
+      line for line in err.splitlines()
+      if line and not line.startswith("warning: ")
+  ]
   name = signal.Signals(number).name
   # The first line says that it stops; the last one where it did.
   told = lines and lines[-1].startswith(f"error: stopped by {name}")
