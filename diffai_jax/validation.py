@@ -13,7 +13,7 @@ from diffai_jax.suggest import unknown_key, unknown_name
 from diffai_jax.training.optimizers import OPTIMIZERS
 from diffai_jax.types import UsageError, shown
 
-_LARGEST = 1e30  # What float32 can hold, and more than anything means.
+_LARGEST = 1e38  # What float32 can hold.
 _MOST = 2**31 - 1  # What int32 can hold.
 _SMALLEST = 1e-30  # Above 0 in float32.
 

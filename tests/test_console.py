@@ -159,6 +159,8 @@ def test_paths_stand_alone_and_unbroken(capsys, monkeypatch):
     assert _lines(capsys.readouterr().out) == ["results:", path]
 
 
-def test_a_warning_is_a_line(capsys):
+def test_a_warning_is_a_line_on_stderr(capsys):
   console.print_warning("a\nb\x1b[0m")
-  assert _lines(capsys.readouterr().out) == [r"warning: a\nb\x1b[0m"]
+  out, err = capsys.readouterr()
+  assert out == ""
+  assert _lines(err) == [r"warning: a\nb\x1b[0m"]

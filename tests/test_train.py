@@ -558,7 +558,7 @@ def test_another_config_changes_no_byte(finished):
     ({"goal": "Pint"}, "unknown name Pint"),
     ({"network": "Tinny"}, "did you mean 'Tiny'"),
     ({"train_split": "nowhere"}, "no split 'nowhere'"),
-    ({"dataset": "mnist", "data_dir": "nowhere"}, "mnist is not prepared"),
+    ({"dataset": "mnist", "data_dir": "nowhere"}, "which does not exist"),
 ])
 def test_errors_of_the_config_leave_no_trace(tmp_path, values, message):
   """What cannot be run is refused before anything is written."""
@@ -663,7 +663,8 @@ def test_shorter_runs_keep_the_curves_shape(tmp_path, no_certification):
 
 def test_describe_gives_listing_and_objective():
   """The listing, the objective in full and ε; a scheme is written out."""
-  text = train.Job.from_config(_config(goal="Baseline")).describe()
+  config = _config(goal="Baseline", schedule_epochs=200.0)
+  text = train.Job.from_config(config).describe()
   lines = text.splitlines()
   assert lines[0].startswith("Normalize")
   assert lines[-3] == (
