@@ -161,4 +161,4 @@ def test_paths_stand_alone_and_unbroken(capsys, monkeypatch):
 
 def test_a_warning_is_a_line(capsys):
   console.print_warning("a\nb\x1b[0m")
-  assert _lines(capsys.readouterr().out) == [r"warning: a\nb\x1b[0m"]
+  assert _lines(capsys.readouterr().err) == [r"warning: a\nb\x1b[0m"]
