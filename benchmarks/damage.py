@@ -26,7 +26,6 @@ from absl import app, flags
 from absl.testing import flagsaver
 
 from benchmarks import results_of
-from diffai_jax import files
 from diffai_jax import main as program
 from diffai_jax import report
 from diffai_jax.training import checkpoints
@@ -84,12 +83,14 @@ _DAMAGES: tuple[tuple[str, Callable], ...] = (
 )
 
 
-def _run(workdir: str, mode: str) -> tuple[int, str]:
+def _run(workdir: str, mode: str, *more: str) -> tuple[int, str]:
   """Exit code and stderr of the command, in this process."""
   err = io.StringIO()
   sys.modules.pop("config_config", None)  # Each start reads its config file.
   before = sys.argv
-  sys.argv = ["main.py", *_SETTINGS, f"--workdir={workdir}", f"--mode={mode}"]
+  sys.argv = [
+      "main.py", *_SETTINGS, f"--workdir={workdir}", f"--mode={mode}", *more
+  ]
   with flagsaver.flagsaver():
     flags.FLAGS.unparse_flags()
     for name in ("config", "workdir", "mode"):
@@ -132,7 +133,7 @@ def _fault(
     mode: which mode.
     workdir: where it ran.
     wanted: what the folder says that was not damaged.
-    older: what it says, certified from each older checkpoint.
+    older: what it says once each older checkpoint is certified, too.
     rows: the accuracies on its page.
   """
   lines = err.splitlines()
@@ -152,29 +153,24 @@ def _fault(
   else:
     wanted = {k: v for k, v in wanted.items() if k != "checkpoint"}
   differing = results_of.differences(wanted, found)
-  # What another certification left beside them is not of this mode.
   skipped = any(" is used instead" in line for line in warnings)
   if not differing or (skipped and found in older):
     return None
   return f"other results, {err!r}: {', '.join(differing)}"
 
 
-def _older(workdir: str, folder: str) -> list[dict]:
-  """What --mode=certify finds from each checkpoint but the newest."""
+def _older(workdir: str, copy: str) -> list[dict]:
+  """What the folder says once an older checkpoint is certified, too."""
   found = []
-  copy = os.path.join(folder, "older")
-  shutil.copytree(workdir, copy)
-  paths = checkpoints.steps_of(os.path.join(copy, checkpoints.FOLDER))
-  for path in paths[:-1]:
-    shutil.rmtree(path)
-    for name in os.listdir(copy):  # As if it were certified the first time.
-      if name.startswith("certification"):
-        files.remove(os.path.join(copy, name))
-    code, err = _run(copy, "certify")
+  paths = checkpoints.steps_of(os.path.join(workdir, checkpoints.FOLDER))
+  for path in paths[1:]:
+    shutil.copytree(workdir, copy)
+    named = os.path.join(copy, os.path.relpath(path, workdir))
+    code, err = _run(copy, "certify", f"--config.checkpoint={named}")
     if code:
       raise SystemExit(f"certifying an older checkpoint fails: {err}")
     found.append(results_of.certifications(copy))
-  shutil.rmtree(copy)
+    shutil.rmtree(copy)
   return found
 
 
@@ -188,7 +184,8 @@ def main(argv: list[str]) -> None:
     if code:
       raise SystemExit(f"--mode={mode} fails without damage: {err}")
   wanted, rows = results_of.everything(good), _rows(good)
-  older = _older(good, folder)
+  damaged, copy = (os.path.join(folder, name) for name in ("damaged", "copy"))
+  older = _older(good, copy)
   names = sorted(
       os.path.relpath(os.path.join(parent, name), good)
       for parent, _, names in os.walk(good) for name in names
@@ -201,7 +198,6 @@ def main(argv: list[str]) -> None:
   while len(cases) < count:  # Other bits and places.
     cases += cases
   outcomes, faults = collections.Counter(), []
-  damaged, copy = (os.path.join(folder, name) for name in ("damaged", "copy"))
   for number, (name, (what, damage)) in enumerate(cases[:count]):
     shutil.copytree(good, damaged)
     damage(os.path.join(damaged, name), moments)
