@@ -154,7 +154,7 @@ def changes_rules(step: tuple) -> bool:
 
 
 def draw(rng, small: bool = False) -> Network:
-  """A network for images [6, 6, 2]; a small one compiles in a second or two."""
+  """A network for images [6, 6, 2]; a small one is a step or two and a ReLU."""
   body = []
   for _ in range(1 if small else rng.integers(2, 5)):
     if rng.random() < 0.5:
@@ -187,6 +187,8 @@ def draw(rng, small: bool = False) -> Network:
       ("sum", ()),
       ("scale", (-1.5, 0.25)),
   ]
+  if small:
+    body.append((layers.ReLU, ()))
   body.append(ends[rng.integers(len(ends))])
   return Network(tuple(body), () if small else draw_tail(rng))
 

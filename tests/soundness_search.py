@@ -84,7 +84,7 @@ def draw(seed: int, dtype, small: bool) -> Case:
   network = random_networks.draw(rng, small).clone(whole=True)
   magnitudes = _magnitudes(rng)
   center = rng.uniform(-1, 1, (_BATCH, *_SHAPE)) * 10.0 ** next(magnitudes)
-  radius = _radius(rng, center)
+  center, radius = _region(rng, center)
   center, radius = center.astype(dtype), radius.astype(dtype)
   shapes = jax.eval_shape(network.init, jax.random.key(0), center)
   return Case(
@@ -166,16 +166,25 @@ def _magnitudes(rng):
     value = target
 
 
-def _radius(rng, center):
-  """From none to as large as the center; some of the variables', or all."""
+def _region(rng, center):
+  """Center and radius, from none to as large as the center.
+
+  Often of some variables alone, whose corners are all visited; the others may be
+  0, so that what comes of the first crosses 0 too.
+  """
   share = rng.choice([0.0, 1e-9, 0.01, 0.1, 1.0])
-  radius = share * np.max(np.abs(center)) * np.ones_like(center)
-  if rng.random() < 0.6:  # Corners of few variables are all visited.
-    free = rng.permutation(center[0].size)[: rng.integers(1, 5)]
-    mask = np.zeros(center[0].size)
-    mask[free] = 1
-    radius = radius * mask.reshape(center.shape[1:])
-  return np.where(radius < rounding.tiny(np.float32), 0, radius)
+  if rng.random() < 0.6:
+    free = np.zeros(center[0].size)
+    free[rng.permutation(free.size)[: rng.integers(1, 5)]] = 1
+    free = free.reshape(center.shape[1:])
+    if rng.random() < 0.5:
+      center, share = center * free * 0.1, 10.0
+  else:
+    free = np.ones(center.shape[1:])
+  radius = share * np.max(np.abs(center)) * free * np.ones_like(center)
+  tiny = rounding.tiny(np.float32)
+  return (np.where(np.abs(center) < tiny, 0, center),
+          np.where(radius < tiny, 0, radius))
 
 
 def _weights(rng, shapes, magnitudes, dtype):

@@ -2,7 +2,8 @@
 
   python -m pytest tests/test_random_networks.py --networks=200 --points=5000
 
-is the long run; its figures are in docs/soundness.md.
+and `python -m benchmarks.soundness` are the long runs; their figures are in
+docs/soundness.md.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import random_networks
+import soundness_search
 
 from diffai_jax import domains
 from diffai_jax.types import Mode
@@ -65,3 +67,29 @@ def test_no_point_leaves_the_bounds(seed, request):
     for value in values:
       value = value.reshape((-1,) + low.shape)
       assert np.all(low <= value) and np.all(value <= high), (seed, mode)
+
+
+# Small networks whose weights are ordinary, of any magnitude, and such that the
+# values stay in range.
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_point_of_networks_of_all_magnitudes_leaves_the_bounds(dtype):
+  found = sum(
+      (soundness_search.search(seed, dtype, 200, small=True)
+       for seed in (0, 2, 4)),
+      start=soundness_search.Found(),
+  )
+  assert not found.escapes, found.seeds
+  # It is no use to prove nothing.
+  assert found.finite > 0.5 * found.bounds
+
+
+# Seeds of networks that a fault shows in.
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("fault, seed", [
+    ("widening", 0), ("relu_offset", 3), ("shared_names", 76),
+])
+def test_planted_faults_are_found(fault, seed):
+  with soundness_search.planted(fault):
+    assert soundness_search.search(seed, np.float32, 200, small=True).escapes
+  assert not soundness_search.search(seed, np.float32, 200, small=True).escapes

@@ -148,3 +148,47 @@ def test_wide_intervals_have_no_wide_gradients(name, radius):
 def test_gelu_of_huge_numbers_is_finite():
   element = transformers.gelu(domains.box(jnp.array([[1e36]]), jnp.zeros((1, 1))))
   assert np.isfinite(domains.upper(element)[0, 0])
+
+
+def float32_formulae() -> dict:
+  """What libraries compute, by the names of the functions."""
+  one = np.float32(1)
+  alpha, scale = np.float32(1.6732632423543772), np.float32(1.0507009873554805)
+  return {
+      "sigmoid": [
+          lambda x: one / (one + np.exp(-x)),
+          lambda x: (one + np.tanh(x / 2)) / 2,
+      ],
+      "tanh": [
+          np.tanh,
+          lambda x: (np.exp(x) - np.exp(-x)) / (np.exp(x) + np.exp(-x)),
+          lambda x: 2 / (one + np.exp(-2 * x)) - one,
+      ],
+      "softplus": [
+          lambda x: np.log(one + np.exp(x)),
+          lambda x: np.logaddexp(x, np.float32(0)),
+          lambda x: np.where(x > 20, x, np.log1p(np.exp(x))),
+      ],
+      "elu": [lambda x: np.where(x > 0, x, np.exp(x) - one)],
+      "selu": [
+          lambda x: scale * np.where(x > 0, x, alpha * (np.exp(x) - one))
+      ],
+      "gelu": [
+          lambda x: x / 2 * (one + special.erf(x / np.sqrt(np.float32(2)))),
+          lambda x: x * special.ndtr(x),
+      ],
+  }
+
+
+@pytest.mark.parametrize("name", float32_formulae())
+def test_float32_runs_of_other_libraries_stay_inside(name):
+  """Formulae that cancel numbers near 1 are off by ulps of 1, not of f(x)."""
+  rng = np.random.default_rng(0)
+  x = rng.uniform(-1, 1, 20000) * 10.0 ** rng.uniform(-6, 1.9, 20000)
+  x = x.astype(np.float32)[:, None]
+  result = jax.jit(getattr(transformers, name))(domains.point(jnp.asarray(x)))
+  low, high = (np.float64(end(result)) for end in (domains.lower, domains.upper))
+  for formula in float32_formulae()[name]:
+    value = formula(x)
+    assert value.dtype == np.float32
+    assert np.all((low <= value) & (value <= high))
