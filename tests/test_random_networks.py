@@ -75,8 +75,8 @@ def test_no_point_leaves_the_bounds(seed, request):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_no_point_of_networks_of_all_magnitudes_leaves_the_bounds(dtype):
   found = sum(
-      (soundness_search.search(seed, dtype, 200, small=True)
-       for seed in (0, 2, 4)),
+      (soundness_search.search(number, dtype, 200, small=True)
+       for number in (0, 2, 4)),
       start=soundness_search.Found(),
   )
   assert not found.escapes, found.seeds
@@ -86,10 +86,12 @@ def test_no_point_of_networks_of_all_magnitudes_leaves_the_bounds(dtype):
 
 # Seeds of networks that a fault shows in.
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("fault, seed", [
+@pytest.mark.parametrize("fault, number", [
     ("widening", 0), ("relu_offset", 3), ("shared_names", 76),
 ])
-def test_planted_faults_are_found(fault, seed):
+def test_planted_faults_are_found(fault, number):
   with soundness_search.planted(fault):
-    assert soundness_search.search(seed, np.float32, 200, small=True).escapes
-  assert not soundness_search.search(seed, np.float32, 200, small=True).escapes
+    assert soundness_search.search(number, np.float32, 200, small=True).escapes
+  assert not soundness_search.search(
+      number, np.float32, 200, small=True
+  ).escapes

@@ -189,6 +189,8 @@ def test_float32_runs_of_other_libraries_stay_inside(name):
   result = jax.jit(getattr(transformers, name))(domains.point(jnp.asarray(x)))
   low, high = (np.float64(end(result)) for end in (domains.lower, domains.upper))
   for formula in float32_formulae()[name]:
-    value = formula(x)
+    with np.errstate(over="ignore", invalid="ignore"):
+      value = formula(x)
     assert value.dtype == np.float32
-    assert np.all((low <= value) & (value <= high))
+    said = np.isfinite(value)  # Naive ones overflow, to ∞/∞ for one.
+    assert np.all(((low <= value) & (value <= high))[said])
