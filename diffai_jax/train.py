@@ -104,7 +104,6 @@ def _start_of(config: config_dict.ConfigDict, workdir: str) -> str | None:
   return full
 
 
-
 def _train(
     job: Job, data: Examples, workdir: str, record: dict
 ) -> tuple[TrainState, str | None]:

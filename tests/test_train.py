@@ -147,6 +147,8 @@ def test_certification_is_consistent(finished):
   summary = json.loads((finished / "certification.json").read_text())
   with np.load(finished / "certification.npz") as file:
     arrays = dict(file)
+  broken = arrays.pop("counterexample_index")
+  points = arrays.pop("counterexample_image")
   domains = {"Box", "HBox"}
   assert set(summary) >= {
       "network", "dataset", "epsilon", "examples", "standard_accuracy",
@@ -173,6 +175,9 @@ def test_certification_is_consistent(finished):
   attacked = arrays["attacked_correct"]
   assert summary["attacked_accuracy"] == pytest.approx(attacked.mean())
   assert not np.any(attacked & ~correct)
+  # A point for each image that is broken, which is not proved by any domain.
+  assert points.shape == (len(broken), 8, 8, 1)
+  assert not np.any(attacked[broken])
   for domain in domains:
     verified = arrays[f"verified_{domain}"]
     assert summary["verified_accuracy"][domain] == pytest.approx(
@@ -530,15 +535,17 @@ def test_a_start_of_another_network_is_refused(
 def test_certifying_uses_the_checkpoint_before_a_damaged_one(
     tmp_path, capsys, finished
 ):
-  """With one line of warning, and the step that it was in the results."""
+  """With one line of warning; its results stand beside those of the last."""
   workdir = shutil.copytree(finished, tmp_path / "run")
+  before = (workdir / "certification.json").read_bytes()
   for path in (workdir / "checkpoints" / "12").rglob("d/*"):
     path.write_bytes(b"")
   config = _config(certify__examples=3, certify__domains=("Box",))
   certify_run.certify_checkpoint(config, str(workdir))
   assert "checkpoints/0 is used instead" in capsys.readouterr().err
-  summary = json.loads((workdir / "certification.json").read_text())
-  assert summary["step"] == 0
+  (path,) = workdir.glob("certifications/*/certification.json")
+  assert json.loads(path.read_text())["step"] == 0
+  assert (workdir / "certification.json").read_bytes() == before
 
 
 def test_another_config_changes_no_byte(finished):
