@@ -62,7 +62,9 @@ def test_describe_lists_each_config(command, tmp_path, name):
   """The paper's listing, the sizes, the objective and ε; nothing written."""
   result = command("--mode=describe", f"--config={_ROOT / 'configs' / name}")
   assert (result.code, result.err) == (0, "")
-  lines = result.out.splitlines()
+  lines = [
+      line for line in result.out.splitlines() if not line.startswith("Warning")
+  ]
   assert re.fullmatch(r"Normalize mean=\[.*\] std=\[.*\]", lines[0])
   assert re.fullmatch(r"Linear out=\d+", lines[-7])
   sizes = [re.fullmatch(pattern, line) for pattern, line in zip(

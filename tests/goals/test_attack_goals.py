@@ -137,10 +137,13 @@ def test_attacks_do_not_couple_examples(goal, float64):
 @pytest.mark.parametrize("goal", [IFGSM(2), PGD(2), MIFGSM(2), FGSM(9)],
                          ids=str)
 def test_attacks_stay_in_the_box_and_in_the_data(goal, float64):
-  for data_range in ((0.0, 1.0), (0.3, 0.5)):
+  inner = float(LOWER.min()) + 1e-3, float(UPPER.max()) - 1e-3
+  for data_range in ((0.0, 1.0), inner):
     found = abstract(goal, data_range=data_range)
     low, high = np.clip(LOWER, *data_range), np.clip(UPPER, *data_range)
     assert np.all((low <= found) & (found <= high))
+  with pytest.raises(ValueError, match="outside of the data's range"):
+    abstract(goal, data_range=(0.3, 0.5))
 
 
 def test_no_gradient_reaches_parameters_through_the_attack(float64):
