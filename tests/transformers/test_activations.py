@@ -120,8 +120,9 @@ def test_arrays_products_and_kinds(name):
     transform([1.0])
   pure = HybridZonotope(x, jnp.ones_like(x), zonotope=True)
   assert set(transform(pure, symbol="new").correlated) == {"new"}
-  with pytest.raises(ValueError, match="need a name: give symbol="):
-    transform(pure)
+  one, other = transform(pure), transform(pure)
+  assert len(one.correlated) == 1
+  assert not set(one.correlated) & set(other.correlated)
 
 
 def test_negative_slopes_outside_0_and_1_are_refused():
