@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from diffai_jax import domains, transformers
-from diffai_jax.domains import Dense, HybridZonotope, Product
+from diffai_jax.domains import Dense, HybridZonotope, Product, precision
 from diffai_jax.domains.generators import to_dense
 from diffai_jax.nn import (
     BatchNorm,
@@ -375,18 +375,20 @@ def test_computing_anew_saves_memory(element):
       output = network.apply(params, value, Mode.TRAIN)
       return jnp.sum(domains.upper(output) if element else output)
 
-    residuals = jax.tree.leaves(jax.eval_shape(
-        lambda params: jax.vjp(loss, params)[1], params
-    ))
-    compiled = jax.jit(jax.grad(loss)).lower(params).compile(
-        {"xla_disable_hlo_passes": "cse_barrier_expander"}
-    )
+    with precision.for_losses(True):  # As a training step has it.
+      residuals = jax.tree.leaves(jax.eval_shape(
+          lambda params: jax.vjp(loss, params)[1], params
+      ))
+      compiled = jax.jit(jax.grad(loss)).lower(params).compile(
+          {"xla_disable_hlo_passes": "cse_barrier_expander"}
+      )
     sizes[remat] = (
-        sum(leaf.size for leaf in residuals) / x.size,
+        # Of the examples; copies of the weights are small.
+        sum(leaf.size for leaf in residuals if leaf.size >= x.size) / x.size,
         compiled.memory_analysis().temp_size_in_bytes / x.nbytes,
     )
   # A box has two numbers a variable.
-  assert sizes[True][0] < 7 * (2 if element else 1) < sizes[False][0] / 3
+  assert sizes[True][0] <= 7 * (2 if element else 1) < sizes[False][0] / 3
   assert sizes[True][1] < 0.6 * sizes[False][1]
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffai_jax.domains import precision
 from diffai_jax.transformers import images as module
 from diffai_jax.transformers.images import convolve, convolve_transposed
 from diffai_jax.transformers.matrices import add_bias
@@ -220,5 +221,6 @@ def test_off_cpus_other_precisions_take_the_library(monkeypatch):
   """Training bounds are losses, not proofs: its speed is the library's."""
   monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
   x, kernel = jnp.zeros((2, 6, 6, 5)), jnp.zeros((3, 3, 5, 4))
-  program = str(jax.make_jaxpr(lambda x, k: convolve(x, k, 1, 1))(x, kernel))
+  with precision.for_losses(True):
+    program = str(jax.make_jaxpr(lambda x, k: convolve(x, k, 1, 1))(x, kernel))
   assert "conv_general" in program
