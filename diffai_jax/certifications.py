@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 
-from diffai_jax import certification
+from diffai_jax import certification, files
 from diffai_jax.sealed import DamagedError
 from diffai_jax.types import UsageError
 
@@ -157,8 +157,8 @@ def _set_aside(workdir: str, there: dict) -> None:
   folder = os.path.join(workdir, FOLDER, name)
   if os.path.lexists(folder):  # Of an earlier time: the same certification.
     return
-  temporary = folder + ".tmp"
-  shutil.rmtree(temporary, ignore_errors=True)
+  temporary = folder + files.UNFINISHED
+  files.remove(temporary)
   os.makedirs(temporary)
   for name in _FILES:
     shutil.copyfile(

@@ -1,13 +1,11 @@
 """Certification as a config says, from a network to the results on disk."""
 
-import hashlib
 import json
 import os
 
 import jax
 import jax.numpy as jnp
 from ml_collections import config_dict
-import numpy as np
 
 from diffai_jax import (
     certification,
@@ -25,6 +23,7 @@ from diffai_jax.journal import Journal
 from diffai_jax.measures import measure_region
 from diffai_jax.networks import fold, folded
 from diffai_jax.training import checkpoints
+from diffai_jax.training.array_store import digest
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.types import UsageError, shown
 
@@ -245,8 +244,8 @@ def _about(
       "skip_decided": config.certify.skip_decided,
       "attack": config.certify.attack.to_dict(),
       "step": int(state.step),
-      "weights_sha256": _digest(jax.tree.leaves(params)),
-      "images_sha256": _digest([data.images, data.labels]),
+      "weights_sha256": digest(jax.tree.leaves(jax.device_get(params))),
+      "images_sha256": digest([data.images, data.labels]),
   }
   checkpoint = os.path.join(checkpoints.FOLDER, str(int(state.step)))
   if os.path.realpath(source) != os.path.realpath(workdir):
@@ -257,12 +256,3 @@ def _about(
       "arithmetic": f"{dtype.name} on {jax.default_backend()}",
       "identity": sealed.digest_of(decides),
   }
-
-
-def _digest(arrays: list) -> str:
-  """SHA-256 of arrays: their types, shapes and bytes, in order."""
-  digest = hashlib.sha256()
-  for array in map(np.ascontiguousarray, arrays):
-    digest.update(f"{array.dtype.name} {array.shape} ".encode("ascii"))
-    digest.update(array)
-  return digest.hexdigest()

@@ -23,6 +23,7 @@ from diffai_jax.config import base_config, groups_of, keys_of, kind_of
 from diffai_jax.paths import checked_path
 from diffai_jax.suggest import unknown_key
 from diffai_jax.types import UsageError, on_one_line, shortened, shown
+from diffai_jax.validation import get
 
 Change = tuple[str, str | None]  # A key with dots, and the text of its value.
 
@@ -213,11 +214,7 @@ def parse(key: str, text: str, base: config_dict.ConfigDict):
   """
   kind = kind_of(base, key)
   word = text.strip().lower()
-  *groups, last = key.split(".")
-  holder = base
-  for group in groups:
-    holder = holder[group]
-  if holder[last] is None and word in _NOTHING:
+  if get(base, key) is None and word in _NOTHING:
     return None
   if kind is str:
     return text

@@ -14,6 +14,7 @@ from diffai_jax.goals import Goal, ObjectiveError, parse_value
 from diffai_jax.networks import modules
 from diffai_jax.schedules import Schedule, settled_at, value_at
 from diffai_jax.types import shortened
+from diffai_jax.validation import get
 
 _KEYS = (
     "dropout", "optimizer.learning_rate", "optimizer.momentum", "optimizer.l2",
@@ -72,11 +73,8 @@ def _schedules(
   for schedule in _inside(goal):
     yield "the goal", schedule
   for key in _KEYS:
-    value = config
-    for name in key.split("."):
-      value = value[name]
     try:
-      value = parse_value(value)
+      value = parse_value(get(config, key))
     except ObjectiveError:  # No text of a schedule: `validate` says so.
       continue
     if isinstance(value, Schedule):

@@ -6,14 +6,13 @@ SHA-256 of the arrays, of every file and of itself. What does not agree with it
 is no checkpoint.
 """
 
-import hashlib
 import json
 import os
 
 import jax
 import numpy as np
 
-from diffai_jax import files
+from diffai_jax import files, sealed
 from diffai_jax.training import array_store
 from diffai_jax.training.state import TrainState
 
@@ -58,13 +57,8 @@ def write(path: str, state: TrainState, config: dict) -> None:
   files.sync_tree(folder)
   files.write_json(
       os.path.join(path, MANIFEST),
-      {"sha256": _digest_of(content), "content": content},
+      {"sha256": sealed.digest_of(content), "content": content},
   )
-
-
-def _digest_of(content: dict) -> str:
-  text = json.dumps(content, sort_keys=True)
-  return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def read_manifest(path: str) -> dict:
@@ -77,7 +71,7 @@ def read_manifest(path: str) -> dict:
     with open(os.path.join(path, MANIFEST), encoding="utf-8") as file:
       manifest = json.load(file)
     content = manifest["content"]
-    if manifest["sha256"] == _digest_of(content):
+    if manifest["sha256"] == sealed.digest_of(content):
       return content
   except OSError as error:
     raise SnapshotError(f"{MANIFEST}: {files.reason(error)}") from None
