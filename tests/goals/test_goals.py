@@ -302,12 +302,12 @@ def test_hbox_is_at_least_as_sharp_as_box(float64):
 
 
 @pytest.mark.parametrize("goal, names", [
-    (Point(), {"accuracy"}),
-    (Box(), {"verified"}),
-    (HBox(), {"verified"}),
-    (Sub(0.5, Point()), {"accuracy"}),
-    (Sub(0.5, Box()), {"verified"}),
-    (Mix(Point(), Sub(0.5, Box()), 0.5), {"accuracy", "verified"}),
+    (Point(), "accuracy"),
+    (Box(), "verified"),
+    (HBox(), "verified"),
+    (Sub(0.5, Point()), "accuracy"),
+    (Sub(0.5, Box()), "verified"),
+    (Mix(Point(), Sub(0.5, Box()), 0.5), "accuracy verified"),
 ], ids=str)
 def test_accuracies(goal, names, float64):
   """Which examples have every margin below 0, by what is measured."""
@@ -317,7 +317,7 @@ def test_accuracies(goal, names, float64):
   context = Context(linear, jnp.asarray(labels), jnp.asarray(0.0))
   value = goal.abstract(jnp.asarray(LOWER), jnp.asarray(upper), context)
   found = goal.accuracies(linear(value, Mode.TRAIN), context.labels, context)
-  assert set(found) == names
+  assert set(found) == set(names.split())
 
   z = (LOWER + upper) / 2 @ KERNEL + BIAS
   scale = 1.0 if isinstance(goal, (Point, Box, HBox)) else 0.5
