@@ -26,8 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import tables, timing
-from diffai_jax import measures, programs, xla
-from diffai_jax.certification import certify
+from diffai_jax.kernels import xla
+from diffai_jax.verification import measures, programs
+from diffai_jax.verification.certification import certify
 from diffai_jax.data import Examples
 
 _JSON = flags.DEFINE_string("json", None, "file that gets the results as JSON")

@@ -27,7 +27,7 @@ from absl.testing import flagsaver
 
 from benchmarks import results_of
 from diffai_jax import main as program
-from diffai_jax import report
+from diffai_jax.app import report
 from diffai_jax.training import checkpoints
 
 _COUNT = flags.DEFINE_integer("count", 300, "of damaged files")

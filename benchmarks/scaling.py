@@ -24,9 +24,10 @@ from ml_collections import config_dict
 import numpy as np
 
 from benchmarks import tables, timing
-from diffai_jax import measures, xla
+from diffai_jax.kernels import xla
+from diffai_jax.verification import measures
 from diffai_jax.data import Dataset
-from diffai_jax.goals import objective
+from diffai_jax.objectives import objective
 from diffai_jax.networks import convnet
 from diffai_jax.training import optimizers
 from diffai_jax.training.state import create_state

@@ -18,7 +18,7 @@ import sys
 from absl import app, flags
 
 from benchmarks import tables
-from diffai_jax.goals import objective
+from diffai_jax.objectives import objective
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "a folder for each run")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "prepared TFDS datasets")

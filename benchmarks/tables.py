@@ -9,7 +9,7 @@ import sys
 
 from absl import app
 
-from diffai_jax import huge_pages
+from diffai_jax.app import huge_pages
 
 
 def load_config(text: str):

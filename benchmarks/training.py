@@ -35,7 +35,7 @@ import jax
 import numpy as np
 
 from benchmarks import tables, timing
-from diffai_jax import xla
+from diffai_jax.kernels import xla
 
 _JSON = flags.DEFINE_string("json", None, "file that gets the results as JSON")
 _ONLY = flags.DEFINE_list("only", [], "networks; all by default")

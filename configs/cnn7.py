@@ -9,7 +9,7 @@ with short warmup", Table 2) report 0.489 standard and 0.350 verified on
 CIFAR-10 at 8/255. The paper has no such network.
 """
 
-from diffai_jax.config import base_config
+from diffai_jax.app.config import base_config
 
 
 def get_config(variant: str = ""):

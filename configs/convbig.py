@@ -8,7 +8,7 @@ verified by HBox at 8/255, and 0.619, 0.514, 0.450 at 2/255; on MNIST 0.985,
 0.972, 0.956 at 0.1 and 0.970, 0.952, 0.878 at 0.3.
 """
 
-from diffai_jax.config import base_config
+from diffai_jax.app.config import base_config
 
 
 def get_config(variant: str = ""):

@@ -8,7 +8,7 @@ verified by HBox at 8/255, and 0.611, 0.514, 0.445 at 2/255; on MNIST 0.987,
 0.975, 0.958 at 0.1 and 0.972, 0.954, 0.888 at 0.3.
 """
 
-from diffai_jax.config import base_config
+from diffai_jax.app.config import base_config
 
 
 def get_config(variant: str = ""):

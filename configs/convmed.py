@@ -13,7 +13,7 @@ On MNIST (`:mnist,0.1`, the settings of ConvSmall) not measured at full length
 here; the paper has 0.978, 0.963, 0.955.
 """
 
-from diffai_jax.config import base_config
+from diffai_jax.app.config import base_config
 
 
 def get_config(variant: str = ""):

@@ -12,7 +12,7 @@ were chosen on the last 10,000 training images of MNIST. (Of two runs, whose
 sums were compiled to round differently, the other had 0.9808, 0.9664, 0.9606.)
 """
 
-from diffai_jax.config import base_config
+from diffai_jax.app.config import base_config
 
 
 def get_config(variant: str = ""):

@@ -8,7 +8,7 @@ less. Not run at full length here. The paper on CIFAR-10 at 8/255 (Table 3):
 0.364 standard and 0.219 verified, by Box alone, 727 seconds an epoch.
 """
 
-from diffai_jax.config import base_config
+from diffai_jax.app.config import base_config
 
 
 def get_config(variant: str = ""):

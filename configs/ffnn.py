@@ -6,7 +6,7 @@ r"""FFNN, five hidden layers of 100; not measured at full length here.
 The paper: 0.933 standard, 0.908 attacked, 0.889 verified by HBox.
 """
 
-from diffai_jax.config import base_config
+from diffai_jax.app.config import base_config
 
 
 def get_config(variant: str = ""):

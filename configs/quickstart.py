@@ -5,7 +5,7 @@
 Needs no download. `launch/quickstart.sh` installs everything and runs it.
 """
 
-from diffai_jax.config import base_config
+from diffai_jax.app.config import base_config
 
 
 def get_config(variant: str = ""):

@@ -9,7 +9,7 @@ paper on CIFAR-10 at 8/255, after 100 epochs of 527 seconds (Table 3): 0.381
 standard and 0.030 verified. It names no optimiser; ResNet-Tiny's is used.
 """
 
-from diffai_jax.config import base_config, take_word
+from diffai_jax.app.config import base_config, take_word
 
 
 def get_config(variant: str = ""):

@@ -10,7 +10,7 @@ GPU with 12 GB; not run at full length here. The paper on CIFAR-10 at 8/255:
 without (Table 4), 0.402 and 0.232 with ManyFixed and AdvISLPAUS(1) (Table 3).
 """
 
-from diffai_jax.config import base_config, take_word
+from diffai_jax.app.config import base_config, take_word
 
 
 def get_config(variant: str = ""):

@@ -9,7 +9,7 @@ CIFAR-10 at 8/255, after 400 epochs (Table 5): 0.284 standard, 0.238 attacked an
 0.212 verified with AdvIS_S18(5); 0.295, 0.230, 0.185 with InSamp_S18 and Combo.
 """
 
-from diffai_jax.config import base_config, take_word
+from diffai_jax.app.config import base_config, take_word
 
 
 def get_config(variant: str = ""):

@@ -8,7 +8,7 @@ verified by HBox at 8/255, and 0.623, 0.514, 0.455 at 2/255; on MNIST 0.989,
 0.977, 0.956 at 0.1 and 0.965, 0.944, 0.876 at 0.3.
 """
 
-from diffai_jax.config import base_config
+from diffai_jax.app.config import base_config
 
 
 def get_config(variant: str = ""):

@@ -7,27 +7,27 @@ import warnings
 # Before JAX and TFDS are loaded: their chatter is not for this terminal.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if __name__ == "__main__":  # Before anything that takes time to load.
-  from diffai_jax import huge_pages, interrupts
+  from diffai_jax.app import huge_pages, interrupts
 
   interrupts.end_while_loading()
   huge_pages.restart()
 
 from absl import app, flags, logging
 
-from diffai_jax import (
+from diffai_jax.app import (
     certify_run,
     command_line,
     console,
     interrupts,
     report,
     train,
-    xla,
 )
-from diffai_jax.config import base_config, keys_of
-from diffai_jax.paths import checked_path
-from diffai_jax.suggest import nearest, nearest_key, unknown_name
+from diffai_jax.kernels import xla
+from diffai_jax.app.config import base_config, keys_of
+from diffai_jax.storage.paths import checked_path
+from diffai_jax.text.suggest import nearest, nearest_key, unknown_name
 from diffai_jax.types import UsageError, shortened, shown
-from diffai_jax.validation import get, validate
+from diffai_jax.app.validation import get, validate
 
 _MODES = ("train", "certify", "describe", "report")
 _FLAGS = ("config", "workdir", "mode")

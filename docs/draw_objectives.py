@@ -21,7 +21,8 @@ from PIL import Image
 
 from diffai_jax import domains, losses, transformers
 from diffai_jax.domains import HybridZonotope, generators, parts
-from diffai_jax.goals import REGIONS, Context, parse, parse_value
+from diffai_jax.goals import Context, REGIONS
+from diffai_jax.objectives import parse, parse_value
 from diffai_jax.types import Mode
 
 FOLDER = pathlib.Path(__file__).parent / "images" / "objectives"

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from diffai_jax import goals, nn, schedules
-from diffai_jax.config import base_config
-from diffai_jax.goals import SCHEMES, Goal, ObjectiveError, dsl
-from diffai_jax.goals import objective, parse, parse_value
+from diffai_jax.app.config import base_config
+from diffai_jax.goals import Goal
+from diffai_jax.objectives import ObjectiveError, SCHEMES, dsl
+from diffai_jax.objectives import objective, parse, parse_value
 from diffai_jax.networks import canonical_name
-from diffai_jax.optax_schedules import OPTAX
-from diffai_jax.terms import number_text
-from diffai_jax.validation import get
+from diffai_jax.schedules.optax_schedules import OPTAX
+from diffai_jax.text.terms import number_text
+from diffai_jax.app.validation import get
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _DOCS = _ROOT / "docs"

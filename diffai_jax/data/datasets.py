@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from diffai_jax.suggest import unknown_name
+from diffai_jax.text.suggest import unknown_name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from diffai_jax.data.datasets import dataset
 from diffai_jax.data.splits import rows_of
-from diffai_jax.paths import checked_path
+from diffai_jax.storage.paths import checked_path
 from diffai_jax.types import UsageError, on_one_line, shortened, shown
 
 _INFO = "dataset_info.json"

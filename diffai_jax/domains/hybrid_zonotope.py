@@ -9,7 +9,8 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax.domains import generators, precision, rounding
+from diffai_jax.domains import generators, rounding
+from diffai_jax.kernels import precision
 from diffai_jax.domains.generators import Block, Diagonal
 from diffai_jax.domains.identity import fresh_symbol, require_symbol
 from diffai_jax.types import Array

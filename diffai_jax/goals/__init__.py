@@ -1,6 +1,6 @@
 """Training goals (paper, section 4): regions to train on, and losses on them."""
 
-from diffai_jax.goals.attacks import FGSM, IFGSM, MIFGSM, PGD
+from diffai_jax.goals.attacked import FGSM, IFGSM, MIFGSM, PGD
 from diffai_jax.goals.base import Context, Goal
 from diffai_jax.goals.combinators import (
     AdvDom,
@@ -10,13 +10,10 @@ from diffai_jax.goals.combinators import (
     SmallBox,
     Sub,
 )
-from diffai_jax.goals.dsl import parse, parse_value
 from diffai_jax.goals.mixtures import Coin, Mix, MixLogs, MixMargins, Weighted
 from diffai_jax.goals.phases import phase_at, phases
 from diffai_jax.goals.points import Attacked, Normal, Original, Point, Uniform
 from diffai_jax.goals.regions import REGIONS, Box, HBox, ball
-from diffai_jax.goals.schemes import SCHEMES, objective
-from diffai_jax.goals.syntax import ObjectiveError
 
 __all__ = [
     "AdvDom",
@@ -35,21 +32,16 @@ __all__ = [
     "MixMargins",
     "Normal",
     "NormalSub",
-    "ObjectiveError",
     "Original",
     "PGD",
     "Point",
     "REGIONS",
-    "SCHEMES",
     "Sample",
     "SmallBox",
     "Sub",
     "Uniform",
     "Weighted",
     "ball",
-    "objective",
-    "parse",
-    "parse_value",
     "phase_at",
     "phases",
 ]

@@ -8,7 +8,7 @@ import jax
 
 from diffai_jax import losses
 from diffai_jax.domains.product import Value
-from diffai_jax.terms import Term
+from diffai_jax.text.terms import Term
 from diffai_jax.types import Array, Mode, PRNGKey
 
 

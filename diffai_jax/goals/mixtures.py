@@ -14,7 +14,7 @@ from diffai_jax.domains.product import Product
 from diffai_jax.goals.base import Context, Goal
 from diffai_jax.schedules import Value as Weight
 from diffai_jax.schedules import extent, require_share, value_at
-from diffai_jax.terms import argument_text
+from diffai_jax.text.terms import argument_text
 from diffai_jax.types import Array, PRNGKey
 
 

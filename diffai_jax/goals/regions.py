@@ -9,7 +9,8 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax.domains import precision, rounding
+from diffai_jax.domains import rounding
+from diffai_jax.kernels import precision
 from diffai_jax.domains.hybrid_zonotope import (
     HybridZonotope,
     from_bounds,

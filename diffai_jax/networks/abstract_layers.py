@@ -17,7 +17,7 @@ from diffai_jax.nn import (
     DeepLoss,
 )
 from diffai_jax.schedules import Lin, Until
-from diffai_jax.suggest import unknown_name
+from diffai_jax.text.suggest import unknown_name
 
 Layers = list[nn.Module]
 NONE = "None"

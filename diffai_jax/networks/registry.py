@@ -10,7 +10,7 @@ from diffai_jax.networks import convnets, densenet, resnets
 from diffai_jax.nn import Sequential
 from diffai_jax.nn.initializers import INITIALIZERS
 from diffai_jax.schedules import Value as Rate
-from diffai_jax.suggest import unknown_name
+from diffai_jax.text.suggest import unknown_name
 from diffai_jax.types import UsageError, shown
 
 # Networks whose `batch_norm` is a choice.

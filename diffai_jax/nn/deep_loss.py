@@ -14,7 +14,7 @@ from diffai_jax.domains.product import Value
 from diffai_jax.nn.abstract import AbstractLayer
 from diffai_jax.schedules import Value as Weight
 from diffai_jax.schedules import extent, value_at
-from diffai_jax.terms import number_text
+from diffai_jax.text.terms import number_text
 from diffai_jax.types import Array, UsageError
 
 COLLECTION = "deep_loss"  # The collection that DeepLoss layers sow into.

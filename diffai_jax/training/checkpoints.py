@@ -7,7 +7,7 @@ import os
 import jax
 import numpy as np
 
-from diffai_jax import files
+from diffai_jax.storage import files
 from diffai_jax.training import snapshot
 from diffai_jax.training.state import TrainState
 from diffai_jax.types import UsageError

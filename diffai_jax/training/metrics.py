@@ -12,7 +12,7 @@ from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 
-from diffai_jax import files
+from diffai_jax.storage import files
 from diffai_jax.types import UsageError
 
 FILE = "metrics.jsonl"

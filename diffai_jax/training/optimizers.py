@@ -5,9 +5,9 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
-from diffai_jax.goals import parse_value
+from diffai_jax.objectives import parse_value
 from diffai_jax.schedules import Schedule, Value, value_at
-from diffai_jax.suggest import unknown_name
+from diffai_jax.text.suggest import unknown_name
 from diffai_jax.types import Array
 
 OPTIMIZERS = ("adam", "sgd")

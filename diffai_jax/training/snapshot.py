@@ -12,7 +12,7 @@ import os
 import jax
 import numpy as np
 
-from diffai_jax import files, sealed
+from diffai_jax.storage import files, sealed
 from diffai_jax.training import array_store
 from diffai_jax.training.state import TrainState
 

@@ -10,9 +10,10 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
-from diffai_jax import regularizers
+from diffai_jax.losses import regularizers
 from diffai_jax.data import Dataset, augment, to_unit_range
-from diffai_jax.domains import HybridZonotope, parts, precision, radius
+from diffai_jax.domains import HybridZonotope, parts, radius
+from diffai_jax.kernels import precision
 from diffai_jax.domains.product import Value, center
 from diffai_jax.goals import Context, Goal, ball
 from diffai_jax.nn import batch_norm, deep_loss, dropout, observation
@@ -34,7 +35,7 @@ _AUGMENT, _GOAL, _ABSTRACT, _BATCH, _DROPOUT = range(5)
 
 @dataclasses.dataclass(frozen=True)
 class Regularizers:
-  """Weights of what is added to the loss; see `diffai_jax.regularizers`.
+  """Weights of what is added to the loss; see `diffai_jax.losses.regularizers`.
 
   Attributes:
     tightness, relu_balance: numbers or schedules of the epoch.

@@ -5,7 +5,7 @@ function; on an element it returns an element with f(γ(h)) ⊆ γ(f(h)); on a
 Product it does both to its parts.
 """
 
-from diffai_jax.transformers.activations import (
+from diffai_jax.transformers.smooth import (
     elu,
     gelu,
     selu,
@@ -40,7 +40,7 @@ from diffai_jax.transformers.joining import add, concat, subtract
 from diffai_jax.transformers.pooling import max_pool
 from diffai_jax.transformers.relu import leaky_relu, relu
 from diffai_jax.transformers.sharing import adopt_symbols
-from diffai_jax.transformers.structure import flatten, gather, reshape
+from diffai_jax.transformers.moving import flatten, gather, reshape
 
 __all__ = [
     "add",

@@ -20,20 +20,20 @@ from diffai_jax.transformers.affine_rule import (
     apply_affine,
     of_one_type,
 )
-from diffai_jax.transformers.convolution import (
+from diffai_jax.transformers.structure.block_convolution import (
     convolve_block,
     convolve_transposed_block,
     multiply_windows,
     pool_block,
 )
 from diffai_jax.transformers.dispatch import check_axis, require_array
-from diffai_jax.transformers.images import (
+from diffai_jax.kernels.images import (
     convolve,
     convolve_transposed,
     pool,
     stride_or,
 )
-from diffai_jax.transformers.matrices import add_bias, multiply
+from diffai_jax.kernels.matrices import add_bias, multiply
 from diffai_jax.types import Array
 
 

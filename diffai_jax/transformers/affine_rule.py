@@ -11,7 +11,7 @@ the allowance costs no further product. Smallest normal numbers are added for wh
 underflows: in κ·(|c| + ε_H), in each product and each sum of them.
 
 Types. The element, the weights and the bias are brought to the widest of their
-types, and κ is that of the narrowest, see `domains.precision`.
+types, and κ is that of the narrowest, see `kernels.precision`.
 
 Overflow. Where |A|(|c| + ε_H) + |b| may exceed the largest number, a partial sum of
 a concrete run may overflow in one order and not in another, and come out as NaN:
@@ -30,7 +30,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from diffai_jax.domains import generators, precision, rounding
+from diffai_jax.domains import generators, rounding
+from diffai_jax.kernels import precision
 from diffai_jax.domains.generators import Block
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius
 from diffai_jax.domains.product import (
@@ -40,7 +41,7 @@ from diffai_jax.domains.product import (
     parts,
     rebuild,
 )
-from diffai_jax.transformers.matrices import add_bias
+from diffai_jax.kernels.matrices import add_bias
 from diffai_jax.types import Array
 
 

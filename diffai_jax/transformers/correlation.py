@@ -24,7 +24,7 @@ from diffai_jax.domains.hybrid_zonotope import (
 )
 from diffai_jax.domains.identity import fresh_symbol, require_symbol
 from diffai_jax.domains.product import Value, parts, rebuild
-from diffai_jax.domains.symbols import select_variables
+from diffai_jax.domains.single_symbols import select_variables
 from diffai_jax.transformers.dispatch import part_symbol, require_array
 from diffai_jax.types import Array, PRNGKey
 

@@ -16,11 +16,12 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from diffai_jax.domains import generators, precision, rounding
+from diffai_jax.domains import generators, rounding
+from diffai_jax.kernels import precision
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius, sound
 from diffai_jax.domains.identity import fresh_symbol
 from diffai_jax.domains.product import Value, parts, rebuild
-from diffai_jax.domains.symbols import (
+from diffai_jax.domains.single_symbols import (
     keep_symbols,
     symbol_sizes,
     take_symbols,

@@ -14,7 +14,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from diffai_jax.domains import generators, merging, precision, rounding
+from diffai_jax.domains import generators, merging, rounding
+from diffai_jax.kernels import precision
 from diffai_jax.domains.generators import scale
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, point, radius
 from diffai_jax.domains.product import Product, Value

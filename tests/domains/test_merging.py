@@ -14,7 +14,7 @@ from diffai_jax.domains.generators import (
     to_dense,
     variable_shape,
 )
-from diffai_jax.domains.symbols import symbol_sizes
+from diffai_jax.domains.single_symbols import symbol_sizes
 
 compiled_to_dense = jax.jit(to_dense)
 pytestmark = pytest.mark.usefixtures("float64")

@@ -12,10 +12,12 @@ from watched import watched
 
 from diffai_jax.data import Dataset
 from diffai_jax.domains import parts
-from diffai_jax.goals import SCHEMES, Box, Coin, Context, Goal, HBox, Mix
-from diffai_jax.goals import Point, Sub, Weighted, objective, parse, phase_at
+from diffai_jax.goals import Box, Coin, Context, Goal, HBox, Mix
+from diffai_jax.objectives import SCHEMES
+from diffai_jax.goals import Point, Sub, Weighted, phase_at
+from diffai_jax.objectives import objective, parse
 from diffai_jax.goals import phases
-from diffai_jax.goals.schemes import Scheme
+from diffai_jax.objectives.schemes import Scheme
 from diffai_jax.networks import ffnn
 from diffai_jax.training import optimizers
 from diffai_jax.training.state import create_state

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from diffai_jax import domains, transformers
-from diffai_jax.domains import Dense, HybridZonotope, Product, precision
+from diffai_jax.domains import Dense, HybridZonotope, Product
+from diffai_jax.kernels import precision
 from diffai_jax.domains.generators import to_dense
 from diffai_jax.nn import (
     BatchNorm,

@@ -10,7 +10,7 @@ import pytest
 from test_step import _BATCH, _DATASET, _EPSILON, _RATE, _data
 from test_step import _optimizer, run_on_two_devices
 
-from diffai_jax import goals
+from diffai_jax import objectives
 from diffai_jax.data import Dataset
 from diffai_jax.networks import ffnn, fold
 from diffai_jax.nn import (
@@ -51,7 +51,7 @@ def state_of(network):
 
 def step_of(network, goal, accumulate, dataset=_DATASET, **arguments):
   return make_step(
-      network, goals.parse(goal), _optimizer(), dataset, _EPSILON, 5,
+      network, objectives.parse(goal), _optimizer(), dataset, _EPSILON, 5,
       lambda step: step + 1.0, accumulate=accumulate, **arguments,
   )
 
@@ -192,7 +192,7 @@ _TWO_DEVICES = """
         name="sgd", learning_rate=0.1, milestones=(), decay=0.1,
         momentum=0.0, l2=0.0, clip_norm=1e9)), lambda step: step)
     data = Dataset((4, 4, 1), 3, (0.4,), (0.5,), 0.1, crop_padding=1)
-    goal = goals.parse("Sample(0.5, 0.5, Normal, Box)")
+    goal = objectives.parse("Sample(0.5, 0.5, Normal, Box)")
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (2, 12, 4, 4, 1)).astype(np.uint8)
     labels = random.integers(0, 3, (2, 12)).astype(np.int32)

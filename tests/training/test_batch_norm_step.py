@@ -9,7 +9,7 @@ from test_step import _BATCH, _DATASET, _EPSILON, _RATE, _data, _objective
 from test_step import _optimizer, run_on_two_devices
 from weights import layers
 
-from diffai_jax import goals
+from diffai_jax import objectives
 from diffai_jax.goals.points import Point
 from diffai_jax.networks import ffnn
 from diffai_jax.training.state import create_state
@@ -69,7 +69,7 @@ def step_of(network, goal, epsilon=_EPSILON):
 def test_steps_follow_the_objective_with_the_batchs_statistics():
   """Loss, gradient and metrics are those of plain JAX; statistics move."""
   state = state_of(NETWORK, np.random.default_rng(7))
-  step = step_of(NETWORK, goals.parse("Mix(Point, Box, 0.5)"))
+  step = step_of(NETWORK, objectives.parse("Mix(Point, Box, 0.5)"))
   params = jax.tree.map(np.asarray, state.params)
   kept = {"mean": np.zeros(9), "variance": np.ones(9)}
   reference = jax.jit(jax.value_and_grad(objective, has_aux=True))
@@ -138,7 +138,7 @@ _TWO_DEVICES = """
         name="sgd", learning_rate=0.1, milestones=(), decay=0.1,
         momentum=0.9, l2=0.0, clip_norm=1e9)), lambda step: step)
     data = Dataset((4, 4, 1), 3, (0.4,), (0.5,), 0.1, crop_padding=1)
-    goal = goals.parse("Mix(PGD(1, 1), Box, 0.5)")
+    goal = objectives.parse("Mix(PGD(1, 1), Box, 0.5)")
     random = np.random.default_rng(0)
     # The second half is brighter, and varies less.
     high = np.where(np.arange(8) < 4, 200, 255).reshape(1, 8, 1, 1, 1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_step import _DATASET, _EPSILON, _data, _optimizer
 
-from diffai_jax import goals
+from diffai_jax import objectives
 from diffai_jax.networks import convnet
 from diffai_jax.training.cost import inner_programs
 from diffai_jax.training.state import create_state
@@ -22,7 +22,7 @@ GOALS = ("Mix(PGD(2), Box, 0.5)", "HBox")
 
 def step_of(goal, bfloat16):
   return make_step(
-      NETWORK, goals.parse(goal), _optimizer(), _DATASET, _EPSILON, 5,
+      NETWORK, objectives.parse(goal), _optimizer(), _DATASET, _EPSILON, 5,
       lambda step: step + 1.0, bfloat16=bfloat16,
   )
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from test_step import _optimizer
 
-from diffai_jax import goals
+from diffai_jax import objectives
 from diffai_jax.data import Dataset
 from diffai_jax.networks import create
 from diffai_jax.training.cost import step_cost
@@ -23,7 +23,7 @@ def case(network, goal):
   """The estimate, and the compiled step."""
   module = create(network, 5, DATA.mean, DATA.std)
   step = make_step(
-      module, goals.parse(goal), _optimizer(), DATA, 0.1, 0, lambda step: step
+      module, objectives.parse(goal), _optimizer(), DATA, 0.1, 0, lambda step: step
   )
   state = jax.eval_shape(
       lambda: create_state(module, _optimizer(), DATA.image_shape, 0)

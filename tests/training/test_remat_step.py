@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from test_step import _DATASET, _EPSILON, _data, _optimizer
 
-from diffai_jax import goals
+from diffai_jax import objectives
 from diffai_jax.nn import (
     BatchNorm,
     DeepLoss,
@@ -36,7 +36,7 @@ EVERYTHING = Sequential((
 
 def step_of(network, remat, **arguments):
   return make_step(
-      network.clone(remat=remat), goals.parse("Mix(Point, Box, 0.5)"),
+      network.clone(remat=remat), objectives.parse("Mix(Point, Box, 0.5)"),
       _optimizer(), _DATASET, _EPSILON, 5, lambda step: step + 1.0, **arguments
   )
 

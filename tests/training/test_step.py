@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from weights import layers
 
-from diffai_jax import goals
+from diffai_jax import objectives
 from diffai_jax.data import Dataset
 from diffai_jax.networks import ffnn
 from diffai_jax.training import optimizers
@@ -57,7 +57,7 @@ def _data(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def _step(network, text: str):
   return make_step(
-      network, goals.parse(text), _optimizer(), _DATASET, _EPSILON, seed=5,
+      network, objectives.parse(text), _optimizer(), _DATASET, _EPSILON, seed=5,
       epoch_of=lambda step: step / _EPOCH_STEPS,
   )
 
@@ -232,7 +232,7 @@ def test_augmentation_is_drawn_by_step_and_seed():
   def losses(seed):
     """Of steps 0, 1 and 0 again, on the same images and weights."""
     step = make_step(
-        network, goals.parse("Point"), _optimizer(), data, 0.0, seed,
+        network, objectives.parse("Point"), _optimizer(), data, 0.0, seed,
         lambda step: step / _EPOCH_STEPS,
     )
     found = []
@@ -268,7 +268,7 @@ _TWO_DEVICES = """
         momentum=0.0, l2=0.001, clip_norm=1.0)), lambda step: step / 2)
     data = Dataset((4, 4, 1), 3, (0.4,), (0.5,), 0.1, crop_padding=1,
                    flip=True)
-    goal = goals.parse("Sub(Lin(0, 1, 1), Box)")
+    goal = objectives.parse("Sub(Lin(0, 1, 1), Box)")
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (3, 12, 4, 4, 1)).astype(np.uint8)
     labels = random.integers(0, 3, (3, 12)).astype(np.int32)

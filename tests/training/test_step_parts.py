@@ -9,7 +9,8 @@ import pytest
 from test_step import _BATCH, _DATASET, _EPSILON, _RATE, _data
 from test_step import _optimizer, _state, run_on_two_devices
 
-from diffai_jax import domains, goals, regularizers
+from diffai_jax import domains, goals, objectives
+from diffai_jax.losses import regularizers
 from diffai_jax.data import Dataset
 from diffai_jax.networks import create, ffnn
 from diffai_jax.nn.dropout import training_state
@@ -31,7 +32,7 @@ def first_step(
 ):
   """The state after the first step, and what it reports, at epoch 3."""
   step = make_step(
-      network, goals.parse(goal), _optimizer(), dataset, _EPSILON, 5,
+      network, objectives.parse(goal), _optimizer(), dataset, _EPSILON, 5,
       lambda step: step + EPOCH, regularize,
   )
   state = create_state(network, _optimizer(), dataset.image_shape, seed=1)
@@ -175,7 +176,7 @@ _TWO_DEVICES = """
         name="sgd", learning_rate=0.1, milestones=(), decay=0.1,
         momentum=0.0, l2=0.0, clip_norm=1.0)), lambda step: step)
     data = Dataset((4, 4, 1), 3, (0.4,), (0.5,), 0.1, crop_padding=1)
-    goal = goals.parse(
+    goal = objectives.parse(
         "Weighted((PGD(2, 0.5, 2), 1),"
         " (Mix(Point, Sample(0.5, 0.5, Normal, Box), 0.5), 1),"
         " (Coin((NormalSub(1, Box), 1), (Uniform, 1)), 1))")

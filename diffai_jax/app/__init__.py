@@ -1,0 +1,1 @@
+"""The program around training and certification: config, work folder, console."""

@@ -1,0 +1,252 @@
+"""Certification as a config says, from a network to the results on disk."""
+
+import json
+import os
+
+import jax
+import jax.numpy as jnp
+from ml_collections import config_dict
+
+from diffai_jax.app import console, report, workfolder
+from diffai_jax.storage import sealed
+from diffai_jax.verification import certification, certifications, programs
+from diffai_jax.verification.certification_input import certified_params
+from diffai_jax.data import Examples, load
+from diffai_jax.app.job import Job
+from diffai_jax.storage.journal import Journal
+from diffai_jax.verification.measures import measure_region
+from diffai_jax.networks import fold, folded
+from diffai_jax.training import checkpoints
+from diffai_jax.training.array_store import digest
+from diffai_jax.training.state import TrainState, create_state
+from diffai_jax.types import UsageError, shown
+
+
+def test_data(config: config_dict.ConfigDict) -> Examples:
+  """The examples that a config certifies on.
+
+  Raises:
+    UsageError: if they cannot be read.
+  """
+  data = load(config.dataset, config.certify.split, config.data_dir)
+  count = config.certify.examples
+  return Examples(data.images[:count], data.labels[:count])
+
+
+def check_memory(job: Job) -> None:
+  """Checks, before there is a network, that each domain's bounds will fit.
+
+  Raises:
+    UsageError: if those of one example do not.
+  """
+  shape = job.dataset.image_shape
+  network = folded(job.network, shape)
+  variables = jax.eval_shape(
+      lambda: network.init(jax.random.key(0), jnp.zeros((1, *shape)))
+  )
+  for domain in dict.fromkeys(job.config.certify.domains):
+    programs.check_memory(
+        domain, measure_region(network, domain, job.config.epsilon),
+        variables["params"], shape, job.config.certify.memory_mb,
+    )
+
+
+def certify_checkpoint(config: config_dict.ConfigDict, workdir: str) -> None:
+  """Certifies the latest checkpoint of a work folder, or config.checkpoint.
+
+  Raises:
+    UsageError: if there is no checkpoint, or it is another network's, or the
+      work folder is another run's.
+  """
+  job = Job.from_config(config)
+  config = job.config
+  if config.checkpoint:
+    config.checkpoint = os.path.abspath(os.path.expanduser(config.checkpoint))
+  own = workfolder.read_config(workdir)
+  path = _source(config.checkpoint, workdir, own)
+  source = checkpoints.run_of(path)
+  workfolder.require_same_network(source, config)
+  data = test_data(config)
+  like = create_state(
+      job.network, job.optimizer(1), job.dataset.image_shape, config.seed
+  )
+  restored = checkpoints.restore(
+      checkpoints.resolve(path), like, weights_only=True
+  )
+  if restored.warning:
+    console.print_warning(restored.warning)
+  is_latest = restored.path == checkpoints.resolve(source)[0]
+  with workfolder.held(workdir):
+    if own is None:
+      workfolder.claim(workdir, config)
+    certify_state(
+        job, restored.state, data, workdir, source, is_latest or own is None
+    )
+
+
+def _source(given: str | None, workdir: str, own: dict | None) -> str:
+  """The path of what is certified, as `checkpoints.resolve` takes it.
+
+  Raises:
+    UsageError: if the work folder is another run's.
+  """
+  if not given:
+    return workdir
+  if own is None:
+    return given
+  # A run that began with the weights of another names them, too.
+  began_with = own.get("checkpoint")
+  trained_here = bool(
+      checkpoints.steps_of(os.path.join(workdir, checkpoints.FOLDER))
+  )
+  if trained_here and given == began_with:
+    return workdir
+  runs = {os.path.realpath(workdir)}
+  if began_with and not trained_here:
+    runs.add(os.path.realpath(checkpoints.run_of(began_with)))
+  if os.path.realpath(checkpoints.run_of(given)) not in runs:
+    raise UsageError(
+        f"{workdir} belongs to another run than checkpoint {shown(given)};"
+        f" choose another --workdir for its certification"
+    )
+  return given
+
+
+def certify_state(
+    job: Job,
+    state: TrainState,
+    data: Examples,
+    workdir: str,
+    source: str | None = None,
+    is_own: bool = True,
+) -> None:
+  """Measures a state, writes the results and prints them.
+
+  What was found already, by a process that was killed or with the same settings,
+  is not measured again.
+
+  Args:
+    job: what to certify with.
+    state: of training.
+    data: what to certify on.
+    workdir: the work folder, which is some run's.
+    source: the run that the state is of; None is the work folder's.
+    is_own: whether the state is the one that the work folder stands for, and
+      not an earlier one.
+
+  Raises:
+    UsageError: if a domain or the attack failed, after the results of the
+      others are written; or if nothing can be written.
+  """
+  config = job.config
+  # What is certified is the network with its normalisation folded in.
+  network, params = fold(job.network, state.variables)
+  params = certified_params(params)
+  about = _about(job, state, params, data, source or workdir, workdir)
+  asked = certifications.settings(json.loads(config.to_json()))
+  own = certifications.settings(workfolder.read_config(workdir) or {})
+  if not is_own:
+    asked["step"] = int(state.step)
+  name = certifications.name_of(asked, own)
+  try:
+    folder = certifications.place(workdir, name, about["identity"])
+    certifications.check_place(folder)
+    there = certifications.whole(folder, about["identity"])
+    if there is None:
+      there = _measure(job, network, params, data, folder, about)
+    else:
+      console.console.print(f"{folder} has this certification already")
+    report.write(workdir)
+  except OSError as error:
+    raise UsageError(
+        f"results cannot be written: {error.filename or workdir}:"
+        f" {error.strerror}; what was measured is kept as far as possible, and"
+        f" the same command goes on from there"
+    ) from None
+  report.print_results(workdir)
+  if there["failed"]:
+    first, reason = next(iter(there["failed"].items()))
+    more = len(there["failed"]) - 1
+    raise UsageError(
+        f"{first} gave no results: {reason}"
+        + (f" (and {more} more)" if more else "")
+    )
+
+
+def _measure(
+    job: Job, network, params: dict, data: Examples, folder: str, about: dict
+) -> dict:
+  """Certifies with a journal in the folder, and saves; returns the summary."""
+  config = job.config
+  phases = 2 + len(config.certify.domains)
+  finished = []
+  here = {
+      "identity": about["identity"],
+      "jax": jax.__version__,
+      "platform": jax.default_backend(),
+  }
+  path = os.path.join(folder, certifications.JOURNAL_FILE)
+  journal = Journal(path, sealed.digest_of(here))
+  try:
+    with console.progress_bar(
+        "certifying", phases * len(data), "images"
+    ) as show:
+
+      def progress(phase: str, done: int) -> None:
+        if phase not in finished:
+          finished.append(phase)
+        show((len(finished) - 1) * len(data) + done, phase)
+
+      found = certification.certify(
+          network,
+          params,
+          data,
+          config.epsilon,
+          domains=tuple(config.certify.domains),
+          attack=certification.Attack(**config.certify.attack.to_dict()),
+          memory_mb=config.certify.memory_mb,
+          skip_decided=config.certify.skip_decided,
+          progress=progress,
+          journal=journal,
+      )
+    certification.save(found, folder, about, params)
+    if not found.failed:
+      journal.remove()
+  finally:
+    journal.close()
+  return certification.load_summary(folder)
+
+
+def _about(
+    job: Job,
+    state: TrainState,
+    params: dict,
+    data: Examples,
+    source: str,
+    workdir: str,
+) -> dict:
+  """What the JSON says before the results; `identity` is of what decides them."""
+  config = job.config
+  decides = {
+      "network": config.network,
+      "abstract_layers": config.abstract_layers,
+      "dataset": config.dataset,
+      "epsilon": config.epsilon,
+      "split": config.certify.split,
+      "first_examples": config.certify.examples,
+      "methods": list(config.certify.domains),
+      "skip_decided": config.certify.skip_decided,
+      "attack": config.certify.attack.to_dict(),
+      "step": int(state.step),
+      "weights_sha256": digest(jax.tree.leaves(jax.device_get(params))),
+      "images_sha256": digest([data.images, data.labels]),
+  }
+  checkpoint = os.path.join(checkpoints.FOLDER, str(int(state.step)))
+  if os.path.realpath(source) != os.path.realpath(workdir):
+    checkpoint = os.path.join(source, checkpoint)
+  dtype = jnp.result_type(float, *jax.tree.leaves(params))
+  return decides | {
+      "source": checkpoint,
+      "arithmetic": f"{dtype.name} on {jax.default_backend()}",
+      "identity": sealed.digest_of(decides),
+  }

@@ -1,0 +1,253 @@
+"""The config of a command line: its file, and what flags change in it.
+
+  --config=FILE[:VARIANT]   --config.KEY=VALUE   --config.KEY   --noconfig.KEY
+
+Texts of values are read by the kind that a key has in `config.base_config`, and
+every error is a line of ours: `ml_collections.config_flags` runs a file and
+parses values alike, but tells what went wrong by other libraries' messages.
+"""
+
+import ast
+from collections.abc import Sequence
+import importlib.machinery
+import importlib.util
+import os
+import re
+import sys
+import traceback
+import warnings
+
+from ml_collections import config_dict
+
+from diffai_jax.app.config import base_config, groups_of, keys_of, kind_of
+from diffai_jax.storage.paths import checked_path
+from diffai_jax.text.suggest import unknown_key
+from diffai_jax.types import UsageError, on_one_line, shortened, shown
+from diffai_jax.app.validation import get
+
+Change = tuple[str, str | None]  # A key with dots, and the text of its value.
+
+_FLAG = re.compile(r"--?(no)?config\.([^=]*)(=(.*))?", re.DOTALL)
+_ADVICE = "give one such as --config=configs/quickstart.py"
+_WORDS = {
+    "true": True, "t": True, "yes": True, "1": True,
+    "false": False, "f": False, "no": False, "0": False,
+}
+_NOTHING = ("none", "null")
+_LONGEST_LITERAL = 100_000  # Characters.
+
+
+def take_changes(argv: Sequence[str]) -> tuple[list[str], list[Change]]:
+  """Parts what changes a config from the other arguments.
+
+  Args:
+    argv: the command line; its first word is the program.
+
+  Returns:
+    The other arguments, and the changes in their order.
+
+  Raises:
+    UsageError: if a key does not exist, or has no value.
+  """
+  base = base_config()
+  known, rest, changes = keys_of(base), [], []
+  words = iter(argv)
+  for word in words:
+    if word == "--":
+      rest += [word, *words]
+      break
+    match = _FLAG.fullmatch(word)
+    if match is None:
+      rest.append(word)
+      continue
+    negated, key, equals, text = match.groups()
+    key = key.strip()
+    if key in groups_of(base):
+      first = next(name for name in known if name.startswith(key + "."))
+      raise UsageError(
+          f"{key} is a group of keys; set one of them, such as"
+          f" --config.{first}="
+      )
+    if key not in known:
+      raise unknown_key(key, known)
+    switch = kind_of(base, key) is bool
+    if negated and (equals or not switch):
+      raise UsageError(
+          f"{shown(word)} cannot be read: --noconfig. is for keys that are true"
+          f" or false, without a value; use --config.{key}=VALUE"
+      )
+    if not equals and switch:
+      text = "false" if negated else "true"
+    elif not equals:
+      text = next(words, None)
+      if text is None or text.startswith("--"):
+        raise UsageError(
+            f"--config.{key} has no value; set it with --config.{key}=VALUE"
+        )
+    changes.append((key, text))
+  return rest, changes
+
+
+def load(given: str | None) -> config_dict.ConfigDict:
+  """The config that a file makes.
+
+  Args:
+    given: the file, and after a colon the variant that it is asked for.
+
+  Raises:
+    UsageError: if there is no such file, or it makes no config.
+  """
+  if not given:
+    raise UsageError(f"--config is missing; {_ADVICE}")
+  path, colon, variant = given.partition(":")
+  path = checked_path(path, "--config")
+  if not os.path.isfile(path):
+    wrong = "does not exist"
+    if os.path.exists(path):
+      wrong = "is a folder" if os.path.isdir(path) else "is no file"
+    raise UsageError(f"config file {shown(path)} {wrong}; {_ADVICE}")
+  module = _run(path, lambda: _module(path))
+  make = getattr(module, "get_config", None)
+  config = None
+  if callable(make):
+    config = _run(path, lambda: make(variant) if colon else make())
+  if not isinstance(config, config_dict.ConfigDict):
+    raise UsageError(
+        f"config file {shown(path)} has no get_config() that returns a"
+        f" ConfigDict; {_ADVICE}"
+    )
+  config.lock()
+  return config
+
+
+def _module(path: str):
+  """The module that the file is."""
+  # By its content alone: a file of any name, and no old __pycache__.
+  loader = importlib.machinery.SourceFileLoader("diffai_jax_config", path)
+  spec = importlib.util.spec_from_file_location(
+      "diffai_jax_config", path, loader=loader
+  )
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[spec.name] = module
+  code = compile(loader.get_data(path), path, "exec")
+  exec(code, module.__dict__)  # pylint: disable=exec-used
+  return module
+
+
+def _run(path: str, run):
+  """What `run` returns; whatever a user's program raises becomes one line."""
+  try:
+    return run()
+  except UsageError:
+    raise
+  except OSError as error:
+    if error.filename == path:
+      raise UsageError(
+          f"config file {shown(path)} cannot be read: {error.strerror};"
+          f" {_ADVICE}"
+      ) from None
+    raise _raised(path, error) from None
+  except (Exception, SystemExit) as error:  # It may raise anything.
+    raise _raised(path, error) from None
+
+
+def _raised(path: str, error: BaseException) -> UsageError:
+  """The error of a config file: what was raised, and in which line of it."""
+  text = str(error)
+  if isinstance(error, SyntaxError) and error.filename == path:
+    line, text = error.lineno, error.msg
+  else:
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == path
+    ]
+    line = lines[-1] if lines else None
+  place = f" in line {line}" if line else ""
+  reason = shortened(on_one_line(text), 300)
+  kind = type(error).__name__
+  return UsageError(
+      f"config file {shown(path)} raised {kind}{place}"
+      + (f": {reason}" if reason else "") + "; correct the file"
+  )
+
+
+def apply(config: config_dict.ConfigDict, changes: Sequence[Change]) -> None:
+  """Changes a config; a list that is given in several flags has all of them.
+
+  Raises:
+    UsageError: if a text is no value of its key, or the config has no such
+      key.
+  """
+  base, lists = base_config(), {}
+  for key, text in changes:
+    *groups, last = key.split(".")
+    holder = config
+    for group in groups:
+      holder = holder.get(group) if _is_config(holder) else None
+    if not _is_config(holder) or last not in holder:
+      raise UsageError(
+          f"the config has no key {shown(key)}; a config file begins with"
+          f" diffai_jax.app.config.base_config()"
+      )
+    value = parse(key, text, base)
+    if isinstance(value, tuple):
+      value = lists[key] = lists.get(key, ()) + value
+    with holder.unlocked(), holder.ignore_type():
+      del holder[last]  # With the type that the file may have given it.
+      holder[last] = value
+
+
+def _is_config(value) -> bool:
+  return isinstance(value, config_dict.ConfigDict)
+
+
+def parse(key: str, text: str, base: config_dict.ConfigDict):
+  """The value of a key that a text stands for.
+
+  Args:
+    key: one of `base`'s, with dots.
+    text: as it stands after --config.KEY=.
+    base: `base_config()`, which has the kinds of all keys.
+
+  Raises:
+    UsageError: if it is none of the key's kind.
+  """
+  kind = kind_of(base, key)
+  word = text.strip().lower()
+  if get(base, key) is None and word in _NOTHING:
+    return None
+  if kind is str:
+    return text
+  if kind is tuple:
+    return _tuple(text)
+  if kind is bool:
+    if word in _WORDS:
+      return _WORDS[word]
+    wanted = "true or false"
+  else:
+    readers = {int: (int,), float: (float,), object: (int, float, str)}[kind]
+    for read in readers:
+      try:
+        return read(text)
+      except ValueError:
+        pass
+    wanted = "a whole number" if kind is int else "a number"
+  raise UsageError(
+      f"{key} is {shown(text)}; expected {wanted}; set it with --config.{key}="
+  )
+
+
+def _tuple(text: str) -> tuple:
+  """A list: Python's, or words and numbers with commas between."""
+  if len(text) <= _LONGEST_LITERAL:
+    try:
+      with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        value = ast.literal_eval(text.strip() or "()")
+      if isinstance(value, (tuple, list)):
+        return tuple(value)
+      return (value,)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+      pass
+  inner = text.strip().strip("()[]")
+  return tuple(w.strip().strip("'\"") for w in inner.split(",") if w.strip())

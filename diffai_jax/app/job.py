@@ -1,0 +1,136 @@
+"""A config, and what it stands for."""
+
+import dataclasses
+
+from flax import linen as nn
+import jax
+from ml_collections import config_dict
+import optax
+
+from diffai_jax.app import unfinished
+from diffai_jax.data import Dataset, dataset
+from diffai_jax.goals import Goal
+from diffai_jax.objectives import objective, parse_value
+from diffai_jax.networks import canonical_name, create, describe
+from diffai_jax.storage.paths import checked_path
+from diffai_jax.training import optimizers
+from diffai_jax.training.cost import StepCost, step_cost
+from diffai_jax.training.state import create_state
+from diffai_jax.training.step import Regularizers, Step, make_step
+from diffai_jax.types import Array
+from diffai_jax.app.validation import domains_of, epsilon_of, validate
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """A config, and what it stands for.
+
+  Attributes:
+    config: checked, without references.
+    dataset, network, goal: what it names.
+    first_epochs: of a run that was made longer, the epochs that it began with:
+      the schedules' clock keeps the pace that it had. None is config.epochs.
+  """
+
+  config: config_dict.ConfigDict
+  dataset: Dataset
+  network: nn.Module
+  goal: Goal
+  first_epochs: float | None = None
+
+  @classmethod
+  def from_config(cls, config: config_dict.ConfigDict) -> "Job":
+    """Checks the config and builds what it names; reads no data.
+
+    Raises:
+      UsageError: if a value is out of range or names nothing.
+    """
+    validate(config)
+    config = config.copy_and_resolve_references()
+    config.network = canonical_name(config.network)
+    with config.ignore_type(), config.certify.ignore_type():  # Of text.
+      config.epsilon = epsilon_of(config)
+      config.certify.domains = domains_of(config)
+    if config.checkpoint:
+      config.checkpoint = checked_path(config.checkpoint, "checkpoint")
+    chosen = {k: v for k, v in config.augment.items() if v is not None}
+    data = dataclasses.replace(dataset(config.dataset), **chosen)
+    network = create(
+        config.network, data.num_classes, data.mean, data.std,
+        abstract_layers=config.abstract_layers,
+        dropout=parse_value(config.dropout), initializer=config.initializer,
+        remat=config.remat, batch_norm=config.batch_norm,
+    )
+    return cls(config, data, network, objective(config.goal))
+
+  def describe(self) -> str:
+    """The network's listing and sizes, the objective's full text, ε, the cost.
+
+    At its end a warning, where a schedule outlasts the run.
+    """
+    config = self.config
+    late = self.warning()
+    return "\n".join((
+        str(describe(self.network, self.dataset.image_shape)),
+        f"Objective: {self.goal}",
+        f"Epsilon: {config.epsilon:g}",
+        f"Training step: about {self.cost()} for {config.batch_size} images",
+        *([f"Warning: {late}"] if late else []),
+    ))
+
+  def warning(self) -> str | None:
+    """A line about schedules that have not ended when the run does, or None."""
+    return unfinished.warning(self.config, self.goal, self.network)
+
+  def cost(self) -> StepCost:
+    """What a step with all parts of the objective costs on one device."""
+    state = jax.eval_shape(lambda: create_state(
+        self.network, self.optimizer(1), self.dataset.image_shape, 0
+    ))
+    return step_cost(
+        self.make_step(self.goal, 1), state, self.config.batch_size,
+        self.dataset.image_shape,
+    )
+
+  def optimizer(self, steps_per_epoch: int) -> optax.GradientTransformation:
+    """The optimiser, on the schedules' clock."""
+    return optimizers.create(
+        self.config.optimizer, lambda step: self.epoch_of(step, steps_per_epoch)
+    )
+
+  def make_step(self, goal: Goal, steps_per_epoch: int) -> Step:
+    """The training step with that goal: the job's, or a part of it."""
+    return make_step(
+        self.network,
+        goal,
+        self.optimizer(steps_per_epoch),
+        self.dataset,
+        self.config.epsilon,
+        self.config.seed,
+        lambda step: self.epoch_of(step, steps_per_epoch),
+        self.regularizers,
+        self.config.accumulate,
+        self.config.bfloat16,
+    )
+
+  @property
+  def regularizers(self) -> Regularizers:
+    """The weights that the config gives them."""
+    given = self.config.regularizers
+    return Regularizers(
+        parse_value(given.tightness),
+        parse_value(given.relu_balance),
+        given.tolerance,
+    )
+
+  def epoch_of(self, step: Array, steps_per_epoch: int) -> Array:
+    """The time on the schedules' clock, in fractional epochs."""
+    config = self.config
+    # Whole epochs apart: XLA multiplies by 1/steps_per_epoch, and two epochs
+    # would be 1.9999999 of some.
+    whole, rest = step // steps_per_epoch, step % steps_per_epoch
+    epochs = whole + rest / steps_per_epoch
+    in_all = self.first_epochs or config.epochs
+    if config.schedule_epochs is None or not in_all:
+      return epochs
+    return epochs * (config.schedule_epochs / in_all)

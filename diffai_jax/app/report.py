@@ -1,0 +1,249 @@
+"""Tables and plots from a work folder: report.html, and the closing table."""
+
+import base64
+import html
+import io
+import os
+
+from diffai_jax.app import console, workfolder
+from diffai_jax.storage import files
+from diffai_jax.verification import certification, certifications
+from diffai_jax.training import metrics
+from diffai_jax.types import UsageError
+
+FILE = "report.html"
+
+
+def write(workdir: str) -> str:
+  """Writes report.html from what the work folder holds.
+
+  The page is one file: plots are embedded.
+
+  Args:
+    workdir: a work folder with a config; results and metrics as far as they
+      exist.
+
+  Returns:
+    The page's path.
+
+  Raises:
+    UsageError: if the folder holds no run.
+  """
+  config = workfolder.read_config(workdir)
+  if config is None:
+    raise UsageError(
+        f"{workdir} holds no run (no {workfolder.CONFIG_FILE}); give the"
+        f" --workdir of one"
+    )
+  rows = metrics.read(workdir)
+  title = f"{config['network']} on {config['dataset']}"
+  body = [f"<h1>{html.escape(title)}</h1>"]
+  found = list(certifications.found(workdir))
+  if found:
+    body.append("<h2>Certification</h2>")
+  for folder, summary in found:
+    body += _certification(workdir, folder, summary)
+  if rows:
+    body += ["<h2>Training</h2>", _training_plot(rows)]
+  body += ["<h2>Config</h2>", _table(_flat(config))]
+  path = os.path.join(workdir, FILE)
+  with files.replacing(path) as page:
+    page.write(_PAGE.format(title=html.escape(title), body="\n".join(body)))
+  return path
+
+
+def print_results(workdir: str) -> None:
+  """Prints the results and where the files are.
+
+  Raises:
+    UsageError: if results are damaged, after the others are printed.
+  """
+  damaged = None
+  for folder, summary in certifications.found(workdir):
+    if isinstance(summary, UsageError):
+      damaged = damaged or summary
+      continue
+    # A title would be folded at the table's width.
+    console.console.print(
+        f"{summary['network']} on {summary['dataset']}, {_what(summary)}"
+        f"{_where(workdir, folder)}", style="bold",
+    )
+    console.print_table("", _result_rows(summary))
+  kinds = (
+      (certification.JSON_FILE, "results"),
+      (certification.NPZ_FILE, "every example's results, counterexamples"),
+      (certification.NETWORK_FILE, "the network that was certified"),
+      (certifications.FOLDER, "certifications with other settings"),
+      (metrics.FILE, "training, a line a moment"),
+      (FILE, "tables and plots"),
+  )
+  for name, what in kinds:
+    path = os.path.join(workdir, name)
+    if os.path.exists(path):
+      console.print_path(what, path)
+  if damaged:
+    raise damaged
+
+
+def _certification(
+    workdir: str, folder: str, summary: dict | UsageError
+) -> list[str]:
+  """A certification's part of the page."""
+  where = _where(workdir, folder)
+  if isinstance(summary, UsageError):
+    return [f"<p>{html.escape(str(summary))}</p>"]
+  return [
+      f"<h3>{html.escape(_what(summary) + where)}</h3>",
+      _table(_result_rows(summary)),
+      f"<p>{html.escape(_how(summary))}</p>",
+      _margin_plot(folder, summary),
+  ]
+
+
+def _what(summary: dict) -> str:
+  """What a certification's numbers are of."""
+  return (
+      f"epsilon {summary['epsilon']:g}, {summary['examples']:,} examples of"
+      f" {summary['split']}, step {summary['step']:,},"
+      f" {' and '.join(summary['methods']) or 'no domain'}"
+  )
+
+
+def _how(summary: dict) -> str:
+  attack = summary["attack"]
+  skipped = " that are open after it" if summary["skip_decided"] else ""
+  return (
+      f"Network of {summary['source']}. Attack: MI-FGSM, {attack['steps']} steps,"
+      f" momentum {attack['momentum']:g}, radius {attack['radius']:g}. Domains"
+      f" but Box were asked about all examples{skipped}. Proofs are for"
+      f" {summary['arithmetic']}."
+  )
+
+
+def _where(workdir: str, folder: str) -> str:
+  """The folder's name, if it is not the work folder."""
+  if folder == workdir:
+    return ""
+  return f" ({os.path.relpath(folder, workdir)})"
+
+
+def _result_rows(summary: dict) -> list[tuple[str, ...]]:
+  """Name, share, count and seconds of each accuracy."""
+
+  def row(name: str, accuracy: float | None, phase: str) -> tuple[str, ...]:
+    seconds = f"{summary['seconds'].get(phase, 0):.1f} s"
+    if phase in summary["failed"]:
+      return name, "failed", summary["failed"][phase], seconds
+    count = round(accuracy * summary["examples"])
+    return (
+        name,
+        f"{accuracy:.4f}",
+        f"{count:,} of {summary['examples']:,}",
+        seconds,
+    )
+
+  verified = summary["verified_accuracy"]
+  return [
+      row("standard accuracy", summary["standard_accuracy"], "standard"),
+      row("attacked accuracy", summary["attacked_accuracy"], "attack"),
+  ] + [
+      row(f"verified accuracy, {method}", verified.get(method), method)
+      for method in summary["methods"]
+  ]
+
+
+def _flat(config: dict, prefix: str = "") -> list[tuple[str, str]]:
+  rows = []
+  for key, value in config.items():
+    if isinstance(value, dict):
+      rows += _flat(value, f"{prefix}{key}.")
+    else:
+      rows.append((prefix + key, str(value)))
+  return rows
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+  lines = [
+      "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+      for row in rows
+  ]
+  return "<table>" + "\n".join(lines) + "</table>"
+
+
+def _training_plot(rows: list[dict]) -> str:
+  panels = (
+      ("loss", ("loss",)),
+      ("share of the batch", ("accuracy", "verified")),
+      ("epsilon trained on", ("epsilon",)),
+      ("examples a second", ("examples_per_second",)),
+  )
+  figure = _figure(9, 5.5)
+  for place, (label, names) in enumerate(panels):
+    axes = figure.add_subplot(2, 2, place + 1)
+    for name in names:
+      points = [
+          (r["epoch"], r[name]) for r in rows if name in r and "epoch" in r
+      ]
+      if points:
+        axes.plot(*zip(*points), label=name, linewidth=1)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+    if len(names) > 1 and axes.get_legend_handles_labels()[0]:
+      axes.legend(frameon=False)
+  return _image(figure, "loss, accuracy, radius and speed over the epochs")
+
+
+def _margin_plot(folder: str, summary: dict) -> str:
+  import numpy as np
+
+  arrays = certification.load_arrays(folder)
+  figure = _figure(9, 3)
+  axes = figure.add_subplot()
+  for domain in summary["verified_accuracy"]:
+    margin = arrays[f"margin_{domain}"]
+    margin = np.sort(margin[np.isfinite(margin)])[::-1]
+    if not len(margin):
+      continue
+    share = np.arange(1, len(margin) + 1) / summary["examples"]
+    axes.plot(margin, share, label=domain, linewidth=1.2)
+  axes.axvline(0, color="black", linewidth=0.8)
+  axes.set_xlabel("margin: lower bound of z_label - z_other over the ball")
+  axes.set_ylabel("share with at least it")
+  axes.grid(alpha=0.3)
+  if axes.get_legend_handles_labels()[0]:
+    axes.legend(frameon=False)
+  return _image(figure, "share of examples with at least a given margin")
+
+
+def _figure(width: float, height: float):
+  from matplotlib.figure import Figure  # Without pyplot: no global state.
+
+  return Figure(figsize=(width, height), layout="constrained")
+
+
+def _image(figure, description: str) -> str:
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format="png", dpi=110)
+  data = base64.b64encode(buffer.getvalue()).decode("ascii")
+  return f'<img alt="{description}" src="data:image/png;base64,{data}">'
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem;
+       margin: 2rem auto; padding: 0 1rem; color: #222; }}
+table {{ border-collapse: collapse; }}
+td {{ border-bottom: 1px solid #ddd; padding: 0.2rem 1.2rem 0.2rem 0; }}
+img {{ max-width: 100%; }}
+</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""

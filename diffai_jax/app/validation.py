@@ -1,0 +1,254 @@
+"""Every value of a config is checked before any work is done."""
+
+from ml_collections import config_dict
+
+from diffai_jax.app.config import base_config, groups_of, keys_of, kind_of
+from diffai_jax.data import dataset
+from diffai_jax.goals import REGIONS
+from diffai_jax.objectives import ObjectiveError, objective, parse_value
+from diffai_jax.networks import canonical_name, layers_of
+from diffai_jax.nn.initializers import INITIALIZERS
+from diffai_jax.storage.paths import checked_path
+from diffai_jax.schedules import extent
+from diffai_jax.text.suggest import unknown_key, unknown_name
+from diffai_jax.training.optimizers import OPTIMIZERS
+from diffai_jax.types import UsageError, shown
+
+_LARGEST = 1e38  # What float32 can hold.
+_MOST = 2**31 - 1  # What int32 can hold.
+_SMALLEST = 1e-30  # Above 0 in float32.
+
+# Numbers or schedules, and the range that their values must stay in.
+_VALUES = (
+    ("dropout", 0, 0.999),
+    ("optimizer.learning_rate", 0, _LARGEST),
+    ("optimizer.momentum", 0, 1),
+    ("optimizer.l2", 0, _LARGEST),
+    ("optimizer.clip_norm", _SMALLEST, _LARGEST),
+    ("regularizers.tightness", 0, _LARGEST),
+    ("regularizers.relu_balance", 0, _LARGEST),
+)
+_RANGES = (
+    ("epochs", 0, _MOST, float),
+    ("schedule_epochs", _SMALLEST, _MOST, float),
+    ("batch_size", 1, _MOST, int),
+    ("accumulate", 1, _MOST, int),
+    ("seed", 0, _MOST, int),
+    ("checkpoint_minutes", 0, _LARGEST, float),
+    ("optimizer.decay", 0, _LARGEST, float),
+    ("regularizers.tolerance", _SMALLEST, _LARGEST, float),
+    ("certify.examples", 1, _MOST, int),
+    ("certify.memory_mb", 1, _MOST, int),
+    ("certify.attack.steps", 0, _MOST, int),
+    ("certify.attack.momentum", 0, _LARGEST, float),
+    ("certify.attack.radius", 0, _LARGEST, float),
+)
+_PATHS = ("data_dir", "compilation_cache", "checkpoint")
+_MAY_BE_NULL = (
+    "batch_norm", "checkpoint", "schedule_epochs", "augment.crop_padding",
+    "augment.flip", "certify.examples", "certify.memory_mb",
+)
+
+
+def validate(config: config_dict.ConfigDict) -> None:
+  """Checks every value before any work is done.
+
+  Raises:
+    UsageError: names the first key that is out of range, and what it may be.
+  """
+  base = base_config()
+  _check_keys(config, base)
+  for key in keys_of(base):
+    _check_kind(config, key, kind_of(base, key))
+  layers_of(canonical_name(config.network), config.abstract_layers)
+  dataset(config.dataset)
+  epsilon_of(config)
+  objective(config.goal)
+  domains_of(config)
+  if config.optimizer.name not in OPTIMIZERS:
+    raise unknown_name("optimizer", config.optimizer.name, OPTIMIZERS)
+  if config.initializer not in INITIALIZERS:
+    raise unknown_name("initializer", config.initializer, INITIALIZERS)
+  for key in _PATHS:
+    if get(config, key):
+      checked_path(get(config, key), key)
+  for key, low, high in _VALUES:
+    _check_value(config, key, low, high)
+  for key, low, high, kind in _RANGES:
+    _check_range(config, key, low, high, kind)
+  side = min(dataset(config.dataset).image_shape[:2])
+  _check_range(config, "augment.crop_padding", 0, side, int)
+  _check_milestones(config.optimizer.milestones)
+  _check_clock(config)
+
+
+def domains_of(config: config_dict.ConfigDict) -> tuple[str, ...]:
+  """The domains to certify with; a config may hold them as "Box, HBox".
+
+  Raises:
+    UsageError: if there is no such domain.
+  """
+  given = config.certify.domains
+  if isinstance(given, str):
+    given = [word.strip() for word in given.split(",") if word.strip()]
+  for domain in given:
+    if not isinstance(domain, str) or domain not in REGIONS:
+      raise unknown_name("certification domain", domain, REGIONS)
+  return tuple(dict.fromkeys(given))
+
+
+def _check_keys(config, base: config_dict.ConfigDict) -> None:
+  """Checks that a config has the keys of `base` and no others."""
+  if not isinstance(config, config_dict.ConfigDict):
+    raise UsageError(
+        f"the config is {shown(config)}; expected"
+        f" diffai_jax.app.config.base_config() with other values"
+    )
+  known = keys_of(base)
+  # Groups first: what should be one may be anything.
+  for key in groups_of(base):
+    if not isinstance(get(config, key), config_dict.ConfigDict):
+      first = next(name for name in known if name.startswith(key + "."))
+      raise UsageError(
+          f"{key} is {shown(get(config, key))}; expected a group of keys; set"
+          f" one of them, such as --config.{first}="
+      )
+  given = keys_of(config)
+  for key in given:
+    if key not in known:
+      raise unknown_key(key, known)
+  for key in known:
+    if key not in given:
+      raise _missing(key)
+
+
+def _missing(key: str) -> UsageError:
+  return UsageError(
+      f"the config has no key {shown(key)}; a config file begins with"
+      f" diffai_jax.app.config.base_config()"
+  )
+
+
+def _check_kind(config, key: str, kind: type) -> None:
+  """Checks the kinds of value that have no range."""
+  value = get(config, key)
+  if value is None and key in _MAY_BE_NULL:
+    return
+  wanted = {str: "text", bool: "true or false", tuple: "a list"}.get(kind)
+  if wanted is None or isinstance(value, kind):
+    return
+  if kind is tuple and isinstance(value, (list, str)):
+    return
+  if key in _MAY_BE_NULL:
+    wanted += " or nothing"
+  raise UsageError(
+      f"{key} is {shown(value)}; expected {wanted}; set it with"
+      f" --config.{key}="
+  )
+
+
+def _check_milestones(given) -> None:
+  milestones = [] if isinstance(given, str) else list(given)
+  numbers = not isinstance(given, str) and all(
+      isinstance(m, (int, float)) and not isinstance(m, bool)
+      and 0 <= m <= _LARGEST
+      for m in milestones
+  )
+  if not numbers or milestones != sorted(set(milestones)):
+    raise UsageError(
+        f"optimizer.milestones is {shown(given)}; expected rising epochs,"
+        f" such as (140, 180)"
+    )
+
+
+def _check_clock(config) -> None:
+  """Checks how fast the schedules' clock goes: it is read in float32."""
+  schedule, epochs = config.schedule_epochs, config.epochs
+  if schedule is not None and epochs and schedule / epochs > _LARGEST:
+    raise UsageError(
+        f"epochs is {shown(epochs)} while schedule_epochs is"
+        f" {shown(schedule)}; expected numbers of epochs that can be divided;"
+        f" set one of them with --config.epochs="
+    )
+
+
+def epsilon_of(config: config_dict.ConfigDict) -> float:
+  """The radius as a number; a config may hold it as text, such as "8/255".
+
+  Raises:
+    UsageError: if it is no number from 0 to 1.
+  """
+  given = config.epsilon
+  try:
+    value = parse_value(given) if isinstance(given, str) else given
+  except ObjectiveError:
+    value = None
+  fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+  # A radius that vanishes in float32 would be another than the one given.
+  if not fits or not (value == 0 or _SMALLEST <= value <= 1):
+    raise UsageError(
+        f"epsilon is {shown(given)}; expected a number or fraction from 0 to 1,"
+        f" such as 0.1 or 8/255; set it with --config.epsilon="
+    )
+  return float(value)
+
+
+def get(config, key: str):
+  """The value at a key with dots.
+
+  Raises:
+    UsageError: if there is none.
+  """
+  for name in key.split("."):
+    try:
+      config = config[name]
+    except KeyError:
+      raise _missing(key) from None
+    except config_dict.RequiredValueError:
+      raise UsageError(
+          f"{key} has no value; set it with --config.{key}="
+      ) from None
+  return config
+
+
+def _check_value(config, key: str, low: float, high: float) -> None:
+  """Checks a key that holds a number or the text of a schedule."""
+  given = get(config, key)
+  if high < _LARGEST:
+    wanted = f"from {low} to {high}"
+  else:
+    wanted = f"of at least {low}" if low == 0 else "above 0"
+    wanted += f" and at most {high:g}"
+  message = (
+      f"{key} is {shown(given)}; expected a number or a schedule {wanted}, such"
+      f" as 0.5 or Lin(0, 0.5, 60); set it with --config.{key}="
+  )
+  if isinstance(given, bool) or not isinstance(given, (int, float, str)):
+    raise UsageError(message)
+  try:
+    least, most = extent(parse_value(given))
+  except ObjectiveError as error:
+    raise UsageError(f"{key}: {error.reason}", error.detail) from None
+  if not low <= least <= most <= high:
+    raise UsageError(message)
+
+
+def _check_range(config, key: str, low, high, kind: type) -> None:
+  value = get(config, key)
+  if value is None and key in _MAY_BE_NULL:
+    return
+  noun = "whole number" if kind is int else "number"
+  if low == _SMALLEST:
+    wanted = f"a {noun} above 0 and at most {high:.10g}"
+  else:
+    wanted = f"a {noun} from {low} to {high:.10g}"
+  if (
+      isinstance(value, bool)
+      or not isinstance(value, (int, float))
+      or (kind is int and not isinstance(value, int))
+      or not low <= value <= high
+  ):
+    raise UsageError(
+        f"{key} is {shown(value)}; expected {wanted}; set it with"
+        f" --config.{key}="
+    )

@@ -1,0 +1,151 @@
+"""Blocks of results, appended to a file as they come.
+
+A line a block: the SHA-256 of the rest, and a JSON object with arrays of bytes
+in it. A line that a kill cut short, or that changed since, is left out when the
+file is read, and its examples are measured again.
+"""
+
+import base64
+from collections.abc import Sequence
+import dataclasses
+import hashlib
+import json
+import os
+import zlib
+
+import numpy as np
+
+from diffai_jax.storage import files
+
+
+@dataclasses.dataclass
+class Found:
+  """What is known of a phase.
+
+  Attributes:
+    batch: how many examples its program takes; None if nothing is known.
+    rows: which examples are known, in the order of the blocks.
+    arrays: what was found of each of them, [len(rows), ...] by name.
+    seconds: how long it took.
+  """
+
+  batch: int | None
+  rows: np.ndarray
+  arrays: dict[str, np.ndarray]
+  seconds: float
+
+
+class Journal:
+  """The blocks of one certification; without a path none is kept."""
+
+  def __init__(self, path: str | None = None, identity: str = ""):
+    """Takes over the whole blocks of a file, if it is of the same identity.
+
+    Args:
+      path: the file, or None for a journal that keeps nothing.
+      identity: says what is measured, of what and how. Blocks of a file with
+        another are dropped.
+
+    Raises:
+      OSError: if the file cannot be read or written.
+    """
+    self._path, self._file = path, None
+    self._blocks: list[dict] = []
+    if path is None:
+      return
+    head = {"identity": identity}
+    lines = []
+    if os.path.lexists(path):
+      with open(path, "rb") as file:
+        lines = file.read().split(b"\n")
+    objects = [_parse(line) for line in lines]
+    if head in objects:
+      self._blocks = [b for b in objects if b and "phase" in b]
+    # Whole lines alone, so that the next one begins where a line does.
+    with files.replacing(path, binary=True) as file:
+      for value in (head, *self._blocks):
+        file.write(_line(value))
+    self._file = open(path, "ab")
+
+  def found(self, phase: str) -> Found:
+    """All that the file held of a phase when it was opened."""
+    blocks = [block for block in self._blocks if block["phase"] == phase]
+    arrays = [
+        {name: _decoded(a) for name, a in block["arrays"].items()}
+        for block in blocks
+    ]
+    return Found(
+        batch=blocks[0]["batch"] if blocks else None,
+        rows=np.array([r for block in blocks for r in block["rows"]], int),
+        arrays={
+            name: np.concatenate([a[name] for a in arrays])
+            for name in (arrays[0] if arrays else ())
+        },
+        seconds=sum(block["seconds"] for block in blocks),
+    )
+
+  def append(
+      self,
+      phase: str,
+      batch: int,
+      rows: Sequence[int],
+      arrays: dict[str, np.ndarray],
+      seconds: float,
+  ) -> None:
+    """Adds a block; when it returns the block is on the disk.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    if self._file is None:
+      return
+    block = {
+        "phase": phase,
+        "batch": batch,
+        "rows": [int(row) for row in rows],
+        "arrays": {name: _encoded(a) for name, a in arrays.items()},
+        "seconds": seconds,
+    }
+    self._file.write(_line(block))
+    self._file.flush()
+    os.fsync(self._file.fileno())
+
+  def close(self) -> None:
+    """Closes the file, and leaves it where it is."""
+    if self._file is not None:
+      self._file.close()
+      self._file = None
+
+  def remove(self) -> None:
+    """Closes and removes the file: what it held is written elsewhere."""
+    self.close()
+    if self._path is not None:
+      os.remove(self._path)
+
+
+def _line(value: dict) -> bytes:
+  text = json.dumps(value, separators=(",", ":")).encode("ascii")
+  return hashlib.sha256(text).hexdigest().encode("ascii") + b" " + text + b"\n"
+
+
+def _parse(line: bytes) -> dict | None:
+  """The object in a line, or None if the line is not what was written."""
+  digest, _, text = line.partition(b" ")
+  if hashlib.sha256(text).hexdigest().encode("ascii") != digest:
+    return None
+  return json.loads(text)
+
+
+def _encoded(array: np.ndarray) -> dict:
+  array = np.ascontiguousarray(array)
+  data = zlib.compress(array.tobytes(), 1)
+  return {
+      "dtype": array.dtype.name,
+      "shape": array.shape,
+      "data": base64.b64encode(data).decode("ascii"),
+  }
+
+
+def _decoded(array: dict) -> np.ndarray:
+  data = zlib.decompress(base64.b64decode(array["data"]))
+  return np.frombuffer(data, array["dtype"]).reshape(array["shape"])

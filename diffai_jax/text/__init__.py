@@ -1,0 +1,1 @@
+"""Terms that print as text, and the nearest of the names that are known."""

@@ -1,0 +1,1 @@
+"""What the structure of blocks saves: windows and diagonals of generators."""

@@ -1,0 +1,1 @@
+"""Standard, attacked and verified accuracy, and where the results live."""

@@ -1,0 +1,120 @@
+"""Measures of examples one after the other: kept as they come, timed, and apart
+from each other when one fails.
+"""
+
+from collections.abc import Callable
+import time
+
+import jax
+import numpy as np
+
+from diffai_jax.data import Examples
+from diffai_jax.storage.journal import Found, Journal
+from diffai_jax.verification.measures import Measure
+from diffai_jax.verification.programs import compile_measure, run_in_batches
+from diffai_jax.types import UsageError
+
+# What a measure may fail with while others go on: too little memory for one
+# example, before or while it runs, and whatever else XLA says.
+_FAILURES = (UsageError, MemoryError, jax.errors.JaxRuntimeError)
+
+
+class Measuring:
+  """Runs measures of the same network and examples.
+
+  Attributes:
+    seconds: time taken by phase, that of an earlier process included.
+    failed: one line by phase that failed.
+  """
+
+  def __init__(
+      self,
+      params: dict,
+      examples: Examples,
+      memory_mb: float | None,
+      progress: Callable[[str, int], None],
+      journal: Journal,
+  ):
+    """The arguments are those of `certification.certify`."""
+    self.seconds: dict[str, float] = {}
+    self.failed: dict[str, str] = {}
+    self._params, self._examples = params, examples
+    self._memory_mb, self._progress = memory_mb, progress
+    self._journal = journal
+
+  def __call__(
+      self, phase: str, measure: Measure, which: np.ndarray
+  ) -> dict[str, np.ndarray] | None:
+    """The measure of some examples; None if it fails.
+
+    Args:
+      phase: its name.
+      measure: what is measured.
+      which: of which examples, bool [N].
+
+    Returns:
+      Arrays [n, ...] by name, n the number of examples in `which`.
+
+    Raises:
+      OSError: if the journal cannot be written.
+    """
+    known = self._journal.found(phase)
+    is_open = which.copy()
+    is_open[known.rows] = False
+    rows = np.flatnonzero(is_open)
+    self.seconds[phase] = known.seconds
+    self._progress(phase, len(which) - len(rows))
+    pieces = [(known.rows, known.arrays)] if len(known.rows) else []
+    start = time.monotonic()
+    try:
+      if len(rows):
+        pieces.append((rows, self._measure(phase, measure, rows, known)))
+    except _FAILURES as error:
+      self.failed[phase] = _reason(error)
+    self.seconds[phase] = known.seconds + time.monotonic() - start
+    if phase in self.failed:
+      return None
+    return {
+        name: _gathered([(at, found[name]) for at, found in pieces], which)
+        for name in (pieces[0][1] if pieces else ())
+    }
+
+  def _measure(
+      self, phase: str, measure: Measure, rows: np.ndarray, known: Found
+  ) -> dict[str, np.ndarray]:
+    devices = jax.local_device_count()
+    # The batches of a run that was killed: the same program, the same bits.
+    same = known.batch is not None and known.batch % devices == 0
+    some = Examples(self._examples.images[rows], self._examples.labels[rows])
+    since = time.monotonic()
+    size, program = compile_measure(
+        phase, measure, self._params, some.images.shape[1:], self._memory_mb,
+        -(-len(some) // devices), known.batch // devices if same else None,
+    )
+
+    def block(places: slice, found: dict) -> None:
+      nonlocal since
+      elapsed, since = time.monotonic() - since, time.monotonic()
+      self._journal.append(
+          phase, size * devices, rows[places], found, elapsed
+      )
+      self._progress(phase, len(self._examples) - len(rows) + places.stop)
+
+    return run_in_batches(program, size, self._params, some, block)
+
+
+def _gathered(pieces: list, which: np.ndarray) -> np.ndarray:
+  """The values of the examples `which`, from pieces of (rows, values)."""
+  first = pieces[0][1]
+  values = np.zeros((len(which),) + first.shape[1:], first.dtype)
+  for rows, found in pieces:
+    values[rows] = found
+  return values[which]
+
+
+def _reason(error: Exception) -> str:
+  """One line that says what a measure failed with."""
+  lines = str(error).strip().splitlines() or ["no memory is left"]
+  if isinstance(error, UsageError):
+    return lines[0]
+  return f"{type(error).__name__}: {lines[0][:200]}"

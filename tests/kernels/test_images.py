@@ -1,0 +1,226 @@
+"""Convolutions of images, in every form, against their definition."""
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffai_jax.kernels import precision
+from diffai_jax.kernels import images as module
+from diffai_jax.kernels.images import convolve, convolve_transposed
+from diffai_jax.kernels.matrices import add_bias
+
+# (image, kernel, stride, padding); odd sizes leave pixels that no window meets.
+CASES = [
+    ((2, 9, 8, 1), (4, 3, 1, 5), 2, 1),
+    ((2, 7, 7, 1), (3, 3, 1, 2), 1, 1),
+    ((2, 9, 11, 3), (4, 4, 3, 5), 2, 0),
+    ((2, 8, 7, 3), (3, 3, 3, 4), 2, 1),
+    ((2, 8, 8, 2), (2, 4, 2, 3), 3, 2),
+    ((2, 9, 11, 6), (4, 4, 6, 5), 2, 0),
+    ((2, 8, 7, 6), (3, 3, 6, 4), 2, 1),
+    ((2, 8, 8, 5), (2, 4, 5, 3), 3, 2),
+    ((1, 5, 5, 5), (5, 5, 5, 3), 4, 0),
+    ((2, 6, 6, 3), (1, 1, 3, 4), 2, 0),
+    ((2, 6, 6, 3), (3, 3, 3, 4), 1, 0),
+    ((2, 9, 7, 5), (2, 2, 5, 3), 3, 0),
+    ((1, 9, 6, 4), (5, 3, 4, 3), 3, 2),
+    # Kernels that exceed the image of slopes.
+    ((2, 7, 6, 4), (5, 4, 4, 3), 1, 0),
+    ((2, 5, 7, 4), (4, 4, 4, 3), 2, 0),
+    # The gradient by the kernel of few images and of more, with stride 1.
+    ((2, 5, 7, 5), (3, 2, 5, 4), 1, 1),
+    ((1, 4, 4, 4), (2, 4, 4, 3), 1, 2),
+    ((2, 4, 5, 4), (1, 3, 4, 5), 1, 1),
+    ((11, 5, 4, 5), (3, 2, 5, 3), 1, 1),
+    ((11, 5, 4, 5), (3, 2, 5, 3), 1, 2),
+    # Winograd's gradients, and what they do not have.
+    ((2, 4, 6, 128), (3, 3, 128, 130), 1, 1),
+    ((1, 2, 2, 130), (3, 3, 130, 128), 1, 1),
+    ((1, 5, 4, 128), (3, 3, 128, 128), 1, 1),
+    ((1, 4, 4, 128), (3, 3, 128, 128), 1, 0),
+]
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def definition(x, kernel, stride, padding):
+  """Every output by its own sum; jnp, so that it has gradients."""
+  x = jnp.pad(x, [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)])
+  taps, width = kernel.shape[:2]
+  rows = range(0, x.shape[1] - taps + 1, stride)
+  columns = range(0, x.shape[2] - width + 1, stride)
+  return jnp.stack([
+      jnp.stack([
+          jnp.einsum("bhwc,hwcf->bf", x[:, i : i + taps, j : j + width], kernel)
+          for j in columns
+      ], axis=1)
+      for i in rows
+  ], axis=1)
+
+
+@pytest.mark.parametrize("shape, kernel_shape, stride, padding", CASES)
+def test_equals_the_definition(shape, kernel_shape, stride, padding):
+  rng = np.random.default_rng(0)
+  x, kernel = rng.normal(size=shape), rng.normal(size=kernel_shape)
+  expected, pull_back = jax.vjp(
+      lambda x, k: definition(x, k, stride, padding), x, kernel
+  )
+  found, pull_back_found = jax.vjp(
+      lambda x, k: convolve(x, k, stride, padding), x, kernel
+  )
+  np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+  cotangent = rng.normal(size=expected.shape)
+  for name, one, other in zip(
+      ("image", "kernel"), pull_back_found(cotangent), pull_back(cotangent)
+  ):
+    np.testing.assert_allclose(
+        one, other, rtol=1e-10, atol=1e-11, err_msg=f"gradient by the {name}"
+    )
+
+
+@pytest.mark.parametrize("channels", [3, 6])
+def test_gradient_of_a_strided_convolution_dilates_nothing(channels):
+  """What XLA computes with holes is computed without."""
+  x, kernel = jnp.zeros((2, 8, 8, channels)), jnp.zeros((4, 4, channels, 5))
+
+  def of_image(x):
+    return jnp.sum(convolve(x, kernel, 2, 1) ** 2)
+
+  program = jax.make_jaxpr(jax.grad(of_image))(x).jaxpr
+  convolutions = [
+      equation for equation in program.eqns
+      if equation.primitive is lax.conv_general_dilated_p
+  ]
+  assert convolutions
+  dilations = [e.params["lhs_dilation"] for e in convolutions]
+  assert set(dilations) == {(1, 1)}
+
+
+@pytest.mark.parametrize("images", [2, 11])
+@pytest.mark.parametrize("size, window, padding", [
+    (6, 3, 0), (6, 3, 1), (6, 3, 2), (7, 5, 0), (2, 3, 1),
+])
+def test_no_gradient_has_filters_larger_than_its_images(
+    images, size, window, padding
+):
+  """XLA turns such a convolution around, reversed, which no library computes."""
+  x = jnp.zeros((images, size, size, 5))
+  kernel = jnp.zeros((window, window, 5, 4))
+  slopes = jnp.zeros_like(convolve(x, kernel, 1, padding))
+
+  def gradients(x, kernel, slopes):
+    _, pull_back = jax.vjp(lambda x, k: convolve(x, k, 1, padding), x, kernel)
+    return pull_back(slopes)
+
+  program = jax.jit(gradients).lower(x, kernel, slopes).compile().as_text()
+  convolutions = [
+      line for line in program.splitlines() if " convolution(" in line
+  ]
+  assert convolutions
+  assert not any("rhs_reversal" in line for line in convolutions)
+
+
+def test_gradients_of_3x3_are_those_of_the_definition_in_float32():
+  """Of many channels, by Winograd's products, as close as sums of float32 are."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(3, 8, 8, 128))
+  kernel = rng.normal(size=(3, 3, 128, 160))
+  slopes = rng.normal(size=(3, 8, 8, 160))
+  expected = jax.vjp(lambda x, k: definition(x, k, 1, 1), x, kernel)[1](slopes)
+  x, kernel, slopes = (a.astype(np.float32) for a in (x, kernel, slopes))
+  found = jax.vjp(lambda x, k: convolve(x, k, 1, 1), x, kernel)[1](slopes)
+  for one, other in zip(found, expected):
+    assert one.dtype == jnp.float32
+    assert np.abs(one - other).max() <= 3e-6 * np.abs(other).max()
+
+
+def test_gradients_of_3x3_multiply_as_often_as_winograd():
+  """16 products of matrices for tiles of 4 pixels, for each gradient."""
+  x, kernel = jnp.zeros((3, 8, 8, 128)), jnp.zeros((3, 3, 128, 160))
+  slopes = jnp.zeros((3, 8, 8, 160))
+
+  def gradients(x, kernel, slopes):
+    return jax.vjp(lambda x, k: convolve(x, k, 1, 1), x, kernel)[1](slopes)
+
+  program = jax.jit(gradients).lower(x, kernel, slopes).compile()
+  products = 2 * 16 * (3 * 16 * 128 * 160)
+  assert program.cost_analysis()["flops"] < 1.4 * 2 * products
+
+
+@pytest.mark.parametrize("shape, bias", [
+    ((5, 3), (3,)), ((2, 4, 4, 3), (3,)), ((2, 4, 1), (3,)), ((3,), (3,)),
+    ((2, 3), ()),
+])
+def test_a_bias_has_the_gradient_of_a_sum(shape, bias):
+  rng = np.random.default_rng(0)
+  x, bias = rng.normal(size=shape), rng.normal(size=bias)
+  expected, pull_back = jax.vjp(jnp.add, x, bias)
+  found, pull_back_found = jax.vjp(add_bias, x, bias)
+  np.testing.assert_array_equal(found, expected)
+  slopes = rng.normal(size=expected.shape)
+  for one, other in zip(pull_back_found(slopes), pull_back(slopes)):
+    np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+
+
+@pytest.fixture
+def off_cpu(monkeypatch):
+  """What is traced is for a GPU; it runs here."""
+  monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
+
+
+@pytest.mark.parametrize("shape, kernel_shape, stride, padding", CASES)
+def test_off_cpus_the_highest_precision_multiplies_matrices(
+    shape, kernel_shape, stride, padding, off_cpu
+):
+  """No library's convolution, whose algorithm nobody knows; equal results."""
+  rng = np.random.default_rng(0)
+  x, kernel = rng.normal(size=shape), rng.normal(size=kernel_shape)
+  found = convolve(x, kernel, stride, padding)
+  expected = definition(x, kernel, stride, padding)
+  np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+  program = str(jax.make_jaxpr(
+      lambda x, k: convolve(x, k, stride, padding)
+  )(x, kernel))
+  assert "conv_general" not in program and "HIGHEST" in program
+
+
+@pytest.mark.parametrize("shape, kernel_shape, stride, padding", [
+    ((2, 4, 5, 3), (3, 2, 3, 4), 1, 0),
+    ((2, 4, 5, 6), (4, 4, 6, 3), 2, 1),
+    ((2, 3, 4, 5), (3, 2, 5, 4), 3, 1),
+    ((2, 5, 4, 5), (2, 2, 5, 4), 1, 1),
+    ((1, 4, 4, 5), (1, 1, 5, 4), 2, 0),
+])
+def test_off_cpus_transposed_convolutions_multiply_too(
+    shape, kernel_shape, stride, padding, off_cpu
+):
+  """Against their definition: each pixel adds its kernel, then edges go."""
+  rng = np.random.default_rng(0)
+  x, kernel = rng.normal(size=shape), rng.normal(size=kernel_shape)
+  sizes = [
+      (n - 1) * stride + k for n, k in zip(shape[1:3], kernel_shape[:2])
+  ]
+  whole = np.zeros((shape[0], *sizes, kernel_shape[3]))
+  for i, j in np.ndindex(shape[1:3]):
+    rows = slice(i * stride, i * stride + kernel_shape[0])
+    columns = slice(j * stride, j * stride + kernel_shape[1])
+    whole[:, rows, columns] += np.einsum("bc,hwcf->bhwf", x[:, i, j], kernel)
+  expected = whole[
+      :, padding : sizes[0] - padding, padding : sizes[1] - padding
+  ]
+  found = convolve_transposed(x, kernel, stride, padding)
+  np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+  program = str(jax.make_jaxpr(
+      lambda x, k: convolve_transposed(x, k, stride, padding)
+  )(x, kernel))
+  assert "conv_general" not in program
+
+
+def test_off_cpus_other_precisions_take_the_library(monkeypatch):
+  """Training bounds are losses, not proofs: its speed is the library's."""
+  monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
+  x, kernel = jnp.zeros((2, 6, 6, 5)), jnp.zeros((3, 3, 5, 4))
+  with precision.for_losses(True):
+    program = str(jax.make_jaxpr(lambda x, k: convolve(x, k, 1, 1))(x, kernel))
+  assert "conv_general" in program
