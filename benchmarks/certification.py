@@ -26,10 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import tables, timing
+from diffai_jax.data import Examples
 from diffai_jax.kernels import xla
 from diffai_jax.verification import measures, programs
 from diffai_jax.verification.certification import certify
-from diffai_jax.data import Examples
 
 _JSON = flags.DEFINE_string("json", None, "file that gets the results as JSON")
 _ONLY = flags.DEFINE_list("only", [], "networks; all by default")

@@ -28,11 +28,11 @@ import numpy as np
 
 from benchmarks import tables
 from diffai_jax import domains
-from diffai_jax.kernels import xla
+from diffai_jax.app.job import Job
 from diffai_jax.data import batches, load, to_unit_range
 from diffai_jax.goals import ball
+from diffai_jax.kernels import xla
 from diffai_jax.networks import describe, fold
-from diffai_jax.app.job import Job
 from diffai_jax.training import optimizers
 from diffai_jax.training.state import create_state
 from diffai_jax.training.step import make_step

@@ -29,8 +29,8 @@ import numpy as np
 
 from benchmarks import tables, timing
 from diffai_jax.kernels import xla
-from diffai_jax.nn import Conv2D
 from diffai_jax.kernels.images import convolve
+from diffai_jax.nn import Conv2D
 
 _JSON = flags.DEFINE_string("json", None, "file that gets the results as JSON")
 _ONLY = flags.DEFINE_list("only", [], "networks; all by default")

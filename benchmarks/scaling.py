@@ -24,14 +24,14 @@ from ml_collections import config_dict
 import numpy as np
 
 from benchmarks import tables, timing
-from diffai_jax.kernels import xla
-from diffai_jax.verification import measures
 from diffai_jax.data import Dataset
-from diffai_jax.objectives import objective
+from diffai_jax.kernels import xla
 from diffai_jax.networks import convnet
+from diffai_jax.objectives import objective
 from diffai_jax.training import optimizers
 from diffai_jax.training.state import create_state
 from diffai_jax.training.step import make_step
+from diffai_jax.verification import measures
 
 _JSON = flags.DEFINE_string("json", None, "file that gets the results as JSON")
 _SECONDS = flags.DEFINE_float("seconds", 10.0, "of timing for each question")

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import tables
-from diffai_jax.domains.product import example_shape
 from diffai_jax.app.job import Job
+from diffai_jax.domains.product import example_shape
 from diffai_jax.nn import Conv2D, Linear
 from diffai_jax.training.state import create_state
 

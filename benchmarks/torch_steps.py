@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from benchmarks import timing
 from benchmarks.torch_network import Network, Value, build
+from diffai_jax.app.job import Job
 from diffai_jax.goals import Context, ball
 from diffai_jax.objectives import objective
-from diffai_jax.app.job import Job
 from diffai_jax.types import Mode
 
 torch.set_num_threads(timing.THREADS)

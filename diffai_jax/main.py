@@ -22,12 +22,12 @@ from diffai_jax.app import (
     report,
     train,
 )
-from diffai_jax.kernels import xla
 from diffai_jax.app.config import base_config, keys_of
+from diffai_jax.app.validation import get, validate
+from diffai_jax.kernels import xla
 from diffai_jax.storage.paths import checked_path
 from diffai_jax.text.suggest import nearest, nearest_key, unknown_name
 from diffai_jax.types import UsageError, shortened, shown
-from diffai_jax.app.validation import get, validate
 
 _MODES = ("train", "certify", "describe", "report")
 _FLAGS = ("config", "workdir", "mode")

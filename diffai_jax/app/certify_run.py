@@ -8,18 +8,18 @@ import jax.numpy as jnp
 from ml_collections import config_dict
 
 from diffai_jax.app import console, report, workfolder
-from diffai_jax.storage import sealed
-from diffai_jax.verification import certification, certifications, programs
-from diffai_jax.verification.certification_input import certified_params
-from diffai_jax.data import Examples, load
 from diffai_jax.app.job import Job
-from diffai_jax.storage.journal import Journal
-from diffai_jax.verification.measures import measure_region
+from diffai_jax.data import Examples, load
 from diffai_jax.networks import fold, folded
+from diffai_jax.storage import sealed
+from diffai_jax.storage.journal import Journal
 from diffai_jax.training import checkpoints
 from diffai_jax.training.array_store import digest
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.types import UsageError, shown
+from diffai_jax.verification import certification, certifications, programs
+from diffai_jax.verification.certification_input import certified_params
+from diffai_jax.verification.measures import measure_region
 
 
 def test_data(config: config_dict.ConfigDict) -> Examples:

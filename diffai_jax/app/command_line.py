@@ -20,10 +20,10 @@ import warnings
 from ml_collections import config_dict
 
 from diffai_jax.app.config import base_config, groups_of, keys_of, kind_of
+from diffai_jax.app.validation import get
 from diffai_jax.storage.paths import checked_path
 from diffai_jax.text.suggest import unknown_key
 from diffai_jax.types import UsageError, on_one_line, shortened, shown
-from diffai_jax.app.validation import get
 
 Change = tuple[str, str | None]  # A key with dots, and the text of its value.
 

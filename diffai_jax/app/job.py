@@ -8,17 +8,17 @@ from ml_collections import config_dict
 import optax
 
 from diffai_jax.app import unfinished
+from diffai_jax.app.validation import domains_of, epsilon_of, validate
 from diffai_jax.data import Dataset, dataset
 from diffai_jax.goals import Goal
-from diffai_jax.objectives import objective, parse_value
 from diffai_jax.networks import canonical_name, create, describe
+from diffai_jax.objectives import objective, parse_value
 from diffai_jax.storage.paths import checked_path
 from diffai_jax.training import optimizers
 from diffai_jax.training.cost import StepCost, step_cost
 from diffai_jax.training.state import create_state
 from diffai_jax.training.step import Regularizers, Step, make_step
 from diffai_jax.types import Array
-from diffai_jax.app.validation import domains_of, epsilon_of, validate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,9 @@ import os
 
 from diffai_jax.app import console, workfolder
 from diffai_jax.storage import files
-from diffai_jax.verification import certification, certifications
 from diffai_jax.training import metrics
 from diffai_jax.types import UsageError
+from diffai_jax.verification import certification, certifications
 
 FILE = "report.html"
 

@@ -11,9 +11,9 @@ import jax
 from ml_collections import config_dict
 
 from diffai_jax.app import certify_run, console, interrupts, workfolder
+from diffai_jax.app.job import Job
 from diffai_jax.data import Examples, batches, load
 from diffai_jax.goals import phase_at
-from diffai_jax.app.job import Job
 from diffai_jax.networks import describe, normalises
 from diffai_jax.training import checkpoints
 from diffai_jax.training.metrics import MetricsWriter

@@ -10,12 +10,12 @@ import dataclasses
 from flax import linen as nn
 from ml_collections import config_dict
 
+from diffai_jax.app.validation import get
 from diffai_jax.goals import Goal
-from diffai_jax.objectives import ObjectiveError, parse_value
 from diffai_jax.networks import modules
+from diffai_jax.objectives import ObjectiveError, parse_value
 from diffai_jax.schedules import Schedule, settled_at, value_at
 from diffai_jax.types import shortened
-from diffai_jax.app.validation import get
 
 _KEYS = (
     "dropout", "optimizer.learning_rate", "optimizer.momentum", "optimizer.l2",

@@ -5,11 +5,11 @@ from ml_collections import config_dict
 from diffai_jax.app.config import base_config, groups_of, keys_of, kind_of
 from diffai_jax.data import dataset
 from diffai_jax.goals import REGIONS
-from diffai_jax.objectives import ObjectiveError, objective, parse_value
 from diffai_jax.networks import canonical_name, layers_of
 from diffai_jax.nn.initializers import INITIALIZERS
-from diffai_jax.storage.paths import checked_path
+from diffai_jax.objectives import ObjectiveError, objective, parse_value
 from diffai_jax.schedules import extent
+from diffai_jax.storage.paths import checked_path
 from diffai_jax.text.suggest import unknown_key, unknown_name
 from diffai_jax.training.optimizers import OPTIMIZERS
 from diffai_jax.types import UsageError, shown

@@ -8,8 +8,8 @@ import os
 from ml_collections import config_dict
 
 from diffai_jax.app import console
-from diffai_jax.storage import files, lock
 from diffai_jax.app.config import describe_differences, differences
+from diffai_jax.storage import files, lock
 from diffai_jax.training import checkpoints, metrics
 from diffai_jax.types import UsageError
 

@@ -41,9 +41,9 @@ def read(name: str, split: str, data_dir: str) -> tuple[np.ndarray, np.ndarray]:
     UsageError: says what is wrong with the folder, the split or the files.
   """
   try:
-    import tensorflow_datasets as tfds
-    import array_record.python.array_record_module
     import PIL.Image
+    import array_record.python.array_record_module
+    import tensorflow_datasets as tfds
   except ImportError as error:
     raise UsageError(
         f"reading {name} takes a package that cannot be imported"

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.domains import generators, rounding
-from diffai_jax.kernels import precision
 from diffai_jax.domains.generators import Block, Diagonal
 from diffai_jax.domains.identity import fresh_symbol, require_symbol
+from diffai_jax.kernels import precision
 from diffai_jax.types import Array
 
 

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.domains import rounding
-from diffai_jax.kernels import precision
 from diffai_jax.domains.hybrid_zonotope import (
     HybridZonotope,
     from_bounds,
@@ -18,6 +17,7 @@ from diffai_jax.domains.hybrid_zonotope import (
 )
 from diffai_jax.domains.identity import fresh_symbol
 from diffai_jax.goals.base import Context, Goal
+from diffai_jax.kernels import precision
 from diffai_jax.transformers import correlate_all
 from diffai_jax.types import Array
 

@@ -36,8 +36,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax.kernels import precision
-from diffai_jax.kernels import winograd
+from diffai_jax.kernels import precision, winograd
 from diffai_jax.kernels.kernel_gradient import gradient_by_kernel
 from diffai_jax.kernels.matrices import in_one_type, multiply
 from diffai_jax.kernels.overlap import gradient_by_input

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
 from diffai_jax.domains import generators, rounding
-from diffai_jax.kernels import precision
 from diffai_jax.domains.generators import Dense, Diagonal
 from diffai_jax.domains.hybrid_zonotope import (
     HybridZonotope,
@@ -23,6 +22,7 @@ from diffai_jax.domains.hybrid_zonotope import (
     radius,
     upper,
 )
+from diffai_jax.kernels import precision
 from diffai_jax.transformers.dispatch import require_array
 from diffai_jax.types import Array
 

@@ -20,7 +20,6 @@ from collections.abc import Iterable, Mapping
 import dataclasses
 
 from diffai_jax import schedules
-from diffai_jax.schedules import arithmetic
 from diffai_jax.goals.attacked import FGSM, IFGSM, MIFGSM, PGD
 from diffai_jax.goals.base import Goal
 from diffai_jax.goals.combinators import (
@@ -41,6 +40,7 @@ from diffai_jax.objectives.syntax import (
     is_within_limits,
     syntax_tree,
 )
+from diffai_jax.schedules import arithmetic
 from diffai_jax.schedules.optax_schedules import OPTAX, OptaxSchedule
 from diffai_jax.text.suggest import nearest
 from diffai_jax.text.terms import Number, Term, number_text

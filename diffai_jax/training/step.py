@@ -10,12 +10,12 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
-from diffai_jax.losses import regularizers
 from diffai_jax.data import Dataset, augment, to_unit_range
 from diffai_jax.domains import HybridZonotope, parts, radius
-from diffai_jax.kernels import precision
 from diffai_jax.domains.product import Value, center
 from diffai_jax.goals import Context, Goal, ball
+from diffai_jax.kernels import precision
+from diffai_jax.losses import regularizers
 from diffai_jax.nn import batch_norm, deep_loss, dropout, observation
 from diffai_jax.nn.abstract import RNG
 from diffai_jax.schedules import Value as Weight

@@ -11,22 +11,16 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax.domains.generators import Block, Dense, Diagonal, Local, scale
-from diffai_jax.domains.generators import to_dense
+from diffai_jax.domains.generators import (
+    Block,
+    Dense,
+    Diagonal,
+    Local,
+    scale,
+    to_dense,
+)
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope
 from diffai_jax.domains.product import Product, example_shape
-from diffai_jax.transformers.affine_rule import (
-    AffineMap,
-    apply_affine,
-    of_one_type,
-)
-from diffai_jax.transformers.structure.block_convolution import (
-    convolve_block,
-    convolve_transposed_block,
-    multiply_windows,
-    pool_block,
-)
-from diffai_jax.transformers.dispatch import check_axis, require_array
 from diffai_jax.kernels.images import (
     convolve,
     convolve_transposed,
@@ -34,6 +28,18 @@ from diffai_jax.kernels.images import (
     stride_or,
 )
 from diffai_jax.kernels.matrices import add_bias, multiply
+from diffai_jax.transformers.affine_rule import (
+    AffineMap,
+    apply_affine,
+    of_one_type,
+)
+from diffai_jax.transformers.dispatch import check_axis, require_array
+from diffai_jax.transformers.structure.block_convolution import (
+    convolve_block,
+    convolve_transposed_block,
+    multiply_windows,
+    pool_block,
+)
 from diffai_jax.types import Array
 
 

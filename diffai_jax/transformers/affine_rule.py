@@ -31,16 +31,10 @@ from jax import lax
 import jax.numpy as jnp
 
 from diffai_jax.domains import generators, rounding
-from diffai_jax.kernels import precision
 from diffai_jax.domains.generators import Block
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius
-from diffai_jax.domains.product import (
-    Product,
-    Value,
-    center,
-    parts,
-    rebuild,
-)
+from diffai_jax.domains.product import Product, Value, center, parts, rebuild
+from diffai_jax.kernels import precision
 from diffai_jax.kernels.matrices import add_bias
 from diffai_jax.types import Array
 

@@ -17,7 +17,6 @@ from jax import lax
 import jax.numpy as jnp
 
 from diffai_jax.domains import generators, rounding
-from diffai_jax.kernels import precision
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius, sound
 from diffai_jax.domains.identity import fresh_symbol
 from diffai_jax.domains.product import Value, parts, rebuild
@@ -26,6 +25,7 @@ from diffai_jax.domains.single_symbols import (
     symbol_sizes,
     take_symbols,
 )
+from diffai_jax.kernels import precision
 from diffai_jax.transformers.correlation import (
     correlate_all,
     require_new_symbol,

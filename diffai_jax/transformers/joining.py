@@ -15,10 +15,10 @@ from jax import lax
 import jax.numpy as jnp
 
 from diffai_jax.domains import generators, merging, rounding
-from diffai_jax.kernels import precision
 from diffai_jax.domains.generators import scale
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, point, radius
 from diffai_jax.domains.product import Product, Value
+from diffai_jax.kernels import precision
 from diffai_jax.transformers.dispatch import check_axis, require_array
 from diffai_jax.transformers.sharing import tell_apart
 from diffai_jax.types import Array

@@ -16,8 +16,8 @@ from jax import lax
 import jax.numpy as jnp
 
 from diffai_jax.domains import generators, rounding
-from diffai_jax.kernels import precision
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius, sound
+from diffai_jax.kernels import precision
 from diffai_jax.transformers.correlation import correlate_all
 from diffai_jax.types import Array
 

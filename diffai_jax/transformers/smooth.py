@@ -33,8 +33,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from diffai_jax.kernels import precision
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, lower, upper
+from diffai_jax.kernels import precision
 from diffai_jax.transformers.dispatch import register_parts, require_array
 from diffai_jax.transformers.relaxation import interval_error, relax
 from diffai_jax.types import Array

@@ -17,7 +17,10 @@ from flax import traverse_util
 import jax.numpy as jnp
 import numpy as np
 
+from diffai_jax.data import Examples
 from diffai_jax.storage import sealed
+from diffai_jax.storage.journal import Journal
+from diffai_jax.types import UsageError
 from diffai_jax.verification import affine_check
 from diffai_jax.verification.certification_input import (
     certified_params,
@@ -25,8 +28,6 @@ from diffai_jax.verification.certification_input import (
     check_numbers,
     checked_domains,
 )
-from diffai_jax.data import Examples
-from diffai_jax.storage.journal import Journal
 from diffai_jax.verification.measures import (
     Attack,
     measure_attack,
@@ -34,7 +35,6 @@ from diffai_jax.verification.measures import (
     measure_standard,
 )
 from diffai_jax.verification.measuring import Measuring
-from diffai_jax.types import UsageError
 
 # An image that it proves need not be sent to a region that costs more.
 _CHEAPEST = "Box"

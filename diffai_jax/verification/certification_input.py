@@ -12,9 +12,9 @@ import numpy as np
 
 from diffai_jax.data import Examples
 from diffai_jax.goals import REGIONS
-from diffai_jax.verification.measures import Attack
 from diffai_jax.text.suggest import unknown_name
 from diffai_jax.types import UsageError
+from diffai_jax.verification.measures import Attack
 
 
 def check_numbers(

@@ -11,9 +11,9 @@ import re
 import shutil
 
 from diffai_jax.storage import files
-from diffai_jax.verification import certification
 from diffai_jax.storage.sealed import DamagedError
 from diffai_jax.types import UsageError
+from diffai_jax.verification import certification
 
 FOLDER = "certifications"
 JOURNAL_FILE = "certification.blocks"

@@ -10,9 +10,9 @@ import numpy as np
 
 from diffai_jax.data import Examples
 from diffai_jax.storage.journal import Found, Journal
+from diffai_jax.types import UsageError
 from diffai_jax.verification.measures import Measure
 from diffai_jax.verification.programs import compile_measure, run_in_batches
-from diffai_jax.types import UsageError
 
 # What a measure may fail with while others go on: too little memory for one
 # example, before or while it runs, and whatever else XLA says.

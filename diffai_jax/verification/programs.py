@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax.verification import memory
 from diffai_jax.data import Examples
 from diffai_jax.kernels import precision
-from diffai_jax.verification.measures import Measure
 from diffai_jax.types import UsageError
+from diffai_jax.verification import memory
+from diffai_jax.verification.measures import Measure
 
 # Beyond these a larger batch only takes more memory. No powers of two: on CPUs
 # an attack on ConvSmall takes twice as long with 64, 128, 256 or 512 images.
