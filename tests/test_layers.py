@@ -37,6 +37,7 @@ _HOUSE = (
     },
     {
         "losses": ("margins", "regularizers"),
+        "regions": ("linf",),
         "attacks": ("iterated",),
     },
     {
