@@ -65,8 +65,9 @@ _HOUSE = (
     },
     {
         "verification": (
-            "memory", "affine_check", "measures", "programs", "measuring",
-            "certification_input", "certification", "certifications",
+            "memory", "affine_check", "methods", "inputs", "measures",
+            "program_cache", "programs", "measuring", "certification_input",
+            "certification", "certifications",
         ),
     },
     {

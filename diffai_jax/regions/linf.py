@@ -73,8 +73,9 @@ class Linf:
     # NumPy's float64 moves when JAX has no such type.
     element = point(images)
     images, moved = element.center, element.uncorrelated
-    wrong = outside(images, data_range)
     dtype = images.dtype
+    data_range = _rounded_outwards(data_range, dtype)
+    wrong = outside(images, data_range)
     reach = jnp.asarray(epsilon, dtype)
     slack = rounding.elementary(dtype) * (jnp.abs(images) + reach)
     slack = slack + 2 * rounding.tiny(dtype)  # Of sums that underflow.
@@ -205,6 +206,19 @@ def checked_range(data_range: Range) -> Range:
         f" value that data can have, such as (0.0, 1.0), or None"
     )
   return low, high
+
+
+def _rounded_outwards(data_range: Range, dtype) -> Range:
+  """The smallest range between numbers of that type which contains it."""
+  if data_range is None:
+    return None
+  low, high = (np.asarray(end, dtype) for end in data_range)
+  infinity = np.asarray(np.inf, dtype)
+  if float(low) > data_range[0]:
+    low = np.nextafter(low, -infinity)
+  if float(high) < data_range[1]:
+    high = np.nextafter(high, infinity)
+  return float(low), float(high)
 
 
 def outside(images: Array, data_range: Range) -> Array:

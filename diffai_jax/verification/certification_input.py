@@ -1,6 +1,5 @@
-"""What `certify` is given, checked once, before anything is computed."""
+"""What `certify` is given besides images, checked before anything is computed."""
 
-from collections.abc import Sequence
 import math
 import numbers
 
@@ -10,23 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax.data import Examples
-from diffai_jax.goals import REGIONS
-from diffai_jax.text.suggest import unknown_name
 from diffai_jax.types import UsageError
+from diffai_jax.verification.inputs import Inputs, float_type
 from diffai_jax.verification.measures import Attack
 
 
-def check_numbers(
-    epsilon: float, attack: Attack, memory_mb: float | None
-) -> None:
+def check_numbers(attack: Attack, memory_mb: float | None) -> None:
   """Checks what is a number.
 
   Raises:
     UsageError: if one is not in its range.
   """
   needs = (
-      ("epsilon", epsilon, 0, "a finite number of at least 0"),
       ("attack.momentum", attack.momentum, 0, "a finite number of at least 0"),
       ("attack.radius", attack.radius, 0, "a finite number of at least 0"),
       ("memory_mb", 1 if memory_mb is None else memory_mb, 1,
@@ -45,71 +39,39 @@ def check_numbers(
     )
 
 
-def checked_domains(domains: Sequence[str]) -> tuple[str, ...]:
-  """The names of regions, each once.
+def check_network(network: nn.Module, variables: dict, inputs: Inputs) -> None:
+  """Checks that the network takes the images and has classes for the labels.
+
+  Args:
+    network: called as network(value, mode).
+    variables: what it is applied with.
+    inputs: with labels of at least 0.
 
   Raises:
-    UsageError: if they are one text, or one names no region.
+    UsageError: if it does not.
   """
-  if isinstance(domains, str):
-    raise UsageError(
-        f"domains is the text {domains!r}; expected a sequence of names, such"
-        f" as ({domains!r},)"
-    )
-  for domain in domains:
-    if domain not in REGIONS:
-      raise unknown_name("certification domain", str(domain), REGIONS)
-  return tuple(dict.fromkeys(domains))
-
-
-def check_examples(
-    network: nn.Module, params: dict, examples: Examples
-) -> None:
-  """Checks images and labels, also against the network.
-
-  Raises:
-    UsageError: if there are none, or they are not what the network is for.
-  """
-  images, labels = examples.images, examples.labels
-  for name, array, kinds, wanted in (
-      ("images", images, "u", "uint8 [N, ...]"),
-      ("labels", labels, "iu", "integers [N]"),
-  ):
-    dtype = getattr(array, "dtype", None)
-    right = dtype is not None and np.dtype(dtype).kind in kinds
-    if not right or (name == "images" and dtype != np.uint8):
-      found = type(array).__name__ if dtype is None else dtype
-      raise UsageError(f"{name} are {found}; expected {wanted}")
-  if labels.ndim != 1 or images.ndim < 2 or len(images) != len(labels):
-    raise UsageError(
-        f"images are {list(images.shape)} and labels {list(labels.shape)};"
-        f" expected [N, ...] and [N]"
-    )
-  if not len(labels):
-    raise UsageError("there are no examples; expected one at least")
-  image = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.result_type(float))
+  shape = inputs.images.shape[1:]
+  image = jax.ShapeDtypeStruct((1, *shape), float_type(inputs.images.dtype))
   try:
-    logits = jax.eval_shape(
-        lambda x: network.apply({"params": params}, x), image
-    )
+    logits = jax.eval_shape(lambda x: network.apply(variables, x), image)
   except (errors.FlaxError, TypeError, ValueError) as error:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise UsageError(
         f"the network with these weights does not take images"
-        f" {list(images.shape[1:])} ({reason[:200]})"
+        f" {list(shape)} ({reason[:200]})"
     ) from error
-  shape = getattr(logits, "shape", None)
-  if shape is None or len(shape) != 2 or shape[0] != 1 or shape[1] < 2:
+  found = getattr(logits, "shape", None)
+  if found is None or len(found) != 2 or found[0] != 1 or found[1] < 2:
     raise UsageError(
-        f"the network gives {shape} for one image; expected logits [1, K] of"
+        f"the network gives {found} for one image; expected logits [1, K] of"
         f" two classes at least"
     )
-  outside = (labels < 0) | (labels >= shape[1])
+  outside = inputs.labels >= found[1]
   if np.any(outside):
     row = int(np.argmax(outside))
     raise UsageError(
-        f"label {labels[row]} of example {row} is no class of the network;"
-        f" expected 0 to {shape[1] - 1}"
+        f"label {inputs.labels[row]} of example {row} is no class of the"
+        f" network; expected 0 to {found[1] - 1}"
     )
 
 
