@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax.types import UsageError
+from diffai_jax.types import UsageError, shown
 from diffai_jax.verification.inputs import Inputs, float_type
 from diffai_jax.verification.measures import Attack
 
@@ -20,16 +20,19 @@ def check_numbers(attack: Attack, memory_mb: float | None) -> None:
   Raises:
     UsageError: if one is not in its range.
   """
+  if not isinstance(attack, Attack):
+    raise UsageError(
+        f"the attack is {shown(attack)}; expected one such as Attack(steps=20)"
+    )
   needs = (
-      ("attack.momentum", attack.momentum, 0, "a finite number of at least 0"),
-      ("attack.radius", attack.radius, 0, "a finite number of at least 0"),
-      ("memory_mb", 1 if memory_mb is None else memory_mb, 1,
-       "a finite number of at least 1, or None"),
+      ("attack.momentum", attack.momentum), ("attack.radius", attack.radius)
   )
-  for name, value, least, wanted in needs:
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < least:
-      raise UsageError(f"{name} is {value!r}; expected {wanted}")
+  for name, value in needs:
+    if not _is_number(value, 0):
+      raise UsageError(
+          f"{name} is {shown(value)}; expected a finite number of at least 0"
+      )
+  check_memory_mb(memory_mb)
   steps = attack.steps
   whole = isinstance(steps, numbers.Integral) and not isinstance(steps, bool)
   if not whole or not 0 <= steps < 2**31:
@@ -39,13 +42,37 @@ def check_numbers(attack: Attack, memory_mb: float | None) -> None:
     )
 
 
-def check_network(network: nn.Module, variables: dict, inputs: Inputs) -> None:
+def check_memory_mb(memory_mb: float | None) -> None:
+  """Checks how much memory a batch may take.
+
+  Raises:
+    UsageError: if it is neither None nor a number of MiB.
+  """
+  if memory_mb is not None and not _is_number(memory_mb, 1):
+    raise UsageError(
+        f"memory_mb is {shown(memory_mb)}; expected a finite number of at least"
+        f" 1, or None"
+    )
+
+
+def _is_number(value, least: float) -> bool:
+  number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  return number and math.isfinite(value) and value >= least
+
+
+def check_network(
+    network: nn.Module,
+    variables: dict,
+    inputs: Inputs,
+    needs_logits: bool = True,
+) -> None:
   """Checks that the network takes the images and has classes for the labels.
 
   Args:
     network: called as network(value, mode).
     variables: what it is applied with.
     inputs: with labels of at least 0.
+    needs_logits: whether it must give logits, and one for each label.
 
   Raises:
     UsageError: if it does not.
@@ -60,6 +87,8 @@ def check_network(network: nn.Module, variables: dict, inputs: Inputs) -> None:
         f"the network with these weights does not take images"
         f" {list(shape)} ({reason[:200]})"
     ) from error
+  if not needs_logits:
+    return
   found = getattr(logits, "shape", None)
   if found is None or len(found) != 2 or found[0] != 1 or found[1] < 2:
     raise UsageError(
