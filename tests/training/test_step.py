@@ -253,7 +253,7 @@ _TWO_DEVICES = """
     import jax
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     import numpy as np
-    from diffai_jax import goals
+    from diffai_jax import objectives
     from diffai_jax.data import Dataset
     from diffai_jax.networks import ffnn
     from diffai_jax.training import optimizers
@@ -303,7 +303,8 @@ def run_on_two_devices(script: str) -> None:
   run = subprocess.run(
       [sys.executable, "-c", textwrap.dedent(script)],
       env=os.environ | {
-          "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+          "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')}"
+                       " --xla_force_host_platform_device_count=2",
           "PYTHONPATH": path, "JAX_PLATFORMS": "cpu",
       },
       capture_output=True, text=True, timeout=300, check=False,
