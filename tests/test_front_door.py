@@ -251,7 +251,7 @@ def test_float64_is_certified_as_such(run, labels, float64):
   logits = np.sort(forward(jnp.asarray(np.minimum(images, 1))))
   gap = logits[:, -1] - logits[:, -2]
   assert np.all(found.margins["Box"] <= gap)
-  np.testing.assert_allclose(found.margins["Box"], gap, atol=1e-6)
+  np.testing.assert_allclose(found.margins["Box"], gap, atol=1e-4)
 
 
 # What is compiled.
