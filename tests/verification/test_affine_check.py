@@ -102,6 +102,7 @@ def test_short_factors_are_found_in_sums_of_thousands(monkeypatch):
       affine, "convolve",
       lambda x, k, *rest: right(_cut(x, 10), _cut(k, 10), *rest),
   )
+  affine_check._run.clear_cache()
   with pytest.raises(UsageError, match="layers_0"):
     affine_check.check(network, params["params"], shape, np.float32)
 
