@@ -91,7 +91,10 @@ def domains_of(config: config_dict.ConfigDict) -> tuple[str, ...]:
   given = config.certify.domains
   if isinstance(given, str):
     given = [word.strip() for word in given.split(",") if word.strip()]
-  return tuple(map(str, parse_all(given)))
+  try:
+    return tuple(map(str, parse_all(given)))
+  except UsageError as error:
+    raise UsageError(f"certify.domains: {error}") from None
 
 
 def _check_keys(config, base: config_dict.ConfigDict) -> None:
