@@ -272,11 +272,11 @@ def test_another_runs_folder_is_refused(command, tmp_path):
     ("def get_config():\n  open('none')\n", "FileNotFoundError in line 2"),
     ("get_config = 3\n", "get_config()"),
     ("raise Exception('a\\nb\\x1b' + 'x' * 10**6)", r"a\nb\x1bxxx"),
-    ("from diffai_jax.config import base_config\n"
+    ("from diffai_jax.app.config import base_config\n"
      "def get_config():\n  c = base_config()\n  c.learnin_rate = 1\n"
      "  return c\n", "unknown config key 'learnin_rate'; did you mean"
      " 'optimizer.learning_rate'?"),
-    ("from diffai_jax.config import base_config\n"
+    ("from diffai_jax.app.config import base_config\n"
      "def get_config():\n  c = base_config()\n  c.epochs = 10**400\n"
      "  return c\n", "OverflowError in line 4"),
 ])

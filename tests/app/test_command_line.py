@@ -74,7 +74,7 @@ def test_other_words_are_left():
 def test_a_file_whose_kinds_are_others_is_no_hindrance(tmp_path):
   """A flag's value replaces what the file says, of whatever type."""
   (tmp_path / "c.py").write_text(
-      "from diffai_jax.config import base_config\n"
+      "from diffai_jax.app.config import base_config\n"
       "def get_config(variant='x'):\n"
       "  config = base_config()\n"
       "  config.data_dir = variant\n"
