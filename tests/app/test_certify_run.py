@@ -15,6 +15,7 @@ from diffai_jax.storage import journal
 from diffai_jax.verification import certification, measuring, programs
 from diffai_jax.app.config import base_config
 from diffai_jax.networks import NETWORKS, ffnn, folded
+from diffai_jax.regions import Linf
 from diffai_jax.types import UsageError
 
 _RESULTS = ("certification.json", "certification.npz", "network.npz")
@@ -180,7 +181,7 @@ def test_the_saved_network_gives_the_same_margins(finished):
   network = folded(job.network, job.dataset.image_shape)
   again = certification.certify(
       network, certification.load_network(str(finished)),
-      certify_run.test_data(job.config), 0.05,
+      certify_run.test_data(job.config), Linf(0.05),
       attack=certification.Attack(steps=2),
   )
   arrays = certification.load_arrays(str(finished))

@@ -11,6 +11,7 @@ from diffai_jax import nn
 from diffai_jax.verification import certification
 from diffai_jax.verification.certification_input import certified_params
 from diffai_jax.data import Examples
+from diffai_jax.regions import Linf
 from diffai_jax.types import UsageError
 
 _IMAGES = np.zeros((2, 8, 8, 1), np.uint8)
@@ -41,26 +42,25 @@ def _attack(**values):
     ({"epsilon": float("inf")}, "epsilon is inf"),
     ({"epsilon": "0.1"}, "epsilon is '0.1'"),
     ({"epsilon": True}, "epsilon is True"),
-    ({"domains": "HBox"}, r"the text 'HBox'; expected a sequence.*\('HBox',\)"),
-    ({"domains": ("HBoxx",)}, "unknown certification domain 'HBoxx'.*HBox"),
+    ({"methods": "HBox"}, r"'HBox' alone; expected a sequence.*\('HBox',\)"),
+    ({"methods": ("HBoxx",)}, "unknown certification method 'HBoxx'.*HBox"),
     ({"memory_mb": 0}, "memory_mb is 0"),
     (_attack(steps=-1), "attack.steps is -1"),
     (_attack(steps=2.5), "attack.steps is 2.5"),
     (_attack(steps=2**64 - 1), "attack.steps is 18446744073709551615"),
     (_attack(momentum=float("nan")), "attack.momentum is nan"),
     (_attack(radius=-1), "attack.radius is -1"),
-    ({"images": _IMAGES[:0], "labels": _LABELS[:0]}, "no examples"),
-    ({"images": _IMAGES / 255}, "images are float64; expected uint8"),
-    ({"images": _IMAGES.astype(np.int32)}, "images are int32"),
-    ({"images": [[1]]}, "images are list"),
-    ({"images": _IMAGES[:1]}, r"images are \[1, 8, 8, 1\] and labels \[2\]"),
+    ({"images": _IMAGES[:0], "labels": _LABELS[:0]}, "images are empty"),
+    ({"images": _IMAGES.astype(np.int32)}, "images are of type int32"),
+    ({"images": [[1]]}, "images are of type int64"),
+    ({"images": _IMAGES[:1]}, "there are 2 labels for 1 images"),
     ({"images": np.zeros((2, 9, 9, 1), np.uint8)}, r"layers_3 has a kernel of \[18, 10\]"),
     ({"images": np.zeros((2, 8, 8, 3), np.uint8)}, r"layers_0 has a kernel of \[3, 3, 1"),
     ({"images": np.zeros((2, 64), np.uint8)}, r"layers_0 is \[64\]"),
-    ({"labels": np.zeros((2, 1), np.int32)}, r"labels \[2, 1\]"),
-    ({"labels": np.zeros(2)}, "labels are float64; expected integers"),
+    ({"labels": np.zeros((2, 1), np.int32)}, r"labels have the shape \[2, 1\]"),
+    ({"labels": np.zeros(2)}, "labels are of type float64"),
     ({"labels": np.array([0, 10])}, "label 10 of example 1 .* expected 0 to 9"),
-    ({"labels": np.array([-1, 0])}, "label -1 of example 0"),
+    ({"labels": np.array([-1, 0])}, r"labels\[0\] is -1"),
 ])
 def test_what_cannot_be_used_is_one_line(case, change, message):
   """And nothing is computed before."""
@@ -68,10 +68,11 @@ def test_what_cannot_be_used_is_one_line(case, change, message):
       "images": _IMAGES, "labels": _LABELS, "epsilon": 0.1, "attack": _ATTACK,
   } | change
   examples = Examples(given.pop("images"), given.pop("labels"))
+  region = Linf(given.pop("epsilon"))
   calls = []
   with pytest.raises(UsageError, match=message) as caught:
     certification.certify(
-        *case, examples, progress=lambda *args: calls.append(args), **given
+        *case, examples, region, progress=lambda *args: calls.append(args), **given
     )
   assert "\n" not in str(caught.value) and not calls
 
@@ -79,7 +80,7 @@ def test_what_cannot_be_used_is_one_line(case, change, message):
 def test_weights_of_another_network_are_refused(case):
   network, params = case
   with pytest.raises(UsageError, match="does not take images"):
-    certification.certify(network, {}, Examples(_IMAGES, _LABELS), 0.1)
+    certification.certify(network, {}, Examples(_IMAGES, _LABELS), Linf(0.1))
 
 
 def test_a_network_of_one_class_proves_nothing(case):
@@ -87,7 +88,7 @@ def test_a_network_of_one_class_proves_nothing(case):
   params = jax.jit(one.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
   with pytest.raises(UsageError, match="two classes"):
     certification.certify(
-        one, params["params"], Examples(_IMAGES, _LABELS), 0.1
+        one, params["params"], Examples(_IMAGES, _LABELS), Linf(0.1)
     )
 
 
