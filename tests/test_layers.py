@@ -60,6 +60,7 @@ _HOUSE = (
         "objectives": ("syntax", "dsl", "diffai", "schemes"),
         "data": (
             "datasets", "splits", "prepared", "sources", "augment", "batches",
+            "arrays",
         ),
     },
     {
