@@ -127,8 +127,10 @@ def _written(value: Any, seen: set[int]) -> Any:
     return {"layer": name} | fields
   if isinstance(value, Schedule):
     return {"schedule": str(value)}
-  if isinstance(value, (tuple, list)):
+  if isinstance(value, list):
     return [_written(item, seen) for item in value]
+  if isinstance(value, tuple):
+    return {"tuple": [_written(item, seen) for item in value]}
   if hasattr(value, "item") and getattr(value, "shape", None) == ():
     value = value.item()  # A number of NumPy's.
   if value is None or isinstance(value, (bool, int, float, str)):
@@ -155,9 +157,11 @@ def _is_default(module: flax_nn.Module, field: dataclasses.Field) -> bool:
 
 def _read(data: Any) -> Any:
   if isinstance(data, list):
-    return tuple(map(_read, data))
+    return list(map(_read, data))
   if not isinstance(data, Mapping):
     return data
+  if "tuple" in data:
+    return tuple(map(_read, data["tuple"]))
   if "schedule" in data:
     return parse_value(data["schedule"])
   if data.get("layer") not in _LAYERS:

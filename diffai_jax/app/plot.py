@@ -241,7 +241,7 @@ def _projected(
         f" variables"
     )
 
-  one = jax.tree.map(lambda values: values[[example]], element)
+  one = jax.tree.map(lambda values: values[example][None], element)
 
   def pick(values) -> np.ndarray:
     return np.asarray(values, np.float64).reshape(-1, size)[:, chosen]
