@@ -11,10 +11,16 @@ import importlib
 
 __version__ = "0.1.0"
 
-# The front door: each name, and the room that has it; or the room or folder
-# that it stands for, after "=".
+# The front door: each name, and the room or folder that has it; after "=", the
+# room or folder that it stands for.
 _DOOR = {
+    "Attack": "verification.measures",
+    "Linf": "regions",
+    "bounds": "verification.front_door",
+    "certify": "verification.front_door",
+    "largest_epsilon": "verification.front_door",
     "load": "app.run",
+    "methods": "=verification.methods",
     "networks": "=networks",
     "nn": "=nn",
     "plot": "=app.plot",

@@ -98,3 +98,7 @@ class UsageError(Exception):
   def __init__(self, message: str, detail: str = ""):
     super().__init__(message)
     self.detail = detail
+
+
+class ArgumentError(UsageError, ValueError):
+  """An argument of a function of the front door that cannot be used."""

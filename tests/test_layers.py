@@ -39,6 +39,7 @@ _HOUSE = (
     },
     {
         "losses": ("margins", "regularizers"),
+        "regions": ("linf",),
         "attacks": ("iterated",),
     },
     {
@@ -67,8 +68,10 @@ _HOUSE = (
     },
     {
         "verification": (
-            "memory", "affine_check", "measures", "programs", "measuring",
-            "certification_input", "certification", "certifications",
+            "memory", "affine_check", "methods", "inputs", "measures",
+            "program_cache", "programs", "measuring", "certification_input",
+            "certification", "certifications", "layer_bounds", "bisection",
+            "front_door",
         ),
     },
     {

@@ -6,11 +6,13 @@ import os
 import jax
 import jax.numpy as jnp
 from ml_collections import config_dict
+import numpy as np
 
 from diffai_jax.app import console, report, workfolder
 from diffai_jax.app.job import Job
 from diffai_jax.data import Examples, load
 from diffai_jax.networks import fold, folded
+from diffai_jax.regions import Linf
 from diffai_jax.storage import sealed
 from diffai_jax.storage.journal import Journal
 from diffai_jax.training import checkpoints
@@ -19,7 +21,9 @@ from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.types import UsageError, shown
 from diffai_jax.verification import certification, certifications, programs
 from diffai_jax.verification.certification_input import certified_params
-from diffai_jax.verification.measures import measure_region
+from diffai_jax.verification.inputs import checked
+from diffai_jax.verification.measures import MeasureMargin
+from diffai_jax.verification.methods import parse_all
 
 
 def test_data(config: config_dict.ConfigDict) -> Examples:
@@ -34,7 +38,7 @@ def test_data(config: config_dict.ConfigDict) -> Examples:
 
 
 def check_memory(job: Job) -> None:
-  """Checks, before there is a network, that each domain's bounds will fit.
+  """Checks, before there is a network, that each method's bounds will fit.
 
   Raises:
     UsageError: if those of one example do not.
@@ -44,10 +48,14 @@ def check_memory(job: Job) -> None:
   variables = jax.eval_shape(
       lambda: network.init(jax.random.key(0), jnp.zeros((1, *shape)))
   )
-  for domain in dict.fromkeys(job.config.certify.domains):
+  one = checked(
+      np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32),
+      Linf(job.config.epsilon),
+  )
+  for method in parse_all(job.config.certify.domains):
     programs.check_memory(
-        domain, measure_region(network, domain, job.config.epsilon),
-        variables["params"], shape, job.config.certify.memory_mb,
+        str(method), MeasureMargin(network, method), variables["params"], one,
+        job.config.certify.memory_mb,
     )
 
 
@@ -201,8 +209,8 @@ def _measure(
           network,
           params,
           data,
-          config.epsilon,
-          domains=tuple(config.certify.domains),
+          Linf(config.epsilon),
+          methods=tuple(config.certify.domains),
           attack=certification.Attack(**config.certify.attack.to_dict()),
           memory_mb=config.certify.memory_mb,
           skip_decided=config.certify.skip_decided,

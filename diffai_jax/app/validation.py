@@ -4,7 +4,6 @@ from ml_collections import config_dict
 
 from diffai_jax.app.config import base_config, groups_of, keys_of, kind_of
 from diffai_jax.data import dataset
-from diffai_jax.goals import REGIONS
 from diffai_jax.networks import canonical_name, layers_of
 from diffai_jax.nn.initializers import INITIALIZERS
 from diffai_jax.objectives import ObjectiveError, objective, parse_value
@@ -13,6 +12,7 @@ from diffai_jax.storage.paths import checked_path
 from diffai_jax.text.suggest import unknown_key, unknown_name
 from diffai_jax.training.optimizers import OPTIMIZERS
 from diffai_jax.types import UsageError, shown
+from diffai_jax.verification.methods import parse_all
 
 _LARGEST = 1e38  # What float32 can hold.
 _MOST = 2**31 - 1  # What int32 can hold.
@@ -103,18 +103,15 @@ def _check_form(config) -> None:
 
 
 def domains_of(config: config_dict.ConfigDict) -> tuple[str, ...]:
-  """The domains to certify with; a config may hold them as "Box, HBox".
+  """The texts of methods to certify with; a config may hold "Box, HBox".
 
   Raises:
-    UsageError: if there is no such domain.
+    UsageError: if there is no such method.
   """
   given = config.certify.domains
   if isinstance(given, str):
     given = [word.strip() for word in given.split(",") if word.strip()]
-  for domain in given:
-    if not isinstance(domain, str) or domain not in REGIONS:
-      raise unknown_name("certification domain", domain, REGIONS)
-  return tuple(dict.fromkeys(given))
+  return tuple(map(str, parse_all(given)))
 
 
 def _check_keys(config, base: config_dict.ConfigDict) -> None:

@@ -25,7 +25,7 @@ def mi_fgsm(
     upper: Array,
     labels: Array,
     *,
-    step_size: float,
+    step_size: float | Array,
     steps: int = 20,
     momentum: float = 0.8,
 ) -> Array:
@@ -40,7 +40,8 @@ def mi_fgsm(
     images: where to start, [B, ...].
     lower, upper: bounds of the region, [B, ...]. The result never leaves them.
     labels: int, [B].
-    step_size: in input units. The paper's 0.0031373 at ε = 8/255 is 2ε/steps.
+    step_size: in input units; a number, or what broadcasts against the images.
+      The paper's 0.0031373 at ε = 8/255 is 2ε/steps.
     steps: number of gradient steps; 0 returns the images.
     momentum: μ ≥ 0.
 

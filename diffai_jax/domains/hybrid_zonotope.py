@@ -140,7 +140,7 @@ def _converted(x: Array, dtype=None) -> tuple[Array, Array | None]:
   moved = abs(x - np.asarray(held, x.dtype)) if isinstance(x, np.ndarray) else (
       jnp.abs(x - held.astype(x.dtype))
   )
-  return held, jnp.asarray(_upwards(moved, dtype))
+  return held, jnp.asarray(upwards(moved, dtype))
 
 
 def _widened(radius: Array, moved: Array | None, center: Array) -> Array:
@@ -150,14 +150,14 @@ def _widened(radius: Array, moved: Array | None, center: Array) -> Array:
   precision.refuse(
       radius < 0, "is a negative radius; give one of at least 0", radius
   )
-  radius = jnp.broadcast_to(_upwards(radius, center.dtype), center.shape)
+  radius = jnp.broadcast_to(upwards(radius, center.dtype), center.shape)
   radius = jnp.where(radius < 0, jnp.nan, radius)
   if moved is None:
     return radius
   return (radius + moved) * (1 + rounding.elementary(moved.dtype))
 
 
-def _upwards(values: Array, dtype) -> Array:
+def upwards(values: Array, dtype) -> Array:
   """The least numbers of that type that are not below the values ≥ 0.
 
   No subnormal ones, for which XLA would take 0. NumPy's stay NumPy's.

@@ -14,6 +14,7 @@ for is then a few roundings, and no long sum hides short factors.
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import math
 
 from flax import linen as nn
@@ -78,13 +79,8 @@ def check(
       for call, (kernel, _) in found.items()
   ]
 
-  def run(inputs, weights):
-    return [
-        call(x, *own) for call, x, own in zip(found, inputs, weights)
-    ]
-
   with precision.for_losses(False):
-    outputs = jax.jit(run)(inputs, list(found.values()))
+    outputs = _run(tuple(found), inputs, list(found.values()))
   for (call, weights), x, y in zip(found.items(), inputs, outputs):
     kernel, bias = map(np.asarray, weights)
     excess = _excess(rng, call, x, kernel, bias, np.asarray(y))
@@ -95,6 +91,12 @@ def check(
           f" no proof would hold; certify on CPUs (JAX_PLATFORMS=cpu), or"
           f" without flags for XLA (XLA_FLAGS, --config.xla_flags=false)"
       )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(calls: tuple[_Call, ...], inputs, weights) -> list[Array]:
+  """Each call on its input; compiled once for the networks of these layers."""
+  return [call(x, *own) for call, x, own in zip(calls, inputs, weights)]
 
 
 def _calls(

@@ -1,11 +1,10 @@
 """Standard, attacked and verified accuracy of a network on images, and its files.
 
-An example is verified by a domain if the network classifies it correctly and
-the domain's bounds prove that every point of the L∞ ball around it, within
-[0, 1], gets the same class. Bounds are computed at the highest matmul
-precision, wherever this is called from, and widened for rounding (see
-`domains.rounding`); one that is NaN proves nothing. Weights narrower than float32
-are brought to it first.
+An example is verified by a method if the network classifies it correctly and
+the method's bounds prove that every point of the region around it gets the same
+class. Bounds are computed at the highest matmul precision, wherever this is called
+from, and widened for rounding (see `domains.rounding`); one that is NaN proves
+nothing. Weights narrower than float32 are brought to it first.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,30 +13,31 @@ import os
 
 from flax import linen as nn
 from flax import traverse_util
-import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.data import Examples
+from diffai_jax.regions import Linf
 from diffai_jax.storage import sealed
 from diffai_jax.storage.journal import Journal
 from diffai_jax.types import UsageError
 from diffai_jax.verification import affine_check
 from diffai_jax.verification.certification_input import (
     certified_params,
-    check_examples,
+    check_network,
     check_numbers,
-    checked_domains,
 )
+from diffai_jax.verification.inputs import checked, float_type
 from diffai_jax.verification.measures import (
     Attack,
-    measure_attack,
-    measure_region,
-    measure_standard,
+    MeasureAttack,
+    MeasureMargin,
+    MeasurePrediction,
 )
+from diffai_jax.verification.methods import Box, Method, parse_all
 from diffai_jax.verification.measuring import Measuring
 
 # An image that it proves need not be sent to a region that costs more.
-_CHEAPEST = "Box"
+_CHEAPEST = str(Box())
 JSON_FILE = "certification.json"
 NPZ_FILE = "certification.npz"
 NETWORK_FILE = "network.npz"
@@ -52,15 +52,16 @@ class Certification:
     labels, predictions: int32, [N].
     attacked_correct: bool, [N]; correct on the image and on every point that
       the attack visited. Where the attack failed, correct on the image.
-    verified: bool [N] by domain, those that failed left out.
-    margins: [N] by domain; a lower bound of min_k z_y - z_k over the ball, -inf
+    verified: bool [N] by the method's text, methods that failed left out.
+    margins: [N] by method; a lower bound of min_k z_y - z_k over the region, -inf
       where none was asked for.
-    asked: how many examples each domain was asked about.
-    seconds: time taken, by "standard", "attack" and domain; compiling included.
-    falsified: the M examples, rising, with a point of their ball that the
-      network gets wrong.
-    counterexamples: these points, in [0, 1], [M, ...].
-    failed: why a domain or the attack gave no results, by its name.
+    asked: how many examples each method was asked about.
+    seconds: time taken, by "standard", "attack" and method; compiling included.
+    falsified: bool, [N]; whether a point of the region is known that the network
+      gets wrong.
+    wrong_points: one such point of each falsified example, in their order, in
+      the images' range, [M, ...].
+    failed: why a method or the attack gave no results, by its name.
   """
 
   labels: np.ndarray
@@ -71,8 +72,14 @@ class Certification:
   asked: dict[str, int]
   seconds: dict[str, float]
   falsified: np.ndarray
-  counterexamples: np.ndarray
+  wrong_points: np.ndarray
   failed: dict[str, str] = dataclasses.field(default_factory=dict)
+
+  @property
+  def counterexamples(self) -> dict[int, np.ndarray]:
+    """`wrong_points` by the number of the example, from 0."""
+    rows = np.flatnonzero(self.falsified)
+    return dict(zip(rows.tolist(), self.wrong_points))
 
   def summary(self) -> dict:
     """The accuracies as fractions of all examples, and the seconds.
@@ -86,8 +93,8 @@ class Certification:
         "standard_accuracy": float(np.mean(correct)),
         "attacked_accuracy": None if "attack" in self.failed else attacked,
         "verified_accuracy": {
-            domain: float(np.mean(verified))
-            for domain, verified in self.verified.items()
+            method: float(np.mean(verified))
+            for method, verified in self.verified.items()
         },
         "asked": self.asked,
         "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
@@ -99,9 +106,9 @@ def certify(
     network: nn.Module,
     params: dict,
     examples: Examples,
-    epsilon: float,
+    region: Linf,
     *,
-    domains: Sequence[str] = ("Box", "HBox"),
+    methods: Sequence[str | Method] = ("Box", "HBox"),
     attack: Attack = Attack(),
     memory_mb: float | None = None,
     skip_decided: bool = False,
@@ -110,20 +117,20 @@ def certify(
 ) -> Certification:
   """Measures a network on examples.
 
-  A domain or attack that fails is in `failed`; the others go on.
+  A method or attack that fails is in `failed`; the others go on.
 
   Args:
     network: called as network(value, mode) -> logits.
     params: its weights. What is certified is the network that they make in
       float32, or float64 where they are, not one that computes in bfloat16
       (`certification_input.certified_params`).
-    examples: what to measure on.
-    epsilon: radius of the L∞ ball, in pixels of [0, 1].
-    domains: keys of `goals.REGIONS`.
+    examples: what to measure on; images as `inputs.checked` takes them.
+    region: around each image.
+    methods: as `methods.parse` takes them.
     attack: the attack for attacked accuracy.
     memory_mb: how much memory a batch may take, in MiB a device; None is half
       of what is free.
-    skip_decided: whether domains but Box are asked only about what is open:
+    skip_decided: whether methods but Box are asked only about what is open:
       examples that are classified correctly, that the attack did not break, and
       that Box did not prove, if it came before. The others keep what is known:
       proved if Box proved them, with Box's margin.
@@ -136,27 +143,25 @@ def certify(
       not what proofs allow for, or if the network cannot even be run.
     OSError: if the journal cannot be written.
   """
-  check_numbers(epsilon, attack, memory_mb)
-  domains = checked_domains(domains)
+  check_numbers(attack, memory_mb)
+  methods = parse_all(methods)
   params = certified_params(params)
-  check_examples(network, params, examples)
+  inputs = checked(examples.images, examples.labels, region)
+  check_network(network, {"params": params}, inputs)
   affine_check.check(
-      network, params, examples.images.shape[1:], jnp.result_type(float)
+      network, params, inputs.images.shape[1:], float_type(inputs.images.dtype)
   )
-  labels = examples.labels.astype(np.int32)
+  labels = inputs.labels
   count = len(labels)
-  run = Measuring(
-      params, Examples(examples.images, labels), memory_mb, progress,
-      journal or Journal(),
-  )
+  run = Measuring(params, inputs, memory_mb, progress, journal or Journal())
   everything = np.ones(count, bool)
-  found = run("standard", measure_standard(network), everything)
+  found = run("standard", MeasurePrediction(network), everything)
   if found is None:
     raise UsageError(f"the network cannot be run: {run.failed['standard']}")
   predictions = found["prediction"]
   correct = predictions == labels
-  found = run("attack", measure_attack(network, epsilon, attack), everything)
-  resists, points = correct, examples.images / np.float32(255)
+  found = run("attack", MeasureAttack(network, attack), everything)
+  resists, points = correct, inputs.points()
   if found is not None:
     resists = correct & found["correct"]
     # Where the prediction alone is wrong, the image itself is the point.
@@ -165,18 +170,19 @@ def certify(
     points[attacked] = found["counterexample"][attacked]
 
   verified, margins, asked = {}, {}, {}
-  for domain in domains:
+  for method in methods:
+    name = str(method)
     proved = verified.get(_CHEAPEST, ~everything)
     margin = margins.get(_CHEAPEST, np.full(count, -np.inf, np.float32))
-    spared = skip_decided and domain != _CHEAPEST
+    spared = skip_decided and name != _CHEAPEST
     which = resists & ~proved if spared else everything
-    asked[domain] = int(np.count_nonzero(which))
+    asked[name] = int(np.count_nonzero(which))
     found = {}
-    if asked[domain]:
-      found = run(domain, measure_region(network, domain, epsilon), which)
+    if asked[name]:
+      found = run(name, MeasureMargin(network, method), which)
     else:
-      run.seconds[domain] = 0.0
-      progress(domain, count)
+      run.seconds[name] = 0.0
+      progress(name, count)
     if found is None:
       continue
     proved, margin = proved.copy(), margin.copy()
@@ -186,14 +192,14 @@ def certify(
       margin[which] = found["margin"]
     if np.any(proved & ~resists):
       row = int(np.argmax(proved & ~resists))
-      run.failed[domain] = (
+      run.failed[name] = (
           f"it claims a proof for example {row}, which the attack broke"
       )
       continue
-    verified[domain], margins[domain] = proved, margin
+    verified[name], margins[name] = proved, margin
   return Certification(
       labels, predictions, resists, verified, margins, asked, run.seconds,
-      np.flatnonzero(~resists), points[~resists], run.failed,
+      ~resists, points[~resists], run.failed,
   )
 
 
@@ -216,12 +222,12 @@ def save(
       "label": certification.labels,
       "prediction": certification.predictions,
       "attacked_correct": certification.attacked_correct,
-      "counterexample_index": certification.falsified,
-      "counterexample_image": certification.counterexamples,
+      "counterexample_index": np.flatnonzero(certification.falsified),
+      "counterexample_image": certification.wrong_points,
   }
-  for domain, verified in certification.verified.items():
-    arrays[f"verified_{domain}"] = verified
-    arrays[f"margin_{domain}"] = certification.margins[domain]
+  for method, verified in certification.verified.items():
+    arrays[f"verified_{method}"] = verified
+    arrays[f"margin_{method}"] = certification.margins[method]
   weights = traverse_util.flatten_dict(certified_params(params), sep="/")
   sealed.write(folder, JSON_FILE, about | certification.summary(), {
       NPZ_FILE: arrays,

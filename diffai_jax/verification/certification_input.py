@@ -1,6 +1,5 @@
-"""What `certify` is given, checked once, before anything is computed."""
+"""What `certify` is given besides images, checked before anything is computed."""
 
-from collections.abc import Sequence
 import math
 import numbers
 
@@ -10,32 +9,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax.data import Examples
-from diffai_jax.goals import REGIONS
-from diffai_jax.text.suggest import unknown_name
-from diffai_jax.types import UsageError
+from diffai_jax.types import UsageError, shown
+from diffai_jax.verification.inputs import Inputs, float_type
 from diffai_jax.verification.measures import Attack
 
 
-def check_numbers(
-    epsilon: float, attack: Attack, memory_mb: float | None
-) -> None:
+def check_numbers(attack: Attack, memory_mb: float | None) -> None:
   """Checks what is a number.
 
   Raises:
     UsageError: if one is not in its range.
   """
+  if not isinstance(attack, Attack):
+    raise UsageError(
+        f"the attack is {shown(attack)}; expected one such as Attack(steps=20)"
+    )
   needs = (
-      ("epsilon", epsilon, 0, "a finite number of at least 0"),
-      ("attack.momentum", attack.momentum, 0, "a finite number of at least 0"),
-      ("attack.radius", attack.radius, 0, "a finite number of at least 0"),
-      ("memory_mb", 1 if memory_mb is None else memory_mb, 1,
-       "a finite number of at least 1, or None"),
+      ("attack.momentum", attack.momentum), ("attack.radius", attack.radius)
   )
-  for name, value, least, wanted in needs:
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < least:
-      raise UsageError(f"{name} is {value!r}; expected {wanted}")
+  for name, value in needs:
+    if not _is_number(value, 0):
+      raise UsageError(
+          f"{name} is {shown(value)}; expected a finite number of at least 0"
+      )
+  check_memory_mb(memory_mb)
   steps = attack.steps
   whole = isinstance(steps, numbers.Integral) and not isinstance(steps, bool)
   if not whole or not 0 <= steps < 2**31:
@@ -45,71 +42,65 @@ def check_numbers(
     )
 
 
-def checked_domains(domains: Sequence[str]) -> tuple[str, ...]:
-  """The names of regions, each once.
+def check_memory_mb(memory_mb: float | None) -> None:
+  """Checks how much memory a batch may take.
 
   Raises:
-    UsageError: if they are one text, or one names no region.
+    UsageError: if it is neither None nor a number of MiB.
   """
-  if isinstance(domains, str):
+  if memory_mb is not None and not _is_number(memory_mb, 1):
     raise UsageError(
-        f"domains is the text {domains!r}; expected a sequence of names, such"
-        f" as ({domains!r},)"
+        f"memory_mb is {shown(memory_mb)}; expected a finite number of at least"
+        f" 1, or None"
     )
-  for domain in domains:
-    if domain not in REGIONS:
-      raise unknown_name("certification domain", str(domain), REGIONS)
-  return tuple(dict.fromkeys(domains))
 
 
-def check_examples(
-    network: nn.Module, params: dict, examples: Examples
+def _is_number(value, least: float) -> bool:
+  number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  return number and math.isfinite(value) and value >= least
+
+
+def check_network(
+    network: nn.Module,
+    variables: dict,
+    inputs: Inputs,
+    needs_logits: bool = True,
 ) -> None:
-  """Checks images and labels, also against the network.
+  """Checks that the network takes the images and has classes for the labels.
+
+  Args:
+    network: called as network(value, mode).
+    variables: what it is applied with.
+    inputs: with labels of at least 0.
+    needs_logits: whether it must give logits, and one for each label.
 
   Raises:
-    UsageError: if there are none, or they are not what the network is for.
+    UsageError: if it does not.
   """
-  images, labels = examples.images, examples.labels
-  for name, array, kinds, wanted in (
-      ("images", images, "u", "uint8 [N, ...]"),
-      ("labels", labels, "iu", "integers [N]"),
-  ):
-    dtype = getattr(array, "dtype", None)
-    right = dtype is not None and np.dtype(dtype).kind in kinds
-    if not right or (name == "images" and dtype != np.uint8):
-      found = type(array).__name__ if dtype is None else dtype
-      raise UsageError(f"{name} are {found}; expected {wanted}")
-  if labels.ndim != 1 or images.ndim < 2 or len(images) != len(labels):
-    raise UsageError(
-        f"images are {list(images.shape)} and labels {list(labels.shape)};"
-        f" expected [N, ...] and [N]"
-    )
-  if not len(labels):
-    raise UsageError("there are no examples; expected one at least")
-  image = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.result_type(float))
+  shape = inputs.images.shape[1:]
+  image = jax.ShapeDtypeStruct((1, *shape), float_type(inputs.images.dtype))
   try:
-    logits = jax.eval_shape(
-        lambda x: network.apply({"params": params}, x), image
-    )
+    logits = jax.eval_shape(lambda x: network.apply(variables, x), image)
   except (errors.FlaxError, TypeError, ValueError) as error:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise UsageError(
         f"the network with these weights does not take images"
-        f" {list(images.shape[1:])} ({reason[:200]})"
+        f" {list(shape)} ({reason[:200]})"
     ) from error
-  shape = getattr(logits, "shape", None)
-  if shape is None or len(shape) != 2 or shape[0] != 1 or shape[1] < 2:
+  if not needs_logits:
+    return
+  found = getattr(logits, "shape", None)
+  if found is None or len(found) != 2 or found[0] != 1 or found[1] < 2:
     raise UsageError(
-        f"the network gives {shape} for one image; expected logits [1, K] of"
+        f"the network gives {found} for one image; expected logits [1, K] of"
         f" two classes at least"
     )
-  outside = (labels < 0) | (labels >= shape[1])
+  outside = inputs.labels >= found[1]
   if np.any(outside):
     row = int(np.argmax(outside))
     raise UsageError(
-        f"label {labels[row]} of example {row} is no class of the network;"
-        f" expected 0 to {shape[1] - 1}"
+        f"label {inputs.labels[row]} of example {row} is no class of the"
+        f" network; expected 0 to {found[1] - 1}"
     )
 
 

@@ -1,7 +1,8 @@
-"""What is measured of an image: its prediction, an attack, what a domain proves.
+"""What is measured of an image: its prediction, an attack, what a method proves.
 
-A measure is a function of (params, images, labels) that says something about
-each image; `programs` compiles it and runs it on batches.
+A measure is a function of (weights, inputs) that says something about each image;
+`programs` compiles it and runs it on batches. Measures are frozen dataclasses: equal
+ones share their compiled programs.
 """
 
 from collections.abc import Callable
@@ -12,12 +13,12 @@ import jax.numpy as jnp
 
 from diffai_jax import losses
 from diffai_jax.attacks import mi_fgsm
-from diffai_jax.data import to_unit_range
-from diffai_jax.goals import REGIONS, Context, ball
-from diffai_jax.types import Array, Mode
+from diffai_jax.types import Array
+from diffai_jax.verification.inputs import Inputs, as_floats
+from diffai_jax.verification.methods import Method
 
-# (params, images uint8 [b, ...], labels [b]) -> arrays [b] by name.
-Measure = Callable[[dict, Array, Array], dict[str, Array]]
+# (weights, inputs of b examples) -> arrays [b, ...] by name.
+Measure = Callable[[dict, Inputs], dict[str, Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,65 +36,68 @@ class Attack:
   radius: float = 2.0
 
 
-def measure_standard(network: nn.Module) -> Measure:
-  """The measure of each image's `prediction`; -1 where a logit is not finite."""
+@dataclasses.dataclass(frozen=True)
+class MeasurePrediction:
+  """The `prediction` for each image; -1 where a logit is not finite."""
 
-  def measure(params, images, labels):
-    del labels
-    logits = network.apply({"params": params}, to_unit_range(images))
+  network: nn.Module
+
+  def __call__(self, params: dict, inputs: Inputs) -> dict[str, Array]:
+    logits = self.network.apply({"params": params}, as_floats(inputs.images))
     prediction = jnp.argmax(logits, axis=1)
     finite = jnp.all(jnp.isfinite(logits), axis=1)
     return {"prediction": jnp.where(finite, prediction, -1).astype(jnp.int32)}
 
-  return measure
 
+@dataclasses.dataclass(frozen=True)
+class MeasureAttack:
+  """Whether an image stays `correct` under the attack.
 
-def measure_attack(
-    network: nn.Module, epsilon: float, attack: Attack
-) -> Measure:
-  """The measure of whether an image stays `correct` under the attack.
-
-  And of a `counterexample`: the point that the network gets wrong, or 0.
+  And a `counterexample`: the point that the network gets wrong, or 0.
   """
 
-  def measure(params, images, labels):
-    def forward(x):
-      return network.apply({"params": params}, x)
+  network: nn.Module
+  attack: Attack
 
-    images = to_unit_range(images)
+  def __call__(self, params: dict, inputs: Inputs) -> dict[str, Array]:
+    def forward(x):
+      return self.network.apply({"params": params}, x)
+
+    images, attack = as_floats(inputs.images), self.attack
+    share = attack.radius / max(attack.steps, 1)
     attacked = mi_fgsm(
-        forward, images, *ball(images, epsilon), labels,
-        step_size=attack.radius * epsilon / max(attack.steps, 1),
+        forward, images, *inputs.region.bounds(images), inputs.labels,
+        step_size=share * inputs.region.epsilon,
         steps=attack.steps, momentum=attack.momentum,
     )
     logits = forward(attacked)
     finite = jnp.all(jnp.isfinite(logits), axis=1)
-    correct = finite & (jnp.argmax(logits, axis=1) == labels)
+    correct = finite & (jnp.argmax(logits, axis=1) == inputs.labels)
     kept = correct.reshape((-1,) + (1,) * (attacked.ndim - 1))
     return {
         "correct": correct,
         "counterexample": jnp.where(kept, 0, attacked),
     }
 
-  return measure
 
+@dataclasses.dataclass(frozen=True)
+class MeasureMargin:
+  """A method's worst `margin` over the region, and whether it is `proved`."""
 
-def measure_region(network: nn.Module, domain: str, epsilon: float) -> Measure:
-  """The measure of a domain's worst `margin`, and whether it is `proved`."""
-  region = REGIONS[domain]
+  network: nn.Module
+  method: Method
 
-  def measure(params, images, labels):
+  def __call__(self, params: dict, inputs: Inputs) -> dict[str, Array]:
     def forward(value, mode):
-      return network.apply({"params": params}, value, mode)
+      return self.network.apply({"params": params}, value, mode)
 
-    context = Context(forward, labels, epoch=jnp.zeros(()))
-    lower, upper = ball(to_unit_range(images), epsilon, context.data_range)
-    element = region.abstract(lower, upper, context)
-    output = forward(element, Mode.CERTIFY)
-    margin = region.margins(output, labels, context)
+    labels = inputs.labels
+    margin = self.method.margins(
+        forward, as_floats(inputs.images), inputs.region, labels
+    )
     # One decides what the other shows: whatever compiles them, nothing is proved
     # whose margin is not above 0.
     worst = losses.worst_margin(margin, labels)
-    return {"proved": losses.proved(margin, labels) & (worst > 0), "margin": worst}
-
-  return measure
+    return {
+        "proved": losses.proved(margin, labels) & (worst > 0), "margin": worst
+    }

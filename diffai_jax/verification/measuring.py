@@ -8,9 +8,9 @@ import time
 import jax
 import numpy as np
 
-from diffai_jax.data import Examples
 from diffai_jax.storage.journal import Found, Journal
 from diffai_jax.types import UsageError
+from diffai_jax.verification.inputs import Inputs
 from diffai_jax.verification.measures import Measure
 from diffai_jax.verification.programs import compile_measure, run_in_batches
 
@@ -30,7 +30,7 @@ class Measuring:
   def __init__(
       self,
       params: dict,
-      examples: Examples,
+      inputs: Inputs,
       memory_mb: float | None,
       progress: Callable[[str, int], None],
       journal: Journal,
@@ -38,7 +38,7 @@ class Measuring:
     """The arguments are those of `certification.certify`."""
     self.seconds: dict[str, float] = {}
     self.failed: dict[str, str] = {}
-    self._params, self._examples = params, examples
+    self._params, self._inputs = params, inputs
     self._memory_mb, self._progress = memory_mb, progress
     self._journal = journal
 
@@ -83,13 +83,12 @@ class Measuring:
       self, phase: str, measure: Measure, rows: np.ndarray, known: Found
   ) -> dict[str, np.ndarray]:
     devices = jax.local_device_count()
-    # The batches of a run that was killed: the same program, the same bits.
+    # However many are open, so that their number compiles nothing. The batches of a run that was killed: the same program, the same bits.
     same = known.batch is not None and known.batch % devices == 0
-    some = Examples(self._examples.images[rows], self._examples.labels[rows])
     since = time.monotonic()
     size, program = compile_measure(
-        phase, measure, self._params, some.images.shape[1:], self._memory_mb,
-        -(-len(some) // devices), known.batch // devices if same else None,
+        phase, measure, self._params, self._inputs, self._memory_mb,
+        known.batch // devices if same else None,
     )
 
     def block(places: slice, found: dict) -> None:
@@ -98,9 +97,11 @@ class Measuring:
       self._journal.append(
           phase, size * devices, rows[places], found, elapsed
       )
-      self._progress(phase, len(self._examples) - len(rows) + places.stop)
+      self._progress(phase, len(self._inputs) - len(rows) + places.stop)
 
-    return run_in_batches(program, size, self._params, some, block)
+    return run_in_batches(
+        program, size, self._params, self._inputs[rows], block
+    )
 
 
 def _gathered(pieces: list, which: np.ndarray) -> np.ndarray:

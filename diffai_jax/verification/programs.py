@@ -1,17 +1,22 @@
 """Measures compiled for batches that fit into memory, and run on examples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import contextlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax.data import Examples
 from diffai_jax.kernels import precision
 from diffai_jax.types import UsageError
 from diffai_jax.verification import memory
+from diffai_jax.verification.inputs import Inputs
 from diffai_jax.verification.measures import Measure
+from diffai_jax.verification.program_cache import (
+    LastUsed,
+    shapes,
+    structure,
+    surroundings,
+)
 
 # Beyond these a larger batch only takes more memory. No powers of two: on CPUs
 # an attack on ConvSmall takes twice as long with 64, 128, 256 or 512 images.
@@ -25,45 +30,69 @@ _CPU_MEMORY_MB = 32
 _DOUBT = 4
 
 
+# Programs with what they need, and the sizes of batch that were chosen.
+_PROGRAMS = LastUsed()
+_SIZES = LastUsed()
+
+
+def forget() -> None:
+  """Drops all compiled programs."""
+  _PROGRAMS.clear()
+  _SIZES.clear()
+
+
 def compile_measure(
     phase: str,
     measure: Measure,
     params: dict,
-    image_shape: tuple[int, ...],
+    inputs: Inputs,
     memory_mb: float | None,
-    share: int,
     size: int | None = None,
 ) -> tuple[int, Callable]:
-  """Compiles a measure for the largest batch that fits.
+  """Compiles a measure for the largest batch that fits, or finds it compiled.
 
   Args:
     phase: the measure's name, for messages.
     measure: what to compile, at the highest matmul precision.
     params: the network's weights.
-    image_shape: of one example.
+    inputs: all examples that there are: no batch is larger. Their shapes and
+      types count, and not their values.
     memory_mb: how much memory a batch may take, in MiB a device; None is
-      `memory.budget_mb()`.
-    share: how many examples a device has in all.
+      `memory.budget_mb()`, when a measure is first compiled.
     size: the batch's size a device, where it is known.
 
   Returns:
     The batch's size a device, one of _BATCHES unless it was given, and the
-    program: (params, images uint8 [devices, size, ...], labels [devices, size])
-    -> arrays [devices, size] by name.
+    program: (params, inputs [devices, size, ...]) -> arrays
+    [devices, size, ...] by name.
 
   Raises:
     UsageError: if one example alone needs more than memory_mb.
   """
+  key = structure(measure), shapes(params), shapes(inputs[:1]), surroundings()
 
   def compiled(size: int):
-    program = _lower(measure, params, image_shape, size).compile()
-    return program, _needed_mb(program)
+    def make():
+      program = _lower(measure, params, inputs, size).compile()
+      return program, _needed_mb(program)
+
+    return _PROGRAMS.get((key, size), make)
 
   if size is not None:
     return size, compiled(size)[0]
+  share = -(-len(inputs) // jax.local_device_count())
+  choose = lambda: _fitting(phase, compiled, memory_mb, share)
+  size = _SIZES.get((key, memory_mb, share), choose)
+  return size, compiled(size)[0]
+
+
+def _fitting(
+    phase: str, compiled: Callable, memory_mb: float | None, share: int
+) -> int:
+  """The size of the largest batch that fits, at most `share` examples."""
   budget = memory.budget_mb() if memory_mb is None else memory_mb
   size = min(2, share)
-  program, needed = compiled(size)
+  _, needed = compiled(size)
   wanted = budget
   if jax.default_backend() == "cpu":
     wanted = min(budget, _CPU_MEMORY_MB)
@@ -72,44 +101,51 @@ def compile_measure(
   largest = max(1, min(fits, share))
   chosen = max(size for size in _BATCHES if size <= largest)
   if chosen != size:
-    program, needed = compiled(chosen)
+    _, needed = compiled(chosen)
   if chosen == 1 and needed > budget:
     raise _too_large(phase, needed, budget, memory_mb)
-  return chosen, program
+  return chosen
 
 
 def check_memory(
     phase: str,
     measure: Measure,
     params: dict,
-    image_shape: tuple[int, ...],
+    inputs: Inputs,
     memory_mb: float | None,
 ) -> None:
   """Checks that a measure of one example fits, if possible without compiling.
 
   Args:
-    phase, measure, image_shape, memory_mb: as `compile_measure` takes them.
+    phase, measure, inputs, memory_mb: as `compile_measure` takes them.
     params: the network's weights, or their shapes and types.
 
   Raises:
     UsageError: if one example alone needs more than memory_mb.
   """
   budget = memory.budget_mb() if memory_mb is None else memory_mb
-  image, label = _shapes(image_shape, (1,))
   with _precisely():
-    traced = jax.jit(measure).trace(params, image, label)
+    traced = jax.jit(_function(measure)).trace(params, _shapes(inputs, (1,)))
   if _DOUBT * memory.peak(traced.jaxpr.jaxpr) / 2**20 <= budget:
     return
-  needed = _needed_mb(_lower(measure, params, image_shape, 1).compile())
+  needed = _needed_mb(_lower(measure, params, inputs, 1).compile())
   if needed > budget:
     raise _too_large(phase, needed, budget, memory_mb)
 
 
-def _lower(measure, params, image_shape, size):
-  image, label = _shapes(image_shape, (jax.local_device_count(), size))
-  run = jax.pmap(measure, in_axes=(None, 0, 0))
+def _lower(measure, params, inputs, size):
+  batch = _shapes(inputs, (jax.local_device_count(), size))
+  run = jax.pmap(_function(measure), in_axes=(None, 0))
   with _precisely():
-    return run.lower(params, image, label)
+    return run.lower(params, batch)
+
+
+def _function(measure: Measure) -> Callable:
+  """The measure as a function that JAX takes for no other one.
+
+  Modules may be equal, or have no hash, and still share weights differently.
+  """
+  return lambda params, inputs: measure(params, inputs)
 
 
 @contextlib.contextmanager
@@ -119,10 +155,10 @@ def _precisely():
     yield
 
 
-def _shapes(image_shape: Sequence[int], batch: tuple[int, ...]):
-  return (
-      jax.ShapeDtypeStruct(batch + tuple(image_shape), jnp.uint8),
-      jax.ShapeDtypeStruct(batch, jnp.int32),
+def _shapes(inputs: Inputs, batch: tuple[int, ...]) -> Inputs:
+  return jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(batch + leaf.shape[1:], leaf.dtype),
+      inputs,
   )
 
 
@@ -132,13 +168,13 @@ def _needed_mb(program) -> float:
 
 
 def _too_large(phase, needed, budget, memory_mb) -> UsageError:
-  given = f"certify.memory_mb is {budget:.0f}"
+  given = f"memory_mb is {budget:.0f}"
   if memory_mb is None:
     given = f"{memory.SHARE:.0%} of the free memory is {budget:.0f}"
   return UsageError(
-      f"{phase} needs {needed:.0f} MiB for one example, but {given}; raise it"
-      f" with --config.certify.memory_mb, or leave the domain out with"
-      f" --config.certify.domains"
+      f"{phase} needs {needed:.0f} MiB for one example, but {given}; raise"
+      f" memory_mb (--config.certify.memory_mb), or leave the method out"
+      f" (--config.certify.domains)"
   )
 
 
@@ -146,7 +182,7 @@ def run_in_batches(
     program: Callable,
     size: int,
     params: dict,
-    examples: Examples,
+    inputs: Inputs,
     block: Callable[[slice, dict], None] = lambda rows, found: None,
 ) -> dict[str, np.ndarray]:
   """A compiled measure of all examples, [N, ...] by name.
@@ -154,24 +190,21 @@ def run_in_batches(
   Args:
     size, program: of `compile_measure`.
     params: the network's weights.
-    examples: N of them.
+    inputs: N examples.
     block: called after each batch, with the examples that it had and what was
       found of them.
   """
   devices = jax.local_device_count()
-  shape = (devices, size)
   batch = devices * size
   pieces = []
-  for start in range(0, len(examples), batch):
+  for start in range(0, len(inputs), batch):
     # The last batch is filled up, so that every batch has one shape.
-    rows = np.arange(start, start + batch).clip(max=len(examples) - 1)
-    images = examples.images[rows]
-    out = program(
-        params,
-        images.reshape(shape + images.shape[1:]),
-        examples.labels[rows].reshape(shape),
-    )
-    stop = min(start + batch, len(examples))
+    rows = np.arange(start, start + batch).clip(max=len(inputs) - 1)
+    out = program(params, jax.tree.map(
+        lambda leaf: leaf.reshape((devices, size) + leaf.shape[1:]),
+        inputs[rows],
+    ))
+    stop = min(start + batch, len(inputs))
     pieces.append({
         name: np.asarray(v).reshape((batch,) + v.shape[2:])[: stop - start]
         for name, v in out.items()

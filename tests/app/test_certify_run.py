@@ -180,7 +180,7 @@ def test_the_saved_network_gives_the_same_margins(finished):
   network = folded(job.network, job.dataset.image_shape)
   again = certification.certify(
       network, certification.load_network(str(finished)),
-      certify_run.test_data(job.config), 0.05,
+      certify_run.test_data(job.config), Linf(0.05),
       attack=certification.Attack(steps=2),
   )
   arrays = certification.load_arrays(str(finished))

@@ -12,9 +12,12 @@ from weights import layers
 
 from diffai_jax import losses, networks
 from diffai_jax.storage import journal
-from diffai_jax.verification import certification, measures, measuring
+from diffai_jax.verification import (
+    certification, measures, measuring, programs
+)
 from diffai_jax.data import Examples
 from diffai_jax.domains import box, correlated_box
+from diffai_jax.regions import Linf
 from diffai_jax.types import Mode, UsageError
 
 EPSILON = 0.03
@@ -54,7 +57,7 @@ def fragile(case):
 def found(case):
   network, params, examples, _ = case
   return certification.certify(
-      network, params, examples, EPSILON, attack=ATTACK
+      network, params, examples, Linf(EPSILON), attack=ATTACK
   )
 
 
@@ -116,7 +119,7 @@ def test_no_sampled_point_is_below_a_margin(case, found):
 def test_results_do_not_depend_on_the_memory_budget(case, found):
   network, params, examples, _ = case
   tight = certification.certify(
-      network, params, examples, EPSILON, domains=("HBox",), attack=ATTACK,
+      network, params, examples, Linf(EPSILON), methods=("HBox",), attack=ATTACK,
       memory_mb=2,
   )
   np.testing.assert_array_equal(tight.predictions, found.predictions)
@@ -133,7 +136,7 @@ def test_a_budget_that_one_image_exceeds_fails_that_domain(case):
   )
   params = jax.tree.map(lambda v: np.zeros(v.shape, v.dtype), variables)
   found = certification.certify(
-      network, params["params"], big, EPSILON, domains=("HBox",),
+      network, params["params"], big, Linf(EPSILON), methods=("HBox",),
       attack=certification.Attack(steps=0), memory_mb=16,
   )
   assert set(found.failed) == {"HBox"} and not found.verified
@@ -144,7 +147,7 @@ def test_nan_weights_verify_nothing(case):
   network, params, examples, _ = case
   broken = jax.tree.map(lambda w: w * jnp.nan, params)
   found = certification.certify(
-      network, broken, examples, EPSILON, domains=("Box",), attack=ATTACK
+      network, broken, examples, Linf(EPSILON), methods=("Box",), attack=ATTACK
   )
   summary = found.summary()
   assert summary["standard_accuracy"] == 0
@@ -175,13 +178,12 @@ def test_counterexamples_are_in_the_ball_and_wrong(fragile):
   """Each example that is not robust has one: the image, or an attacked one."""
   network, params, examples = fragile
   found = certification.certify(
-      network, params, examples, WIDE, attack=ATTACK, domains=()
+      network, params, examples, Linf(WIDE), attack=ATTACK, methods=()
   )
-  np.testing.assert_array_equal(
-      found.falsified, np.flatnonzero(~found.attacked_correct)
-  )
-  assert len(found.falsified) > np.sum(found.predictions != found.labels)
-  points = found.counterexamples
+  np.testing.assert_array_equal(found.falsified, ~found.attacked_correct)
+  assert found.falsified.sum() > np.sum(found.predictions != found.labels)
+  assert list(found.counterexamples) == list(np.flatnonzero(found.falsified))
+  points = np.stack(list(found.counterexamples.values()))
   assert points.dtype == np.float32 and points.min() >= 0 and points.max() <= 1
   images = examples.images[found.falsified] / np.float32(255)
   assert np.abs(points - images).max() <= WIDE * (1 + 1e-5)
@@ -196,7 +198,7 @@ def test_the_certified_network_comes_back_bit_for_bit(case, found, tmp_path):
   loaded = certification.load_network(str(tmp_path))
   _assert_same_weights(loaded, params)
   again = certification.certify(
-      network, loaded, examples, EPSILON, attack=ATTACK
+      network, loaded, examples, Linf(EPSILON), attack=ATTACK
   )
   for domain, margin in found.margins.items():
     np.testing.assert_array_equal(again.margins[domain], margin)
@@ -222,7 +224,7 @@ def test_narrow_weights_are_certified_in_float32(case, dtype):
   wide = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), half)
   narrow, right = (
       certification.certify(
-          network, weights, examples, EPSILON, domains=("Box",), attack=ATTACK
+          network, weights, examples, Linf(EPSILON), methods=("Box",), attack=ATTACK
       )
       for weights in (half, wide)
   )
@@ -234,7 +236,7 @@ def test_other_precisions_around_the_call_change_nothing(case, found):
   network, params, examples, _ = case
   with jax.default_matmul_precision("bfloat16"):
     inside = certification.certify(
-        network, params, examples, EPSILON, domains=("Box",), attack=ATTACK
+        network, params, examples, Linf(EPSILON), methods=("Box",), attack=ATTACK
     )
   np.testing.assert_array_equal(inside.margins["Box"], found.margins["Box"])
 
@@ -254,7 +256,7 @@ def test_a_method_that_fails_leaves_the_others(case, found, monkeypatch):
 
     monkeypatch.setattr(measuring, "run_in_batches", failing)
     return certification.certify(
-        network, params, examples, EPSILON, attack=ATTACK
+        network, params, examples, Linf(EPSILON), attack=ATTACK
     )
 
   one = certify(("HBox",))
@@ -271,7 +273,9 @@ def test_a_method_that_fails_leaves_the_others(case, found, monkeypatch):
     certify(("standard",))
 
 
-def test_proofs_that_the_attack_refutes_are_none(fragile, monkeypatch):
+def test_proofs_that_the_attack_refutes_are_none(
+    fragile, monkeypatch, request
+):
   """A domain that claims what is false gives no results at all."""
   network, params, examples = fragile
   monkeypatch.setattr(
@@ -280,8 +284,10 @@ def test_proofs_that_the_attack_refutes_are_none(fragile, monkeypatch):
   monkeypatch.setattr(
       measures.losses, "worst_margin", lambda m, labels: jnp.ones(len(labels))
   )
+  programs.forget()
+  request.addfinalizer(programs.forget)
   lying = certification.certify(
-      network, params, examples, WIDE, domains=("Box",), attack=ATTACK
+      network, params, examples, Linf(WIDE), methods=("Box",), attack=ATTACK
   )
   assert "attack broke" in lying.failed["Box"] and not lying.verified
 
@@ -308,7 +314,7 @@ def test_a_killed_certification_goes_on_where_it_was(case, found, tmp_path):
     blocks = kind(path, "this")
     try:
       return certification.certify(
-          network, params, examples, EPSILON, attack=ATTACK, memory_mb=2,
+          network, params, examples, Linf(EPSILON), attack=ATTACK, memory_mb=2,
           skip_decided=True, journal=blocks,
       )
     finally:
@@ -325,7 +331,7 @@ def test_a_killed_certification_goes_on_where_it_was(case, found, tmp_path):
     results = killed_or_found()
   assert len(measured) == len(set(measured)) > 6
   whole = certification.certify(
-      network, params, examples, EPSILON, attack=ATTACK, memory_mb=2,
+      network, params, examples, Linf(EPSILON), attack=ATTACK, memory_mb=2,
       skip_decided=True,
   )
   for name, value in dataclasses.asdict(whole).items():
@@ -338,7 +344,7 @@ def test_decided_images_are_not_sent_to_the_dearer_domain(case, found):
   network, params, examples, _ = case
   done = []
   quick = certification.certify(
-      network, params, examples, EPSILON, attack=ATTACK, skip_decided=True,
+      network, params, examples, Linf(EPSILON), attack=ATTACK, skip_decided=True,
       progress=lambda phase, count: done.append((phase, count)),
   )
   is_open = found.attacked_correct & ~found.verified["Box"]
@@ -360,7 +366,7 @@ def test_without_box_nothing_is_known_of_what_is_not_asked(case, found):
   """The dearer domain alone; and none that is open asks for nothing at all."""
   network, params, examples, _ = case
   quick = certification.certify(
-      network, params, examples, EPSILON, attack=ATTACK, domains=("HBox",),
+      network, params, examples, Linf(EPSILON), attack=ATTACK, methods=("HBox",),
       skip_decided=True,
   )
   assert quick.asked == {"HBox": found.attacked_correct.sum()}
@@ -370,7 +376,7 @@ def test_without_box_nothing_is_known_of_what_is_not_asked(case, found):
   assert np.all(quick.margins["HBox"][~found.attacked_correct] == -np.inf)
   wrong = Examples(examples.images, (found.predictions + 1) % 10)
   none = certification.certify(
-      network, params, wrong, EPSILON, attack=ATTACK, skip_decided=True,
-      domains=("HBox",),
+      network, params, wrong, Linf(EPSILON), attack=ATTACK, skip_decided=True,
+      methods=("HBox",),
   )
   assert none.asked == {"HBox": 0} and not none.verified["HBox"].any()

@@ -11,6 +11,7 @@ from diffai_jax import nn
 from diffai_jax.verification import certification
 from diffai_jax.verification.certification_input import certified_params
 from diffai_jax.data import Examples
+from diffai_jax.regions import Linf
 from diffai_jax.types import UsageError
 
 _IMAGES = np.zeros((2, 8, 8, 1), np.uint8)
@@ -41,8 +42,8 @@ def _attack(**values):
     ({"epsilon": float("inf")}, "epsilon is inf"),
     ({"epsilon": "0.1"}, "epsilon is '0.1'"),
     ({"epsilon": True}, "epsilon is True"),
-    ({"domains": "HBox"}, r"the text 'HBox'; expected a sequence.*\('HBox',\)"),
-    ({"domains": ("HBoxx",)}, "unknown certification domain 'HBoxx'.*HBox"),
+    ({"methods": "HBox"}, r"'HBox' alone; expected a sequence.*\('HBox',\)"),
+    ({"methods": ("HBoxx",)}, "unknown certification method 'HBoxx'.*HBox"),
     ({"memory_mb": 0}, "memory_mb is 0"),
     (_attack(steps=-1), "attack.steps is -1"),
     (_attack(steps=2.5), "attack.steps is 2.5"),
@@ -50,7 +51,6 @@ def _attack(**values):
     (_attack(momentum=float("nan")), "attack.momentum is nan"),
     (_attack(radius=-1), "attack.radius is -1"),
     ({"images": _IMAGES[:0], "labels": _LABELS[:0]}, "no examples"),
-    ({"images": _IMAGES / 255}, "images are float64; expected uint8"),
     ({"images": _IMAGES.astype(np.int32)}, "images are int32"),
     ({"images": [[1]]}, "images are list"),
     ({"images": _IMAGES[:1]}, r"images are \[1, 8, 8, 1\] and labels \[2\]"),
@@ -68,10 +68,11 @@ def test_what_cannot_be_used_is_one_line(case, change, message):
       "images": _IMAGES, "labels": _LABELS, "epsilon": 0.1, "attack": _ATTACK,
   } | change
   examples = Examples(given.pop("images"), given.pop("labels"))
+  region = Linf(given.pop("epsilon"))
   calls = []
   with pytest.raises(UsageError, match=message) as caught:
     certification.certify(
-        *case, examples, progress=lambda *args: calls.append(args), **given
+        *case, examples, region, progress=lambda *args: calls.append(args), **given
     )
   assert "\n" not in str(caught.value) and not calls
 
@@ -79,7 +80,7 @@ def test_what_cannot_be_used_is_one_line(case, change, message):
 def test_weights_of_another_network_are_refused(case):
   network, params = case
   with pytest.raises(UsageError, match="does not take images"):
-    certification.certify(network, {}, Examples(_IMAGES, _LABELS), 0.1)
+    certification.certify(network, {}, Examples(_IMAGES, _LABELS), Linf(0.1))
 
 
 def test_a_network_of_one_class_proves_nothing(case):
@@ -87,7 +88,7 @@ def test_a_network_of_one_class_proves_nothing(case):
   params = jax.jit(one.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
   with pytest.raises(UsageError, match="two classes"):
     certification.certify(
-        one, params["params"], Examples(_IMAGES, _LABELS), 0.1
+        one, params["params"], Examples(_IMAGES, _LABELS), Linf(0.1)
     )
 
 

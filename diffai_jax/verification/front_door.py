@@ -1,0 +1,312 @@
+"""Certification from Python: `certify`, `bounds` and `largest_epsilon`.
+
+Each takes a *run*: what training or loading gives, any object with a network and
+its variables, or the pair of them.
+"""
+
+from collections.abc import Callable, Sequence
+import contextlib
+import functools
+import numbers
+from typing import Any
+
+from flax import linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from diffai_jax.data import Examples
+from diffai_jax.data.arrays import checked_range
+from diffai_jax.networks import fold
+from diffai_jax.regions import Linf
+from diffai_jax.text.suggest import unknown_name
+from diffai_jax.types import ArgumentError, Array, UsageError, shown
+from diffai_jax.verification import affine_check, certification
+from diffai_jax.verification.bisection import largest_proved
+from diffai_jax.verification.certification_input import (
+    certified_params,
+    check_memory_mb,
+    check_network,
+)
+from diffai_jax.verification.inputs import Inputs, checked, float_type
+from diffai_jax.verification.layer_bounds import layer_bounds
+from diffai_jax.verification.measures import Attack
+from diffai_jax.verification.methods import METHODS, Domain, Method, parse
+
+Progress = Callable[[str, int], None]
+_NO_ATTACK = Attack(steps=0)
+_MOST_STEPS = 200  # Of bisection; floats have no more between 0 and 1.
+
+
+@contextlib.contextmanager
+def _value_errors():
+  """Whatever is wrong with an argument is a ValueError, in one line."""
+  try:
+    yield
+  except UsageError as error:
+    if isinstance(error, ValueError):
+      raise
+    raise ArgumentError(str(error), error.detail) from None
+
+
+def _public(function: Callable) -> Callable:
+  @functools.wraps(function)
+  def wrapped(*args, **kwargs):
+    with _value_errors():
+      return function(*args, **kwargs)
+
+  return wrapped
+
+
+@_public
+def certify(
+    run: Any,
+    images: Array,
+    labels: Array,
+    region: Linf,
+    methods: Sequence[str | Method] = ("Box", "HBox"),
+    *,
+    attack: Attack | None = Attack(),
+    skip_decided: bool = False,
+    memory_mb: float | None = None,
+    progress: Progress | None = None,
+) -> certification.Certification:
+  """Standard, attacked and verified accuracy, and each image's own results.
+
+  An image is verified by a method if the network gets it right and the method
+  proves the same class for every point of the region. Batch normalisation is
+  folded into the layers before it first. Programs are compiled once for images
+  of a shape: another region, other images and other weights use them again.
+
+  Args:
+    run: of `dj.train` or `dj.load`, or (network, variables).
+    images: [N, ...], NumPy's or JAX's: floats within the region's range, or
+      uint8, which stand for q/255. Floats are certified in float32, or in float64
+      under x64.
+    labels: whole numbers from 0, [N].
+    region: such as Linf(0.1), around each image; ε in the images' units, of
+      uint8 in those of [0, 1].
+    methods: texts or methods, such as ["Box", dj.methods.HBox()].
+    attack: which attack looks for counterexamples; None for none.
+    skip_decided: whether methods but Box are asked only about images that the
+      attack did not break and Box, if it came before, did not prove.
+    memory_mb: most memory of a batch, in MiB a device; None is half of what is
+      free.
+    progress: called with a phase, such as "HBox", and how many images are done.
+
+  Returns:
+    Labels, predictions, and by the method's text what is verified and with which
+    margin; points that the network gets wrong; `summary()` has the accuracies.
+
+  Raises:
+    ValueError: in one line, if an argument cannot be used.
+
+  This network says which of two pixels is brighter:
+
+  >>> import numpy as np
+  >>> import diffai_jax as dj
+  >>> network = dj.nn.Linear(2)
+  >>> variables = {"params": {"kernel": np.eye(2), "bias": np.zeros(2)}}
+  >>> images = np.array([[0.9, 0.1], [0.5, 0.6]], np.float32)
+  >>> found = dj.certify((network, variables), images, [0, 1], dj.Linf(0.1))
+  >>> found.verified["Box"].tolist(), found.falsified.tolist()
+  ([True, False], [False, True])
+  >>> found.margins["Box"].round(2).tolist()
+  [0.6000000238418579, -0.10000000149011612]
+  >>> {row: point.round(2).tolist() for row, point in found.counterexamples.items()}
+  {1: [0.6000000238418579, 0.5]}
+  """
+  network, params = _folded(run)
+  return certification.certify(
+      network, params, Examples(images, labels), region,
+      methods=methods, attack=_NO_ATTACK if attack is None else attack,
+      memory_mb=memory_mb, skip_decided=skip_decided,
+      progress=progress or _no_progress,
+  )
+
+
+@_public
+def bounds(
+    run: Any,
+    images: Array,
+    region: Linf,
+    at: str | None = None,
+    method: str | Method = "Box",
+    *,
+    memory_mb: float | None = None,
+) -> tuple[np.ndarray, np.ndarray] | dict[str, tuple[np.ndarray, np.ndarray]]:
+  """Lower and upper bounds of what a layer gives, over a region.
+
+  They hold in exact arithmetic and for the network as it is computed. Nothing
+  is folded: the bounds are of the layers that the network has.
+
+  Args:
+    run, images, region, memory_mb: as `certify` takes them.
+    at: the layer's path in Flax's names, such as "layers_2" or
+      "layers_3/first/layers_0"; "layers_2#2" is the second call of a layer that
+      is used twice. None is every layer.
+    method: a domain, as text or method: one of those in `dj.methods.METHODS`.
+
+  Returns:
+    (lower, upper), [N, ...] each; of every layer, by its path and in the order
+    of the run, where `at` is None. A network without layers inside has the path
+    "".
+
+  Raises:
+    ValueError: in one line, if an argument cannot be used; with the nearest
+      name, if there is no such layer.
+
+  >>> import numpy as np
+  >>> import diffai_jax as dj
+  >>> network = dj.nn.Sequential([dj.nn.Linear(2), dj.nn.ReLU()])
+  >>> turned = {"kernel": np.array([[1, 1], [-1, 1]]), "bias": np.zeros(2)}
+  >>> run = network, {"params": {"layers_0": turned}}
+  >>> image = np.array([[0.5, 0.5]], np.float32)
+  >>> lower, upper = dj.bounds(run, image, dj.Linf(0.25), at="layers_1")
+  >>> print(abs(lower.round(3)), upper.round(3))
+  [[0.  0.5]] [[0.5 1.5]]
+  >>> list(dj.bounds(run, image, dj.Linf(0.25)))
+  ['layers_0', 'layers_1']
+  """
+  network, variables = _network_of(run)
+  method = parse(method)
+  if not isinstance(method, Domain):
+    domains = [name for name, kind in METHODS.items() if issubclass(kind, Domain)]
+    raise unknown_name("domain", str(method), domains)
+  check_memory_mb(memory_mb)
+  inputs = checked(images, None, region)
+  _check(network, variables, inputs)
+  found = layer_bounds(
+      network, certified_params(variables), inputs, method, at, memory_mb
+  )
+  return found if at is None else found[at]
+
+
+@_public
+def largest_epsilon(
+    run: Any,
+    images: Array,
+    labels: Array,
+    method: str | Method = "HBox",
+    most: float | None = None,
+    steps: int = 20,
+    *,
+    data_range: tuple[float, float] | None | str = "run",
+    memory_mb: float | None = None,
+    progress: Progress | None = None,
+) -> np.ndarray:
+  """For each image the largest ε of an L∞ ball that a method proves.
+
+  By bisection of [0, most], all images at once, in one compiled program. The
+  method itself gave a proof at each ε that is returned: `certify` with a region
+  of these ε, one for each image, verifies the same images. That smaller ε are
+  proved too, as they are nearly always, is not assumed.
+
+  Args:
+    run, images, labels, memory_mb: as `certify` takes them.
+    method: as text or method.
+    most: the largest ε that is tried; None is the width of the data's range.
+    steps: of bisection: the result is within most/2^steps of one that the
+      method does not prove, or it is `most`.
+    data_range: of the images, (lowest, highest) or None for none; "run" is the
+      run's own, [0, 1] if it has none.
+    progress: called with the method and how many of steps + 2 are done.
+
+  Returns:
+    [N], in float32, or float64 under x64 where images are; in the images' units.
+    -inf where nothing is proved at ε = 0 either: the image is misclassified, or
+    the method finds no proof. So `found >= epsilon` is what is proved.
+
+  Raises:
+    ValueError: in one line, if an argument cannot be used.
+
+  >>> import numpy as np
+  >>> import diffai_jax as dj
+  >>> network = dj.nn.Linear(2)
+  >>> variables = {"params": {"kernel": np.eye(2), "bias": np.zeros(2)}}
+  >>> images = np.array([[0.9, 0.1], [0.5, 0.6], [0.2, 0.3]], np.float32)
+  >>> found = dj.largest_epsilon((network, variables), images, [0, 1, 0])
+  >>> print(found.round(3))
+  [0.4  0.05 -inf]
+  """
+  network, params = _folded(run)
+  method = parse(method)
+  check_memory_mb(memory_mb)
+  if isinstance(data_range, str) and data_range == "run":
+    data_range = getattr(run, "data_range", (0.0, 1.0))
+  data_range = checked_range(data_range)
+  if most is None:
+    if data_range is None:
+      raise UsageError(
+          "most is None, and so is the data's range; give the largest epsilon"
+          " to try"
+      )
+    most = data_range[1] - data_range[0]
+  if np.ndim(most):
+    raise UsageError(f"most is {shown(most)}; expected a number")
+  whole = isinstance(steps, numbers.Integral) and not isinstance(steps, bool)
+  if not whole or not 0 <= steps <= _MOST_STEPS:
+    raise UsageError(
+        f"steps is {shown(steps)}; expected a whole number from 0 to"
+        f" {_MOST_STEPS}"
+    )
+  inputs = checked(images, labels, Linf(most, data_range))
+  params = certified_params(params)
+  check_network(network, {"params": params}, inputs)
+  _check_arithmetic(network, params, inputs)
+  return largest_proved(
+      network, params, inputs, method, int(steps), memory_mb,
+      progress or _no_progress,
+  )
+
+
+def _no_progress(phase: str, done: int) -> None:
+  """Shows nothing."""
+
+
+def _network_of(run: Any) -> tuple[nn.Module, dict]:
+  """The network of a run and its variables.
+
+  Raises:
+    UsageError: if it is none.
+  """
+  pair = run
+  if not isinstance(run, (tuple, list)):
+    pair = getattr(run, "network", None), getattr(run, "variables", None)
+  if len(pair) != 2 or not isinstance(pair[0], nn.Module):
+    raise UsageError(
+        f"the run is {shown(run)}; expected what dj.train or dj.load gives, or"
+        f" (network, variables) with a Flax module"
+    )
+  network, variables = pair
+  try:
+    variables = {name: variables[name] for name in variables}
+  except TypeError:
+    raise UsageError(
+        f"the network's variables are {shown(variables)}; expected what its init"
+        f" gives, {{'params': ...}}"
+    ) from None
+  if variables and "params" not in variables:
+    raise UsageError(
+        f"the network's variables are {shown(list(variables))}; expected what its"
+        f" init gives, {{'params': ...}}"
+    )
+  return network, {"params": {}} | variables
+
+
+def _folded(run: Any) -> tuple[nn.Module, dict]:
+  """The network of a run without normalisation, and its weights."""
+  return fold(*_network_of(run))
+
+
+def _check(network: nn.Module, variables: dict, inputs: Inputs) -> None:
+  """Checks images and arithmetic; `bounds` needs no logits and no labels."""
+  variables = certified_params(variables)
+  check_network(network, variables, inputs, needs_logits=False)
+  _check_arithmetic(*fold(network, variables), inputs)
+
+
+def _check_arithmetic(network: nn.Module, params: dict, inputs: Inputs) -> None:
+  dtype = float_type(inputs.images.dtype)
+  affine_check.check(
+      network, certified_params(params), inputs.images.shape[1:], dtype
+  )

@@ -1,0 +1,123 @@
+"""Bounds of what each layer of a network gives, over a region."""
+
+from collections.abc import Iterable
+import dataclasses
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffai_jax.domains import HybridZonotope, lower, upper
+from diffai_jax.text.suggest import nearest
+from diffai_jax.types import Array, Mode, UsageError, shown
+from diffai_jax.verification.inputs import Inputs, as_floats
+from diffai_jax.verification.methods import Domain
+from diffai_jax.verification.programs import compile_measure, run_in_batches
+
+_LISTED = 8  # Names of layers in a message.
+Bounds = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasureLayers:
+  """Lower and upper bounds of layers' outputs, under "lower PATH", "upper PATH".
+
+  Attributes:
+    network: called as network(value, mode).
+    method: its domain.
+    at: the layer's path; None is every layer.
+  """
+
+  network: nn.Module
+  method: Domain
+  at: str | None
+
+  def __call__(self, variables: dict, inputs: Inputs) -> dict[str, Array]:
+    element = self.method.element(as_floats(inputs.images), inputs.region)
+    found = {}
+    for path, output in _outputs(self.network, variables, element).items():
+      if isinstance(output, HybridZonotope):
+        found[path] = lower(output), upper(output)
+      elif isinstance(output, jax.Array):  # It does not depend on the input.
+        found[path] = output, output
+    if self.at is not None:
+      if self.at not in found:
+        raise _unknown_layer(self.at, found)
+      found = {self.at: found[self.at]}
+    return {
+        f"{end} {path}": bound
+        for path, bounds in found.items()
+        for end, bound in zip(("lower", "upper"), bounds)
+    }
+
+
+def layer_bounds(
+    network: nn.Module,
+    variables: dict,
+    inputs: Inputs,
+    method: Domain,
+    at: str | None = None,
+    memory_mb: float | None = None,
+) -> dict[str, Bounds]:
+  """Lower and upper bounds, [N, ...] each, by the layer's path.
+
+  Args:
+    network: called as network(value, mode).
+    variables: its collections, normalisation's among them.
+    inputs: whose labels do not count.
+    method: in which domain.
+    at: a path; None is every layer.
+    memory_mb: as `certification.certify` takes it.
+
+  Raises:
+    UsageError: if there is no such layer, or one example needs more memory.
+  """
+  if getattr(network, "remat", False):
+    # What is traced inside of a rematerialised layer must not leave it.
+    network = network.clone(remat=False)
+  size, program = compile_measure(
+      f"bounds with {method}", MeasureLayers(network, method, at), variables,
+      inputs, memory_mb,
+  )
+  found = run_in_batches(program, size, variables, inputs)
+  paths = [name.removeprefix("lower ") for name in found if name[0] == "l"]
+  return {
+      path: (found[f"lower {path}"], found[f"upper {path}"]) for path in paths
+  }
+
+
+def _outputs(network: nn.Module, variables: dict, value) -> dict:
+  """What each module gives, by its path, in the order of their ends.
+
+  The network itself is "", and left out if it has modules inside. The second
+  call of a module has the path "PATH#2".
+  """
+  found, calls = {}, {}
+
+  def intercept(call, args, kwargs, context):
+    result = call(*args, **kwargs)
+    if context.method_name == "__call__":
+      path = "/".join(context.module.path)
+      calls[path] = calls.get(path, 0) + 1
+      if calls[path] > 1:
+        path = f"{path}#{calls[path]}"
+      found[path] = result
+    return result
+
+  with nn.intercept_methods(intercept):
+    network.apply(variables, value, Mode.CERTIFY)
+  if len(found) > 1:
+    found.pop("", None)
+  return found
+
+
+def _unknown_layer(at: str, known: Iterable[str]) -> UsageError:
+  known = list(known)
+  guess = nearest(at, known) if isinstance(at, str) else None
+  hint = f"did you mean {guess!r}? " if guess else ""
+  listed = ", ".join(known[:_LISTED])
+  more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+  return UsageError(
+      f"the network has no layer {shown(at)}; {hint}known: {listed}{more}"
+  )

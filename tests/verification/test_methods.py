@@ -1,0 +1,65 @@
+"""Methods as text: all of them, and every mistake in one line."""
+
+import dataclasses
+
+import pytest
+
+from diffai_jax.goals import REGIONS
+from diffai_jax.types import UsageError
+from diffai_jax.verification import methods
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_every_region_is_a_method_that_prints_as_its_text(name):
+  method = methods.parse(name)
+  assert str(method) == name and type(method).__name__ == name
+  assert methods.parse(f" {name}( ) ") == method == methods.parse(method)
+  assert hash(method) == hash(methods.parse(name))
+
+
+def test_there_are_no_others():
+  assert set(methods.METHODS) == set(REGIONS)
+
+
+def test_arguments_are_numbers(monkeypatch):
+  @dataclasses.dataclass(frozen=True)
+  class Steps(methods.Method):
+    count: int = 20
+
+  monkeypatch.setitem(methods.METHODS, "Steps", Steps)
+  assert methods.parse("Steps(3)") == Steps(3)
+  assert str(methods.parse("Steps(3)")) == "Steps(3)"
+  assert methods.parse("Steps(20)") == methods.parse("Steps") == Steps()
+  with pytest.raises(UsageError, match="arguments are numbers"):
+    methods.parse("Steps(Box)")
+  with pytest.raises(UsageError, match="takes 1 arguments"):
+    methods.parse("Steps(1, 2)")
+
+
+@pytest.mark.parametrize("given, message", [
+    ("HBoxx", "unknown certification method 'HBoxx'; did you mean 'HBox'?"),
+    ("hbox", "did you mean 'HBox'?"),
+    ("HBox(3)", "'HBox.3.': HBox takes no arguments"),
+    ("HBox(", "method 'HBox.': "),
+    ("", "empty; expected a method: Box, HBox"),
+    ("HBox.Box", "unknown certification method 'HBox.Box'"),
+    ("HBox(x=1)", "unknown certification method"),
+    ("__import__('os')", "unexpected character"),
+    (3, "unknown certification method 3"),
+    (None, "unknown certification method None"),
+])
+def test_mistakes_are_one_line(given, message):
+  with pytest.raises(UsageError, match=message) as caught:
+    methods.parse(given)
+  assert "\n" not in str(caught.value)
+
+
+def test_sequences_have_each_method_once():
+  box, hbox = methods.Box(), methods.HBox()
+  assert methods.parse_all(["Box", hbox, "HBox", box]) == (box, hbox)
+  assert methods.parse_all(()) == ()
+  for alone in ("HBox", hbox):
+    with pytest.raises(UsageError, match=r"'HBox' alone; .* \('HBox',\)"):
+      methods.parse_all(alone)
+  with pytest.raises(UsageError, match="methods is 3; expected a sequence"):
+    methods.parse_all(3)
