@@ -23,7 +23,6 @@ from diffai_jax.app.run import Run, of_state
 from diffai_jax.app.validation import epsilon_of, validate_values
 from diffai_jax.data import Dataset, Examples, to_floats
 from diffai_jax.data.arrays import (
-    ArrayError,
     checked_images,
     checked_labels,
     checked_range,
@@ -39,17 +38,13 @@ from diffai_jax.training.array_store import digest
 from diffai_jax.training.metrics import MetricsWriter
 from diffai_jax.training.saving import Saver
 from diffai_jax.training.state import TrainState, create_state
-from diffai_jax.types import Mode, UsageError, shown
+from diffai_jax.types import ArgumentError, Mode, UsageError, shown
 
 _USUAL_BATCH = 128
 _TEST_BATCH = 500  # Images that are measured at once.
 _MOST_EPSILON = 1e38  # Where data have no range.
 
 Arrays = tuple[Any, Any]  # (images, labels), of NumPy or JAX.
-
-
-class ArgumentError(UsageError, ValueError):
-  """An argument cannot be used; the message is one line."""
 
 
 def train(
@@ -128,11 +123,11 @@ def train(
   >>> labels = (images[:, 0] > images[:, 1]).astype(int)
   >>> network = dj.nn.Sequential([dj.nn.Linear(8), dj.nn.ReLU(), dj.nn.Linear(2)])
   >>> run = dj.train(network, (images, labels), goal="Mix(Point, Box, 0.5)",
-  ...                epsilon=0.02, epochs=20, learning_rate=0.03)
+  ...                epsilon=0.02, learning_rate=0.05, progress=False)
   >>> run.metrics[-1]["accuracy"] > 0.9
   True
   >>> len(run.metrics), run.config.epsilon
-  (20, 0.02)
+  (40, 0.02)
   """
   with _as_value_errors():
     data_range = checked_range(data_range)
@@ -193,7 +188,7 @@ def _examples(
 ) -> Examples:
   """The arrays of a pair, checked."""
   if not isinstance(data, (tuple, list)) or len(data) != 2:
-    raise ArrayError(
+    raise ArgumentError(
         f"{what} is {shown(data)}; expected a pair of arrays (images, labels)"
     )
   images = checked_images(data[0], data_range, name=images_name, shape=shape)

@@ -115,24 +115,23 @@ def certified(
 
   Args:
     largest: of each image the largest ε that was proved, as `largest_epsilon`
-      finds it, [N], 0 or NaN where nothing was; or such arrays by the name of a
+      finds it, [N], -inf where nothing was; or such arrays by the name of a
       method.
     ax: where to draw; None makes a figure.
 
   >>> import diffai_jax as dj
-  >>> picture = dj.plot.certified({"Box": [0.0, 0.05, 0.1]})
-  >>> picture.axes[0].lines[0].get_ydata().tolist()[1]
-  0.6666666666666666
+  >>> picture = dj.plot.certified({"Box": [float("-inf"), 0.05, 0.1]})
+  >>> picture.axes[0].lines[0].get_ydata().round(2).tolist()
+  [0.67, 0.67, 0.33, 0.0]
   """
   if not isinstance(largest, Mapping):
     largest = {"": largest}
   axes = _axes(ax, 5.5, 3.5)
   for method, radii in largest.items():
-    radii = np.nan_to_num(np.asarray(radii, float))
-    steps = np.unique(np.concatenate([[0.0], radii]))
-    # Of those that are proved at a positive radius only.
-    share = [np.mean((radii >= step) & (radii > 0)) for step in steps]
-    axes.step([*steps, steps[-1]], [share[0], *share[1:], 0.0], where="pre",
+    radii = np.asarray(radii, float)
+    steps = np.unique([0.0, *radii[np.isfinite(radii)]])
+    share = [np.mean(radii >= step) for step in steps]
+    axes.step([*steps, steps[-1]], [*share, 0.0], where="pre",
               label=method, linewidth=1.2)
   axes.set_ylim(0, 1)
   axes.set_xlim(left=0)

@@ -109,7 +109,8 @@ def load(
   >>> images, labels = random.random((40, 3)), random.integers(0, 2, 40)
   >>> network = dj.nn.Sequential([dj.nn.Linear(4), dj.nn.ReLU(), dj.nn.Linear(2)])
   >>> with tempfile.TemporaryDirectory() as folder:
-  ...   run = dj.train(network, (images, labels), epochs=1, workdir=folder)
+  ...   run = dj.train(network, (images, labels), goal="Box", epochs=1,
+  ...                  workdir=folder, progress=False)
   ...   again = dj.load(folder)
   >>> again.network == network
   True

@@ -13,6 +13,7 @@ from weights import layers
 from diffai_jax.app import certify_run, train
 from diffai_jax.data import load
 from diffai_jax.networks import NETWORKS, convnet
+from diffai_jax.training import loop
 from diffai_jax.types import UsageError
 
 
