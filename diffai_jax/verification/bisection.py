@@ -67,12 +67,12 @@ def largest_proved(
   whole = rows[proved(rows, most[rows])]
   low[whole] = most[whole]
   progress(name, 2)
-  high = most.copy()
+  rows, high = np.setdiff1d(rows, whole), most.copy()
   for step in range(steps):
-    middle = low + (high - low) / 2
-    rows = np.flatnonzero((low < middle) & (middle < high))
-    holds = proved(rows, middle[rows])
-    low[rows[holds]] = middle[rows[holds]]
-    high[rows[~holds]] = middle[rows[~holds]]
+    middle = low[rows] + (high[rows] - low[rows]) / 2
+    between = (low[rows] < middle) & (middle < high[rows])
+    rows, middle = rows[between], middle[between]
+    holds = proved(rows, middle)
+    low[rows[holds]], high[rows[~holds]] = middle[holds], middle[~holds]
     progress(name, step + 3)
   return low

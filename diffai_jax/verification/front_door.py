@@ -110,10 +110,10 @@ def certify(
   >>> found = dj.certify((network, variables), images, [0, 1], dj.Linf(0.1))
   >>> found.verified["Box"].tolist(), found.falsified.tolist()
   ([True, False], [False, True])
-  >>> found.margins["Box"].round(2).tolist()
-  [0.6000000238418579, -0.10000000149011612]
-  >>> {row: point.round(2).tolist() for row, point in found.counterexamples.items()}
-  {1: [0.6000000238418579, 0.5]}
+  >>> print(found.margins["Box"].round(2))
+  [ 0.6 -0.1]
+  >>> list(found.counterexamples)
+  [1]
   """
   network, params = _folded(run)
   return certification.certify(

@@ -21,7 +21,10 @@ Bounds = tuple[np.ndarray, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class MeasureLayers:
-  """Lower and upper bounds of layers' outputs, under "lower PATH", "upper PATH".
+  """Lower and upper bounds of layers' outputs.
+
+  Their names are "NUMBER lower PATH" and "NUMBER upper PATH": sorted, they are in
+  the order of the run, and compiled programs sort names.
 
   Attributes:
     network: called as network(value, mode).
@@ -46,8 +49,8 @@ class MeasureLayers:
         raise _unknown_layer(self.at, found)
       found = {self.at: found[self.at]}
     return {
-        f"{end} {path}": bound
-        for path, bounds in found.items()
+        f"{number:06} {end} {path}": bound
+        for number, (path, bounds) in enumerate(found.items())
         for end, bound in zip(("lower", "upper"), bounds)
     }
 
@@ -81,10 +84,11 @@ def layer_bounds(
       inputs, memory_mb,
   )
   found = run_in_batches(program, size, variables, inputs)
-  paths = [name.removeprefix("lower ") for name in found if name[0] == "l"]
-  return {
-      path: (found[f"lower {path}"], found[f"upper {path}"]) for path in paths
-  }
+  bounds = {}
+  for name in sorted(found):  # A layer's lower bounds first.
+    path = name.split(" ", 2)[2]
+    bounds[path] = *bounds.get(path, ()), found[name]
+  return bounds
 
 
 def _outputs(network: nn.Module, variables: dict, value) -> dict:
