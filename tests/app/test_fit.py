@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import diffai_jax as dj
-from diffai_jax.app import console, fit, train, workfolder
+from diffai_jax.app import fit, run as runs, train
 from diffai_jax.app.config import base_config
 from diffai_jax.data import load
 from diffai_jax.domains import box, lower, upper
-from diffai_jax.training import checkpoints, loop, metrics
+from diffai_jax.training import loop, metrics
 from diffai_jax.types import Mode, UsageError
 
 _RANDOM = np.random.default_rng(0)
@@ -369,3 +369,20 @@ def test_two_devices_train_alike():
   np.testing.assert_allclose(
       json.loads(done.stdout), alone.variables["params"]["kernel"], atol=1e-5
   )
+
+
+def test_load_finds_every_certification(folder, monkeypatch, capsys):
+  """By name; a damaged one is told, and the others are there."""
+  found = [
+      (str(folder), {"epsilon": 0.1}),
+      (str(folder / "certifications" / "epsilon_0.2"), {"epsilon": 0.2}),
+      (str(folder / "certifications" / "bad"), UsageError("is damaged")),
+  ]
+  monkeypatch.setattr(
+      runs.certifications, "found", lambda path: iter(found)
+  )
+  run = dj.load(folder)
+  assert run.certifications == {
+      "own": {"epsilon": 0.1}, "epsilon_0.2": {"epsilon": 0.2}
+  }
+  assert capsys.readouterr().err == "warning: is damaged\n"
