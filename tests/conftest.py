@@ -1,7 +1,10 @@
-"""Fixtures that every test can ask for."""
+"""Fixtures that every test can ask for, and how the suite compiles."""
 
+import gc
 import os
 import tempfile
+
+import jaxlib
 
 # Before JAX starts: nothing but the CPU, and no chatter from TFDS. Programs that
 # several tests compile are kept until the tests end, away from the user's own;
@@ -13,8 +16,22 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+# Most of the suite's time goes into compiling what then runs for a millisecond.
+# So programs are compiled in a quarter of the time and run slower; tests with
+# the mark `optimized` are about what the compiler makes of them.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if jaxlib.__version__.startswith("0.10."):  # Others do not know these flags.
+  os.environ["XLA_FLAGS"] = " ".join((
+      os.environ.get("XLA_FLAGS", ""), "--xla_cpu_use_fusion_emitters=false",
+      "--xla_cpu_parallel_codegen_split_count=1",
+  ))
+
 import jax
+import psutil
 import pytest
+
+# Beyond this, compiled programs that no test runs again are dropped.
+_MOST_BYTES = 1.2 * 2**30
 
 
 @pytest.fixture
@@ -26,7 +43,36 @@ def float64():
   jax.config.update("jax_enable_x64", before)
 
 
+@pytest.fixture(autouse=True)
+def _bounded_memory():
+  """Compiled programs are kept while they fit into a little memory."""
+  yield
+  if psutil.Process().memory_info().rss > _MOST_BYTES:
+    jax.clear_caches()
+    gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _compiler(request):
+  """With the mark `optimized`, XLA optimises as it does for users."""
+  if not request.node.get_closest_marker("optimized"):
+    yield
+    return
+  jax.config.update("jax_disable_most_optimizations", False)
+  jax.clear_caches()
+  yield
+  jax.config.update("jax_disable_most_optimizations", True)
+
+
+def pytest_configure(config):
+  """Says what our marks mean."""
+  config.addinivalue_line(
+      "markers", "optimized: XLA optimises this test's programs"
+  )
+
+
 def pytest_addoption(parser):
-  """How long the search for counterexamples in random networks takes."""
+  """How long random searches take; benchmarks ask for more."""
   parser.addoption("--networks", type=int, default=4)
   parser.addoption("--points", type=int, default=200)
+  parser.addoption("--texts", type=int, default=1500)

@@ -1,4 +1,4 @@
-"""The parser against 10,000 objectives and 10,000 mutated texts."""
+"""The parser against random objectives and mutated texts: `--texts` of each."""
 
 import builtins
 
@@ -10,14 +10,17 @@ from diffai_jax.goals import Goal
 from diffai_jax.objectives import ObjectiveError, objective, parse
 from diffai_jax.objectives.syntax import MAX_LENGTH
 
-COUNT = 10_000
+
+@pytest.fixture(name="count")
+def _count(request):
+  return request.config.getoption("--texts")
 
 
-def test_generated_objectives_read_back():
+def test_generated_objectives_read_back(count):
   """Each prints as text that parses to an equal one, and is not refused."""
   rng = np.random.default_rng(0)
   kinds, lengths = set(), []
-  for _ in range(COUNT):
+  for _ in range(count):
     goal = texts.draw_goal(rng)
     text = str(goal)
     if len(text) > MAX_LENGTH:
@@ -27,12 +30,12 @@ def test_generated_objectives_read_back():
     assert str(again) == text
     kinds.update(word for word in text.replace("(", " ").split())
     lengths.append(len(text))
-  assert len(lengths) > 0.99 * COUNT
+  assert len(lengths) > 0.99 * count
   assert {"Sample", "Coin", "Weighted", "MixLogs", "MIFGSM", "Attacked,",
           "Staircase", "linear", "AdvDom", "+", "*"} <= kinds
 
 
-def test_mutated_texts_parse_or_are_refused_in_one_line(monkeypatch):
+def test_mutated_texts_parse_or_are_refused_in_one_line(monkeypatch, count):
   """Nothing else happens: no other error, and nothing is executed."""
   calls = []
   monkeypatch.setattr(
@@ -40,7 +43,7 @@ def test_mutated_texts_parse_or_are_refused_in_one_line(monkeypatch):
   )
   rng = np.random.default_rng(1)
   accepted = 0
-  for _ in range(COUNT):
+  for _ in range(count):
     text = texts.mutate(rng, str(texts.draw_goal(rng, depth=2)))
     try:
       goal = objective(text)
@@ -52,7 +55,7 @@ def test_mutated_texts_parse_or_are_refused_in_one_line(monkeypatch):
       accepted += 1
       assert isinstance(goal, Goal)
       assert parse(str(goal)) == goal, text
-  assert 0.02 * COUNT < accepted < 0.9 * COUNT
+  assert 0.02 * count < accepted < 0.9 * count
   assert not calls
 
 

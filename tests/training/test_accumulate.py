@@ -178,7 +178,7 @@ _TWO_DEVICES = """
     import jax
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     import numpy as np
-    from diffai_jax import goals
+    from diffai_jax import objectives
     from diffai_jax.data import Dataset
     from diffai_jax.networks import ffnn
     from diffai_jax.training import optimizers

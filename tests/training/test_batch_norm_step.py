@@ -121,7 +121,7 @@ _TWO_DEVICES = """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     import jax.numpy as jnp
     import numpy as np
-    from diffai_jax import goals
+    from diffai_jax import objectives
     from diffai_jax.data import Dataset
     from diffai_jax.networks import convnet
     from diffai_jax.nn.batch_norm import POPULATION, batch_statistics

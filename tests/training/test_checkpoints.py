@@ -454,7 +454,8 @@ def test_read_on_fewer_devices_than_written(tmp_path):
   run = subprocess.run(
       [sys.executable, "-c", textwrap.dedent(_MORE_DEVICES), str(tmp_path)],
       env=os.environ | {
-          "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+          "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')}"
+                       f" --xla_force_host_platform_device_count={count}",
           "PYTHONPATH": path, "JAX_PLATFORMS": "cpu",
       },
       capture_output=True, text=True, timeout=300, check=False,

@@ -303,7 +303,8 @@ def run_on_two_devices(script: str) -> None:
   run = subprocess.run(
       [sys.executable, "-c", textwrap.dedent(script)],
       env=os.environ | {
-          "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+          "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')}"
+                       " --xla_force_host_platform_device_count=2",
           "PYTHONPATH": path, "JAX_PLATFORMS": "cpu",
       },
       capture_output=True, text=True, timeout=300, check=False,

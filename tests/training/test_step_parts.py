@@ -20,7 +20,7 @@ from diffai_jax.training.state import create_state
 from diffai_jax.training.step import Regularizers, make_step
 from diffai_jax.types import Mode
 
-network_of = functools.partial(ffnn, 3, (0.4,), (0.5,), hidden=(9, 8))
+network_of = functools.partial(ffnn, 3, (0.4,), (0.5,), hidden=(9,))
 NETWORK = network_of()
 EPOCH = 3.0
 
@@ -162,7 +162,7 @@ _TWO_DEVICES = """
     import jax
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     import numpy as np
-    from diffai_jax import goals
+    from diffai_jax import objectives
     from diffai_jax.data import Dataset
     from diffai_jax.networks import ffnn
     from diffai_jax.training import optimizers
@@ -171,7 +171,7 @@ _TWO_DEVICES = """
     from ml_collections import config_dict
 
     assert jax.local_device_count() == 2
-    network = ffnn(3, (0.4,), (0.5,), hidden=(9, 8), dropout=0.3)
+    network = ffnn(3, (0.4,), (0.5,), hidden=(9,), dropout=0.3)
     optimizer = optimizers.create(config_dict.ConfigDict(dict(
         name="sgd", learning_rate=0.1, milestones=(), decay=0.1,
         momentum=0.0, l2=0.0, clip_norm=1.0)), lambda step: step)
