@@ -28,8 +28,11 @@ import numpy as np
 from benchmarks import tables, timing
 from diffai_jax.data import Examples
 from diffai_jax.kernels import xla
+from diffai_jax.regions import Linf
 from diffai_jax.verification import measures, programs
 from diffai_jax.verification.certification import certify
+from diffai_jax.verification.inputs import checked
+from diffai_jax.verification.methods import parse
 
 _JSON = flags.DEFINE_string("json", None, "file that gets the results as JSON")
 _ONLY = flags.DEFINE_list("only", [], "networks; all by default")
@@ -65,16 +68,20 @@ class Program:
     mib: temporaries and results.
   """
 
-  def __init__(self, name: str, measure, params, images, labels):
+  def __init__(self, name: str, measure, params, images, labels, epsilon):
+    programs.forget()
     start = time.perf_counter()
+    inputs = checked(images, labels, Linf(epsilon))
     self.size, self._program = programs.compile_measure(
-        name, measure, params, images.shape[1:], _MEMORY.value, len(images)
+        name, measure, params, inputs, _MEMORY.value
     )
     self.compile_seconds = time.perf_counter() - start
     stats = self._program.memory_analysis()
     held = stats.temp_size_in_bytes + stats.output_size_in_bytes
     self.mib = held / 2**20
-    self._batch = params, images[None, : self.size], labels[None, : self.size]
+    self._batch = params, jax.tree.map(
+        lambda leaf: leaf[None], inputs[: self.size]
+    )
 
   def __call__(self) -> None:
     jax.block_until_ready(self._program(*self._batch))
@@ -90,17 +97,17 @@ def measure(name: str) -> dict:
   )["params"]
   epsilon = job.config.epsilon
   made = {
-      "standard": lambda: measures.measure_standard(job.network),
-      "MI-FGSM": lambda: measures.measure_attack(
-          job.network, epsilon, measures.Attack()
+      "standard": lambda: measures.MeasurePrediction(job.network),
+      "MI-FGSM": lambda: measures.MeasureAttack(
+          job.network, measures.Attack()
       ),
   }
   programs = {}
   for what in known:
     make = made.get(
-        what, lambda: measures.measure_region(job.network, what, epsilon)
+        what, lambda: measures.MeasureMargin(job.network, parse(what))
     )
-    programs[what] = Program(what, make(), params, images, labels)
+    programs[what] = Program(what, make(), params, images, labels, epsilon)
   times = timing.interleaved(
       programs | timing.matrix_products(), rounds=_ROUNDS.value,
       seconds=_SECONDS.value,
@@ -125,20 +132,21 @@ def whole(job, params) -> dict:
   labels = rng.integers(0, 10, _IMAGES, dtype=np.int32)
   found = {}
   for measure_name, make in (
-      ("standard", measures.measure_standard(job.network)),
-      ("Box", measures.measure_region(job.network, "Box", job.config.epsilon)),
+      ("standard", measures.MeasurePrediction(job.network)),
+      ("Box", measures.MeasureMargin(job.network, parse("Box"))),
   ):
+    inputs = checked(images, labels, Linf(job.config.epsilon))
     size, program = programs.compile_measure(
-        measure_name, make, params, shape[1:], 1024, _IMAGES
+        measure_name, make, params, inputs, 1024
     )
-    examples = Examples(images, labels)
-    run = lambda: programs.run_in_batches(program, size, params, examples)
+    run = lambda: programs.run_in_batches(program, size, params, inputs)
     run()
     found[measure_name] = min(_seconds(run) for _ in range(_ROUNDS.value))
+  programs.forget()
   start = time.perf_counter()
   certify(
-      job.network, params, Examples(images, labels), job.config.epsilon,
-      domains=("Box",), attack=measures.Attack(steps=0),
+      job.network, params, Examples(images, labels), Linf(job.config.epsilon),
+      methods=("Box",), attack=measures.Attack(steps=0),
   )
   return found | {"with compiling": time.perf_counter() - start}
 

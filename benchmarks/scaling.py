@@ -28,10 +28,13 @@ from diffai_jax.data import Dataset
 from diffai_jax.kernels import xla
 from diffai_jax.networks import convnet
 from diffai_jax.objectives import objective
+from diffai_jax.regions import Linf
 from diffai_jax.training import optimizers
 from diffai_jax.training.state import create_state
 from diffai_jax.training.step import make_step
-from diffai_jax.verification import measures
+from diffai_jax.verification import measures, programs
+from diffai_jax.verification.inputs import checked
+from diffai_jax.verification.methods import HBox
 
 _JSON = flags.DEFINE_string("json", None, "file that gets the results as JSON")
 _SECONDS = flags.DEFINE_float("seconds", 10.0, "of timing for each question")
@@ -100,12 +103,13 @@ def certifying(case: Case) -> Callable[[], None]:
   params = jax.jit(network.init)(
       jax.random.key(0), jnp.zeros((1, *images.shape[2:]))
   )["params"]
-  measure = measures.measure_region(network, "HBox", _EPSILON)
-  with jax.default_matmul_precision("highest"):
-    program = jax.pmap(measure, in_axes=(None, 0, 0)).lower(
-        params, images, labels
-    ).compile()
-  return lambda: jax.block_until_ready(program(params, images, labels))
+  inputs = checked(images[0], labels[0], Linf(_EPSILON))
+  _, program = programs.compile_measure(
+      "HBox", measures.MeasureMargin(network, HBox()), params, inputs, None,
+      len(inputs),
+  )
+  batch = jax.tree.map(lambda leaf: leaf[None], inputs)
+  return lambda: jax.block_until_ready(program(params, batch))
 
 
 QUESTIONS = {  # Name of the size -> what runs, and a case for each size.

@@ -241,6 +241,19 @@ def test_the_largest_epsilon_is_verified_and_the_next_is_not(run, labels):
   assert not above.verified["HBox"].any()
 
 
+def test_float64_is_certified_as_such(run, labels, float64):
+  images = _BYTES[:2] / 255 + 1e-12
+  found = dj.certify(
+      run, np.minimum(images, 1), labels[:2], dj.Linf(1e-9), ["Box"], attack=None
+  )
+  assert found.margins["Box"].dtype == np.float64
+  forward = jax.jit(lambda x: _NETWORK.apply(run.variables, x))
+  logits = np.sort(forward(jnp.asarray(np.minimum(images, 1))))
+  gap = logits[:, -1] - logits[:, -2]
+  assert np.all(found.margins["Box"] <= gap)
+  np.testing.assert_allclose(found.margins["Box"], gap, atol=1e-6)
+
+
 # What is compiled.
 
 
@@ -326,6 +339,8 @@ def test_kept_programs_are_bounded(run, labels, monkeypatch):
     ({"run": (_NETWORK, None)}, "variables are None"),
     ({"run": (_NETWORK, {"layers_0": {}})}, r"variables are \['layers_0'\]"),
     ({"run": (_NETWORK, {})}, "does not take images"),
+    ({"run": (_NETWORK, {"params": {}, "batch_stats": {"layers_1": {}}})},
+     "another network's: they have no 'layers_0'"),
 ])
 def test_mistakes_are_one_line_and_value_errors(run, labels, change, message):
   given = {

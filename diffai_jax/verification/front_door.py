@@ -115,7 +115,7 @@ def certify(
   >>> list(found.counterexamples)
   [1]
   """
-  network, params = _folded(run)
+  network, params = _folded(*_network_of(run))
   return certification.certify(
       network, params, Examples(images, labels), region,
       methods=methods, attack=_NO_ATTACK if attack is None else attack,
@@ -174,10 +174,9 @@ def bounds(
     raise unknown_name("domain", str(method), domains)
   check_memory_mb(memory_mb)
   inputs = checked(images, None, region)
-  _check(network, variables, inputs)
-  found = layer_bounds(
-      network, certified_params(variables), inputs, method, at, memory_mb
-  )
+  check_network(network, variables, inputs, needs_logits=False)
+  _check_arithmetic(*_folded(network, variables), inputs)
+  found = layer_bounds(network, variables, inputs, method, at, memory_mb)
   return found if at is None else found[at]
 
 
@@ -228,7 +227,7 @@ def largest_epsilon(
   >>> print(found.round(3))
   [0.4  0.05 -inf]
   """
-  network, params = _folded(run)
+  network, params = _folded(*_network_of(run))
   method = parse(method)
   check_memory_mb(memory_mb)
   if isinstance(data_range, str) and data_range == "run":
@@ -250,7 +249,6 @@ def largest_epsilon(
         f" {_MOST_STEPS}"
     )
   inputs = checked(images, labels, Linf(most, data_range))
-  params = certified_params(params)
   check_network(network, {"params": params}, inputs)
   _check_arithmetic(network, params, inputs)
   return largest_proved(
@@ -264,7 +262,7 @@ def _no_progress(phase: str, done: int) -> None:
 
 
 def _network_of(run: Any) -> tuple[nn.Module, dict]:
-  """The network of a run and its variables.
+  """The network of a run, and its variables in the type that is certified.
 
   Raises:
     UsageError: if it is none.
@@ -290,23 +288,23 @@ def _network_of(run: Any) -> tuple[nn.Module, dict]:
         f"the network's variables are {shown(list(variables))}; expected what its"
         f" init gives, {{'params': ...}}"
     )
-  return network, {"params": {}} | variables
+  return network, certified_params({"params": {}} | variables)
 
 
-def _folded(run: Any) -> tuple[nn.Module, dict]:
-  """The network of a run without normalisation, and its weights."""
-  return fold(*_network_of(run))
+def _folded(network: nn.Module, variables: dict) -> tuple[nn.Module, dict]:
+  """The network without normalisation, and its weights.
 
-
-def _check(network: nn.Module, variables: dict, inputs: Inputs) -> None:
-  """Checks images and arithmetic; `bounds` needs no logits and no labels."""
-  variables = certified_params(variables)
-  check_network(network, variables, inputs, needs_logits=False)
-  _check_arithmetic(*fold(network, variables), inputs)
+  Raises:
+    UsageError: if it cannot be folded, or has other variables.
+  """
+  try:
+    return fold(network, variables)
+  except KeyError as error:
+    raise UsageError(
+        f"the network's variables are another network's: they have no {error}"
+    ) from None
 
 
 def _check_arithmetic(network: nn.Module, params: dict, inputs: Inputs) -> None:
   dtype = float_type(inputs.images.dtype)
-  affine_check.check(
-      network, certified_params(params), inputs.images.shape[1:], dtype
-  )
+  affine_check.check(network, params, inputs.images.shape[1:], dtype)

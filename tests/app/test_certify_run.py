@@ -15,6 +15,7 @@ from diffai_jax.storage import journal
 from diffai_jax.verification import certification, measuring, programs
 from diffai_jax.app.config import base_config
 from diffai_jax.networks import NETWORKS, ffnn, folded
+from diffai_jax.regions import Linf
 from diffai_jax.types import UsageError
 
 _RESULTS = ("certification.json", "certification.npz", "network.npz")
