@@ -96,14 +96,15 @@ def test_the_command_in_a_notebook_leaves_the_kernel(tmp_path, monkeypatch):
       "import os, signal, warnings, diffai_jax.app.huge_pages as pages\n"
       "pages.environment = lambda current: dict(current) | {'ANOTHER': '1'}\n"
       "numbers = (signal.SIGINT, signal.SIGTERM)\n"
-      "before = os.getpid(), [signal.getsignal(n) for n in numbers],"
-      " list(warnings.filters)\n"
+      "def state():\n"
+      "  everything = ('ignore', None, Warning, None, 0)\n"
+      "  handlers = [signal.getsignal(number) for number in numbers]\n"
+      "  return os.getpid(), handlers, everything in warnings.filters\n"
+      "before = state()\n"
       "os.environ['HOME'] = os.getcwd()",
       f"{command} --workdir=first",
       f"{command} --workdir=second --config.seed=1",
-      "after = os.getpid(), [signal.getsignal(n) for n in numbers],"
-      " list(warnings.filters)\n"
-      "print('the same' if before == after else (before, after))",
+      "print('the same' if state() == before else (before, state()))",
   ]
   notebook = nbformat.v4.new_notebook(
       cells=[nbformat.v4.new_code_cell(cell) for cell in cells]
