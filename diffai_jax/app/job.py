@@ -30,6 +30,7 @@ class Job:
     dataset, network, goal: what it names.
     first_epochs: of a run that was made longer, the epochs that it began with:
       the schedules' clock keeps the pace that it had. None is config.epochs.
+    data_range: lowest and highest value of the images as floats, or None.
   """
 
   config: config_dict.ConfigDict
@@ -37,6 +38,7 @@ class Job:
   network: nn.Module
   goal: Goal
   first_epochs: float | None = None
+  data_range: tuple[float, float] | None = (0.0, 1.0)
 
   @classmethod
   def from_config(cls, config: config_dict.ConfigDict) -> "Job":
@@ -111,6 +113,7 @@ class Job:
         self.regularizers,
         self.config.accumulate,
         self.config.bfloat16,
+        self.data_range,
     )
 
   @property

@@ -8,9 +8,10 @@ from flax import linen as nn
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from diffai_jax.data import Dataset, augment, to_unit_range
+from diffai_jax.data import Augmentation, Dataset, augment, to_floats
 from diffai_jax.domains import HybridZonotope, parts, radius
 from diffai_jax.domains.product import Value, center
 from diffai_jax.goals import Context, Goal, ball
@@ -53,7 +54,7 @@ class Regularizers:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Part:
-  """Some of a batch's examples: images in [0, 1], labels, keys; [B, ...]."""
+  """Some of a batch's examples: images as floats, labels, keys; [B, ...]."""
 
   images: Array
   labels: Array
@@ -86,24 +87,26 @@ def make_step(
     network: nn.Module,
     goal: Goal,
     optimizer: optax.GradientTransformation,
-    dataset: Dataset,
+    augmentation: Augmentation | Dataset,
     epsilon: float,
     seed: int,
     epoch_of: Callable[[Array], Array],
     regularize: Regularizers = Regularizers(),
     accumulate: int = 1,
     bfloat16: bool = False,
+    data_range: tuple[float, float] | None = (0.0, 1.0),
 ) -> Step:
   """The pmapped step (state, images, labels) -> (state, metrics).
 
   The state is replicated and donated. The batch is split over the devices on
-  axis 0: images uint8 [devices, b, H, W, C], labels int32 [devices, b].
+  axis 0: images [devices, b, ...], uint8 or floats in `data_range`, labels int32
+  [devices, b].
 
   Args:
     network: called as network(value, mode).
     goal: the objective; static.
     optimizer: as `optimizers.create` makes it.
-    dataset: says how images are augmented.
+    augmentation: says how images vary.
     epsilon: radius of the input box, before the goal changes it.
     seed: of augmentation and of random goals.
     epoch_of: step -> epoch on the schedules' clock.
@@ -114,6 +117,7 @@ def make_step(
     bfloat16: whether layers multiply in bfloat16: weights, what they are
       multiplied with, and gradients. Weights are kept, and all else is
       computed, in float32.
+    data_range: lowest and highest value that data can have, or None.
 
   Returns:
     The step. Metrics are scalars over the whole batch: `loss`, `epsilon` (the
@@ -123,6 +127,8 @@ def make_step(
   asked = [deep_loss.COLLECTION]
   if regularize:
     asked.append(observation.COLLECTION)
+  # What images are padded with: 0, or what of the range is nearest to it.
+  fill = 0.0 if data_range is None else float(np.clip(0.0, *data_range))
 
   def loss(params, part: _Part, state: TrainState):
     """The mean loss of examples, and (batch statistics, maxima, means)."""
@@ -142,9 +148,10 @@ def make_step(
         epoch=epoch,
         key=part.goal_keys,
         batch_key=batch_key(seed, state.step),
+        data_range=data_range,
         images=part.images,
     )
-    lower, upper = ball(part.images, epsilon, context.data_range)
+    lower, upper = ball(part.images, epsilon, data_range)
     value = goal.abstract(lower, upper, context)
     output, sown = network.apply(
         variables | dropout.training_state(epoch, part.dropout_keys),
@@ -170,10 +177,11 @@ def make_step(
         example_keys, jax.random.key(seed), state.step, size=labels.shape[0]
     )
     images = augment(
-        images, keys(purpose=_AUGMENT), dataset.crop_padding, dataset.flip
+        images, keys(purpose=_AUGMENT), augmentation.crop_padding,
+        augmentation.flip, fill,
     )
     share = _Part(
-        to_unit_range(images), labels, keys(purpose=_GOAL),
+        to_floats(images), labels, keys(purpose=_GOAL),
         keys(purpose=_DROPOUT),
     )
     with precision.for_losses(True):
