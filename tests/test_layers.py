@@ -53,7 +53,7 @@ _HOUSE = (
         ),
         "goals": (
             "base", "points", "attacked", "regions", "combinators", "mixtures",
-            "phases",
+            "active",
         ),
     },
     {

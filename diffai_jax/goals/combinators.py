@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, upper
 from diffai_jax.domains.product import Value, center
 from diffai_jax.goals.base import Context, Goal
-from diffai_jax.schedules import Value as Weight
-from diffai_jax.schedules import extent, require_share, value_at
+from diffai_jax.schedules import NumberOrSchedule, extent, require_share, value_at
 from diffai_jax.types import Array
 
 
@@ -43,7 +42,7 @@ class Sub(_Within):
   g. A δ above 1 trains on more than the box.
   """
 
-  scale: Weight
+  scale: NumberOrSchedule
   goal: Goal
 
   @property
@@ -101,8 +100,8 @@ class Sample(_Picking):
   leave out, the small box stays within [l, u]; with r < 1 it may stick out.
   """
 
-  scale: Weight
-  reach: Weight
+  scale: NumberOrSchedule
+  reach: NumberOrSchedule
   source: Goal
   target: Goal
 
@@ -137,7 +136,7 @@ class SmallBox(_Picking):
   al. 2023, section 4).
   """
 
-  share: Weight
+  share: NumberOrSchedule
   source: Goal
   target: Goal
 

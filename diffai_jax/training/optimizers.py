@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 
 from diffai_jax.objectives import parse_value
-from diffai_jax.schedules import Schedule, Value, value_at
+from diffai_jax.schedules import NumberOrSchedule, Schedule, value_at
 from diffai_jax.text.suggest import unknown_name
 from diffai_jax.types import Array
 
@@ -66,7 +66,7 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
 
 
 def learning_rate(
-    initial: Value, milestones, decay: float, epoch_of
+    initial: NumberOrSchedule, milestones, decay: float, epoch_of
 ) -> optax.Schedule:
   """`initial`, multiplied by `decay` at each milestone that is reached.
 

@@ -51,7 +51,7 @@ def convolve_block(
     Local block, Dense once the windows would cost more than whole images.
   """
   if isinstance(block, Dense):
-    return _fold(block, lambda v: convolve(v, kernel, stride, padding))
+    return _as_batch(block, lambda v: convolve(v, kernel, stride, padding))
   taps = kernel.shape[:2]
   axes = axes_of(block, taps, stride, padding)
   if isinstance(block, Diagonal):
@@ -105,7 +105,7 @@ def convolve_transposed_block(
     by_channel = jnp.transpose(kernel, (2, 0, 1, 3))
     cells = block.coefficients[..., None, None, None] * by_channel
     return Local(jnp.where(kept, cells, 0), rows, columns, tuple(sizes))
-  return _fold(
+  return _as_batch(
       to_dense(block), lambda v: convolve_transposed(v, kernel, stride, padding)
   )
 
@@ -200,7 +200,7 @@ def pool_block(
   """
   block = to_windows(block)
   if isinstance(block, Dense):
-    return _fold(block, lambda v: pool(v, weights, stride, padding))
+    return _as_batch(block, lambda v: pool(v, weights, stride, padding))
   axes = axes_of(block, weights.shape, stride, padding)
   return convolve_windows(
       block.coefficients, axes,
@@ -211,9 +211,9 @@ def pool_block(
   )
 
 
-def _fold(block: Dense, function: Callable[[Array], Array]) -> Dense:
-  """A linear map of images on each symbol's image."""
+def _as_batch(block: Dense, function: Callable[[Array], Array]) -> Dense:
+  """A linear map of images, applied to those of all symbols as one batch."""
   batch = block.coefficients.shape[0]
-  folded = block.coefficients.reshape((-1,) + block.coefficients.shape[2:])
-  out = function(folded)
+  images = block.coefficients.reshape((-1,) + block.coefficients.shape[2:])
+  out = function(images)
   return Dense(out.reshape((batch, -1) + out.shape[1:]))

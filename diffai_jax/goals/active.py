@@ -24,7 +24,7 @@ from diffai_jax.types import Array, PRNGKey
 _BLOCK = 4096
 
 
-def phase_at(
+def active_at(
     goal: Goal,
     epoch_of: Callable[[Array], Array],
     batch_key_of: Callable[[Array], PRNGKey],
@@ -43,7 +43,7 @@ def phase_at(
   @functools.lru_cache(maxsize=2)
   def block(number: int) -> tuple[list[Goal], np.ndarray]:
     steps = number * _BLOCK + jnp.arange(_BLOCK, dtype=jnp.int32)
-    return phases(goal, epoch_of(steps), jax.vmap(batch_key_of)(steps))
+    return active_goals(goal, epoch_of(steps), jax.vmap(batch_key_of)(steps))
 
   def at(step: int) -> Goal:
     number, place = divmod(step, _BLOCK)
@@ -53,7 +53,7 @@ def phase_at(
   return at
 
 
-def phases(
+def active_goals(
     goal: Goal, epochs: Array, batch_keys: PRNGKey
 ) -> tuple[list[Goal], np.ndarray]:
   """The goals that take the place of `goal`, and which one at each step.
