@@ -77,8 +77,8 @@ _HOUSE = (
     {
         "app": (
             "huge_pages", "interrupts", "config", "validation", "command_line",
-            "console", "workfolder", "report", "unfinished", "job",
-            "certify_run", "train",
+            "config_file", "console", "workfolder", "report",
+            "schedule_warning", "job", "certify_run", "train",
         ),
     },
     {"": ("main",)},

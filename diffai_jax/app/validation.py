@@ -178,7 +178,11 @@ def epsilon_of(config: config_dict.ConfigDict) -> float:
   Raises:
     UsageError: if it is no number from 0 to 1.
   """
-  given = config.epsilon
+  return as_epsilon(config.epsilon)
+
+
+def as_epsilon(given: float | str) -> float:
+  """A radius as a number, as `epsilon_of`."""
   try:
     value = parse_value(given) if isinstance(given, str) else given
   except ObjectiveError:
