@@ -20,7 +20,8 @@ import jax.numpy as jnp
 
 from diffai_jax import transformers
 from diffai_jax.domains.product import Value, example_shape, value_dtype
-from diffai_jax.nn.checks import check_input, check_shape, param, place
+from diffai_jax.nn.checks import check_input, check_shape, param
+from diffai_jax.nn.naming import place
 from diffai_jax.types import Array, Mode, UsageError
 
 POPULATION = "batch_stats"  # The collection of the moving means.

@@ -13,7 +13,7 @@ import optax
 
 from diffai_jax.schedules.piecewise import Schedule
 from diffai_jax.text.terms import Number, number_text
-from diffai_jax.types import Array
+from diffai_jax.types import Array, reason
 
 
 def _between(*names: str) -> Callable[[dict], tuple[float, float]]:
@@ -139,8 +139,7 @@ class OptaxSchedule(Schedule):
       OPTAX[self.name][0](**dict(self.arguments))
       self.extent()
     except Exception as error:  # Whatever optax finds wrong with the numbers.
-      reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-      raise ValueError(f"{self.name}: {reason}") from None
+      raise ValueError(f"{self.name}: {reason(error)}") from None
 
   def extent(self) -> tuple[float, float]:
     factory, bounds = OPTAX[self.name]
