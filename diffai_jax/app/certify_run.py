@@ -139,7 +139,7 @@ def certify_state(
       others are written; or if nothing can be written.
   """
   config = job.config
-  # What is certified is the network with its normalisation folded in.
+  # What is certified is the folded network, without batch normalisation.
   network, params = fold(job.network, state.variables)
   params = certified_params(params)
   about = _about(job, state, params, data, source or workdir, workdir)

@@ -8,7 +8,7 @@ from ml_collections import config_dict
 from diffai_jax.data import dataset
 from diffai_jax.types import UsageError, on_one_line, shortened, shown
 
-# Keys that decide neither what is trained nor how: a work folder's may change.
+# Keys that do not change what is trained, nor how: those of a run may change.
 FREE_KEYS = (
     "certify", "checkpoint", "checkpoint_minutes", "compilation_cache",
     "data_dir", "remat", "xla_flags",
@@ -206,7 +206,7 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
 
 
 def _comparable(name: str, value):
-  """The value; of a name only what tells it from others."""
+  """The value; of a name without case, hyphens and underscores."""
   named = name in ("network", "abstract_layers") and value
   return value.lower().replace("-", "").replace("_", "") if named else value
 

@@ -23,14 +23,14 @@ from diffai_jax.types import on_one_line, shortened
 # Where there is no terminal (a log file, a notebook), a line now and then.
 _SECONDS_BETWEEN_LINES = 10.0
 _NARROW = 72  # Columns of a terminal without room for a bar.
-_LONGEST_MESSAGE = 2000  # A message is read; values in it are much shorter.
+_LONGEST_MESSAGE = 2000  # Values in a message are much shorter.
 
 # Prints exactly what it is given: no markup, no guessed colours, no wrapping.
 _PLAIN = {
     "highlight": False, "markup": False, "emoji": False, "soft_wrap": True
 }
 console = Console(**_PLAIN)
-if not console.is_terminal:  # A log has no edge to fold at.
+if not console.is_terminal:  # A log has no width to wrap at.
   console = Console(**_PLAIN, width=10_000)
 
 
@@ -95,7 +95,7 @@ def progress_bar(label: str, total: int, unit: str, done: int = 0):
 
 
 class _Note(ProgressColumn):
-  """The remark: what there is room for. It alone gives way to the others."""
+  """The remark, cut to the room that the other columns leave."""
 
   def render(self, task) -> Text:
     return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")

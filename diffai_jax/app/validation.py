@@ -188,7 +188,7 @@ def as_epsilon(given: float | str) -> float:
   except ObjectiveError:
     value = None
   fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-  # A radius that vanishes in float32 would be another than the one given.
+  # A radius that underflows in float32 would be another than the one given.
   if not fits or not (value == 0 or _SMALLEST <= value <= 1):
     raise UsageError(
         f"epsilon is {shown(given)}; expected a number or fraction from 0 to 1,"

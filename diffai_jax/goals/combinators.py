@@ -97,7 +97,7 @@ class Sample(_Picking):
 
   Sample(δ, r, gs, gt) is α^gt(b - ½δ(u - l), b + ½δ(u - l)), b the center of
   α^{Sub(1 - r·δ, gs)}(l, u), with the loss of gt. With r = 1, which the text may
-  leave out, the small box stays within [l, u]; with r < 1 it may stick out.
+  leave out, the small box stays within [l, u]; with r < 1 it may extend beyond.
   """
 
   scale: NumberOrSchedule
@@ -147,7 +147,7 @@ class SmallBox(_Picking):
   def abstract(self, lower: Array, upper: Array, context: Context) -> Value:
     share = value_at(self.share, context.epoch)
     image = (lower + upper) / 2
-    if context.images is not None:  # A Sub around this may have left it out.
+    if context.images is not None:  # Which a Sub may have left.
       image = jnp.clip(context.images, lower, upper)
     radius = jnp.maximum(image - lower, upper - image)
 

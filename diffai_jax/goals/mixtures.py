@@ -159,7 +159,7 @@ class MixLogs(_Pair):
 
 
 def _weighed(weights: Array, values: list[Array]) -> Array:
-  """Σ_i w_i·value_i; what overflows must not spoil a sum it has no part in."""
+  """Σ_i w_i·value_i, where values of weight 0 may have overflowed."""
   return sum(
       jnp.where(weight == 0, 0, weight * value)
       for weight, value in zip(weights, values, strict=True)
@@ -229,7 +229,7 @@ class Weighted(_Listed):
 class Coin(_Listed):
   """One of the goals, drawn for each batch with probability w_i / Σ_i w_i.
 
-  Training runs the drawn goal alone. Equal coins in one objective fall alike,
+  Training runs the drawn goal alone. Equal coins in one objective draw the same,
   different ones independently.
   """
 

@@ -101,7 +101,7 @@ class BatchNorm(nn.Module):
 
   def _axes(self) -> tuple[str, ...]:
     """The mapped axes that `batch_statistics` was told of."""
-    # What Flax asks too: there is no other way to learn the names.
+    # As Flax does: JAX has no public function for the names of mapped axes.
     mapped = core.unsafe_get_axis_names_DO_NOT_USE()
     if self.has_variable(_OVER, "axes"):
       names = self.get_variable(_OVER, "axes").names

@@ -1,4 +1,4 @@
-"""What a layer asks of its input and weights, in a line that names the layer."""
+"""Checks of a layer's input and weights, in messages that name the layer."""
 
 from typing import Callable
 

@@ -11,7 +11,7 @@ from diffai_jax.domains.product import Value, example_shape, parts, rebuild
 from diffai_jax.schedules import NumberOrSchedule, extent, value_at
 from diffai_jax.types import Array, Mode, PRNGKey, UsageError
 
-# The collection that tells a network where training is; see `training_state`.
+# The collection of the epoch and keys of a step; see `training_state`.
 COLLECTION = "training"
 
 

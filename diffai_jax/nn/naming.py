@@ -1,4 +1,4 @@
-"""What layers are called: in messages, and the noise symbols that they make."""
+"""Names of layers, for messages and for the noise symbols that they make."""
 
 from flax import linen as nn
 

@@ -31,7 +31,7 @@ class Arithmetic(Schedule):
   right: NumberOrSchedule
 
   symbol: ClassVar[str]
-  binding: ClassVar[int]  # The higher, the tighter.
+  binding: ClassVar[int]  # Higher ones bind tighter.
   apply: ClassVar[Callable]
 
   def __call__(self, epoch: Array | Number) -> Array:

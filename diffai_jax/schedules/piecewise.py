@@ -26,9 +26,10 @@ class Schedule(Term):
     raise NotImplementedError
 
   def settled(self) -> float:
-    """The epoch from which the value stands still.
+    """The epoch from which the value is constant.
 
-    Of schedules that never do, the one from which they only go on as before.
+    Of schedules that never are, such as an exponential decay, the epoch at
+    which their last piece begins.
     """
     return max(settled_at(value) for value in vars(self).values())
 
@@ -49,7 +50,7 @@ def extent(value: NumberOrSchedule) -> tuple[float, float]:
 
 
 def settled_at(value: NumberOrSchedule) -> float:
-  """The epoch from which a number or schedule stands still."""
+  """The epoch from which a number or schedule is constant."""
   return float(value.settled()) if isinstance(value, Schedule) else 0.0
 
 
@@ -140,8 +141,8 @@ class Smooth(Lin):
 
   Over `length` epochs the share of the way is α·x⁴ for the first quarter and
   a straight line, its tangent there, for the rest (x is the share of the time):
-  the ramp of ε of Xu et al. 2020 and Shi et al. 2021, which spares a network
-  the first moments of interval training. Arguments are those of `Lin`.
+  the ramp of ε of Xu et al. 2020 and Shi et al. 2021, which keeps interval bounds
+  small while a network begins to learn. Arguments are those of `Lin`.
   """
 
   def __call__(self, epoch: Array | Number) -> Array:

@@ -1,4 +1,4 @@
-"""Arrays in a folder: Orbax behind two functions, and digests of both.
+"""Arrays in a folder: Orbax behind two functions, and their digests.
 
 Orbax and etils match paths as patterns (`runs/lr[0.1]` is one), so they are
 given a path without any character that a pattern has.
@@ -117,7 +117,7 @@ def _require_room(folder: str, size: int) -> None:
   try:
     with open(probe, "wb", buffering=0) as file:
       left = size + _OVERHEAD
-      while left:  # A write that was cut short is followed by one that raises.
+      while left:  # After a short write, the next one raises.
         left -= file.write(bytes(min(left, _CHUNK)))
   finally:
     with contextlib.suppress(OSError):

@@ -29,7 +29,7 @@ def _scaled_norm(tree) -> tuple[Array, Array]:
   1e-23 vanish. Where neither can have happened the unit is 1.
   """
   leaves = [leaf.reshape(-1) for leaf in jax.tree.leaves(tree)]
-  # On CPUs XLA adds up in several passes, but multiplies in one.
+  # On CPUs XLA sums in several passes, but takes a dot product in one.
   squares = sum(jnp.vdot(leaf, leaf) for leaf in leaves)
 
   def plain():
@@ -49,7 +49,7 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
   """Scales updates down to a global norm of at most `max_norm`.
 
   `optax.clip_by_global_norm`, but right for gradients of any finite size:
-  huge ones are brought down first, or max_norm / norm would underflow to 0.
+  huge ones are scaled first, or max_norm / norm would underflow to 0.
   """
 
   def update(updates, state, params=None):

@@ -147,7 +147,7 @@ def multiply_windows(block: Local, kernel: Array) -> Dense:
 def _multiply_rows(block: Local, kernel: Array) -> Dense:
   """`multiply_windows`, one product for each row of the image.
 
-  Of all windows that reach a row, filled up with zeros to its width.
+  Its operands are the windows that reach the row, padded to its width.
   """
   height, width, channels = block.image_shape
   coefficients = _across(block)
@@ -157,7 +157,7 @@ def _multiply_rows(block: Local, kernel: Array) -> Dense:
   for y in range(height):
     entries = y - np.asarray(block.rows)
     reach = np.flatnonzero((entries >= 0) & (entries < block.extent[0]))
-    if reach.size:  # One after the other: places never decrease.
+    if reach.size:  # Consecutive, since places never decrease.
       some = coefficients[:, reach, :, :, entries[reach]]
       product = multiply(some.reshape(some.shape[:4] + (-1,)), slabs[y])
       product = jnp.moveaxis(product, 0, 1)
@@ -178,7 +178,7 @@ def _across(block: Local) -> Array:
 
 
 def _overlap(block: Local, axis: int, run: slice) -> tuple[slice, slice]:
-  """What the windows of a run have of the image: in them, and in the image."""
+  """Where the windows of a run and the image overlap: in each of the two."""
   first = (block.rows, block.columns)[axis][run.start]
   begin = max(first, 0)
   end = max(begin, min(first + block.extent[axis], block.shape[axis]))
@@ -186,7 +186,7 @@ def _overlap(block: Local, axis: int, run: slice) -> tuple[slice, slice]:
 
 
 def _runs(places: windows.Places) -> list[slice]:
-  """Where equal places follow each other."""
+  """The slices of equal consecutive places."""
   changes = [i for i in range(1, len(places)) if places[i] != places[i - 1]]
   return [slice(*ends) for ends in zip([0, *changes], [*changes, len(places)])]
 
