@@ -15,7 +15,8 @@ import traceback
 from ml_collections import config_dict
 
 from diffai_jax.app import command_line
-from diffai_jax.app.validation import as_epsilon
+from diffai_jax.app.config import base_config
+from diffai_jax.app.validation import epsilon_of
 from diffai_jax.storage.paths import checked_path
 from diffai_jax.types import UsageError, on_one_line, shortened, shown
 
@@ -55,7 +56,9 @@ def load(
   if callable(make):
     values = command_line.values_of(changes)
     if "epsilon" in values:
-      values["epsilon"] = as_epsilon(values["epsilon"])
+      base = base_config()
+      base.epsilon = values["epsilon"]
+      values["epsilon"] = epsilon_of(base)
     variants = (variant,) if colon else ()
     config = _run(path, lambda: make(*variants, **_taken(make, values)))
   if not isinstance(config, config_dict.ConfigDict):

@@ -178,17 +178,13 @@ def epsilon_of(config: config_dict.ConfigDict) -> float:
   Raises:
     UsageError: if it is no number from 0 to 1.
   """
-  return as_epsilon(config.epsilon)
-
-
-def as_epsilon(given: float | str) -> float:
-  """A radius as a number, as `epsilon_of`."""
+  given = config.epsilon
   try:
     value = parse_value(given) if isinstance(given, str) else given
   except ObjectiveError:
     value = None
   fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-  # A radius that underflows in float32 would be another than the one given.
+  # A radius that vanishes in float32 would be another than the one given.
   if not fits or not (value == 0 or _SMALLEST <= value <= 1):
     raise UsageError(
         f"epsilon is {shown(given)}; expected a number or fraction from 0 to 1,"

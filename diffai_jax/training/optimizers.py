@@ -29,7 +29,7 @@ def _scaled_norm(tree) -> tuple[Array, Array]:
   1e-23 vanish. Where neither can have happened the unit is 1.
   """
   leaves = [leaf.reshape(-1) for leaf in jax.tree.leaves(tree)]
-  # On CPUs XLA sums in several passes, but takes a dot product in one.
+  # On CPUs XLA adds up in several passes, but multiplies in one.
   squares = sum(jnp.vdot(leaf, leaf) for leaf in leaves)
 
   def plain():

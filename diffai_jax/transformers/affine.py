@@ -152,9 +152,9 @@ def scale_shift(x, factor: Array, shift: Array, *, terms: int = 1):
 
 
 def _own_number(factor: Array) -> Array:
-  """The factor behind a barrier, so that XLA cannot merge it with others.
+  """A factor that XLA does not know: behind a barrier.
 
-  In (x·1e-30)·1e-30 XLA would multiply the two constants, which underflows
+  Of known ones, as in (x·1e-30)·1e-30, XLA multiplies the two, which underflows
   where the products of the network do not.
   """
   return lax.optimization_barrier(factor)

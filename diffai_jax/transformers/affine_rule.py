@@ -140,8 +140,8 @@ def _stacked(
 ) -> list[Array]:
   """[function(a) for a in arrays], as one call on all of them stacked.
 
-  Behind a barrier, the identity: XLA would fuse what makes the arrays, such as
-  a ReLU, into the concatenation, whose loop it does not vectorise.
+  Behind a barrier, the identity: XLA would compute what stands before, such as
+  a ReLU, while it stacks, number by number instead of several at once.
   """
   if len(arrays) < 2:
     return [function(a) for a in arrays]
