@@ -73,7 +73,7 @@ def batch_key(seed: int, step: Array) -> PRNGKey:
 def example_keys(key: PRNGKey, step: Array, purpose: int, size: int) -> PRNGKey:
   """A key for each example of this device's share, [size].
 
-  Folded by (step, purpose, index in the whole batch), so that what an example
+  Derived from (step, purpose, index in the whole batch), so that what an example
   gets does not depend on how many devices share the work. For use under pmap.
   """
   first = lax.axis_index(AXIS) * size

@@ -1,6 +1,8 @@
 """Config files: their variants, the flags that they see, what they import."""
 
 import ast
+import pathlib
+import re
 import sys
 
 import pytest
@@ -83,6 +85,22 @@ def test_wrong_values_of_flags_are_refused_before_the_file_sees_them(
   )
   with pytest.raises(UsageError, match=text):
     config_file.load(path, [change])
+
+
+def test_the_readmes_file(tmp_path):
+  """It depends on ε, from wherever that comes; flags win."""
+  readme = pathlib.Path(__file__).parents[2] / "README.md"
+  code, = re.findall(
+      r"```python\n([^`]*def get_config[^`]*)```", readme.read_text("utf-8")
+  )
+  path = write(tmp_path, code)
+  assert config_file.load(path).batch_norm
+  assert not config_file.load(f"{path}:2/255").batch_norm
+  changes = [("epsilon", "0.3"), ("batch_norm", "false"), ("dataset", "mnist")]
+  config = config_file.load(path, changes)
+  assert (config.dataset, config.batch_norm) == ("mnist", True)
+  command_line.apply(config, changes)
+  assert (config.epsilon, config.batch_norm) == (0.3, False)
 
 
 def test_a_file_imports_its_neighbours(tmp_path):
