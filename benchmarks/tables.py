@@ -34,10 +34,10 @@ def run_apart(module: str, one: str) -> dict:
 
 
 def check_names(
-    asked: Sequence[str], known: Iterable[str], flag: str = "--only"
+    given: Sequence[str], known: Iterable[str], flag: str = "--only"
 ) -> None:
   """Raises app.UsageError unless all names that a flag has are known."""
-  for name in asked:
+  for name in given:
     if name not in known:
       raise app.UsageError(
           f"{flag} has {name!r}; expected some of {', '.join(known)}"
