@@ -11,29 +11,29 @@ import importlib
 
 __version__ = "0.1.0"
 
-# The front door: each name, and the room that it is in; None is that folder.
+# The front door: each name, and the room or folder that has it; after "=", the
+# room or folder that it stands for.
 _DOOR = {
     "Attack": "verification.measures",
     "Linf": "regions",
     "bounds": "verification.front_door",
     "certify": "verification.front_door",
     "largest_epsilon": "verification.front_door",
-    "methods": "verification",
-    "networks": None,
-    "nn": None,
+    "load": "app.run",
+    "methods": "=verification.methods",
+    "networks": "=networks",
+    "nn": "=nn",
+    "plot": "=app.plot",
+    "train": "app.fit",
 }
 
 
 def __getattr__(name: str):
   if name not in _DOOR:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-  room = _DOOR[name]
-  if room is None:
-    return importlib.import_module(f"{__name__}.{name}")
-  place = importlib.import_module(f"{__name__}.{room}")
-  if not hasattr(place, name):  # A room of that folder.
-    return importlib.import_module(f"{__name__}.{room}.{name}")
-  return getattr(place, name)
+  place = _DOOR[name]
+  room = importlib.import_module(f"{__name__}.{place.removeprefix('=')}")
+  return room if place.startswith("=") else getattr(room, name)
 
 
 def __dir__() -> list[str]:

@@ -1,12 +1,18 @@
 """Command line: python -m diffai_jax.main --config=FILE --workdir=FOLDER."""
 
+import contextlib
 import os
 import sys
 import warnings
 
 # Before JAX and TFDS are loaded: their chatter is not for this terminal.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-if __name__ == "__main__":  # Before anything that takes time to load.
+from diffai_jax.app import process
+
+# In a notebook or a debugger the process, its signals too, is somebody else's.
+_OWN_PROCESS = process.is_own("diffai_jax.main", __file__)
+if __name__ == "__main__" and _OWN_PROCESS:
+  # Before anything that takes time to load.
   from diffai_jax.app import huge_pages, interrupts
 
   interrupts.end_while_loading()
@@ -17,6 +23,7 @@ from absl import app, flags, logging
 from diffai_jax.app import (
     certify_run,
     command_line,
+    config_file,
     console,
     interrupts,
     report,
@@ -66,7 +73,7 @@ def main(argv: list[str]) -> None:
     report.print_results(workdir)
     console.console.print(f"wrote {path}")
     return
-  config = command_line.load(_CONFIG.value)
+  config = config_file.load(_CONFIG.value, _changes)
   command_line.apply(config, _changes)
   if get(config, "xla_flags"):  # Before anything asks JAX for its devices.
     xla.set_flags()
@@ -112,13 +119,20 @@ def run() -> None:
   """The program: exit code 1 and one message for what the user can mend.
 
   Asked to end by a signal, it says where it stopped, and its exit code is 128
-  and the signal's number.
+  and the signal's number. In a process that is not its own it leaves the signals,
+  and afterwards the filters of warnings, as they are: a notebook's stop is a
+  KeyboardInterrupt.
   """
   logging.set_verbosity(logging.FATAL)
-  if not sys.warnoptions:  # Of libraries, about each other.
-    warnings.simplefilter("ignore")
+  catching = interrupts.caught() if _OWN_PROCESS else contextlib.nullcontext()
   try:
-    with interrupts.caught(), interrupts.told("before anything was done"):
+    with (
+        warnings.catch_warnings(),
+        catching,
+        interrupts.told("before anything was done"),
+    ):
+      if not sys.warnoptions:  # Of libraries, about each other.
+        warnings.simplefilter("ignore")
       app.run(main, flags_parser=_parse_flags)
   except UsageError as error:
     console.print_error(str(error), error.detail)

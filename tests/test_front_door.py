@@ -17,7 +17,7 @@ import diffai_jax as dj
 from diffai_jax import networks, nn
 from diffai_jax.regions import linf
 from diffai_jax.types import UsageError
-from diffai_jax.verification import certification, front_door, program_cache
+from diffai_jax.verification import certification, program_cache
 from diffai_jax.verification import programs
 
 _ROOT = pathlib.Path(__file__).parents[1]

@@ -5,6 +5,8 @@ import pathlib
 
 import pytest
 
+import diffai_jax
+
 _PACKAGE = pathlib.Path(__file__).parents[1] / "diffai_jax"
 
 # Floors from the ground up, folders of a floor and rooms of a folder in order. A
@@ -54,7 +56,7 @@ _HOUSE = (
         ),
         "goals": (
             "base", "points", "attacked", "regions", "combinators", "mixtures",
-            "phases",
+            "active",
         ),
     },
     {
@@ -75,14 +77,15 @@ _HOUSE = (
     {
         "training": (
             "state", "optimizers", "step", "cost", "array_store", "snapshot",
-            "checkpoints", "saving", "metrics",
+            "checkpoints", "saving", "metrics", "loop",
         ),
     },
     {
         "app": (
-            "huge_pages", "interrupts", "config", "validation", "command_line",
-            "console", "workfolder", "report", "unfinished", "job",
-            "certify_run", "train",
+            "process", "huge_pages", "interrupts", "config", "validation",
+            "command_line", "config_file", "console", "workfolder", "plot",
+            "report", "schedule_warning", "job", "certify_run", "train",
+            "network_file", "run", "fit",
         ),
     },
     {"": ("main",)},
@@ -175,11 +178,10 @@ def test_init_files_only_reexport_their_own_folder():
   for path in _PACKAGE.rglob("__init__.py"):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     folder = path.parent.relative_to(_PACKAGE).as_posix().replace("/", ".")
-    if folder == ".":  # The front door loads nothing until it is used.
-      assert all(isinstance(n, ast.Import)
-                 and [a.name for a in n.names] == ["importlib"]
-                 for n in ast.walk(tree)
-                 if isinstance(n, (ast.Import, ast.ImportFrom))), path
+    if folder == ".":  # The front door, which loads rooms when they are used.
+      imported = [n for n in ast.walk(tree)
+                  if isinstance(n, (ast.Import, ast.ImportFrom))]
+      assert [ast.unparse(n) for n in imported] == ["import importlib"], path
       continue
     assert ast.get_docstring(tree), path
     public = []
@@ -226,6 +228,17 @@ def test_breaches_are_found(room, source):
 def test_what_is_allowed(room, source):
   """Lower floors and earlier rooms are free to use, and so is the world."""
   assert not _breaches(room, source)
+
+
+def test_the_front_door_leads_to_rooms_that_exist():
+  """Each of its names is one of a room's, or a room or folder itself."""
+  for name, place in diffai_jax._DOOR.items():
+    room = place.removeprefix("=")
+    assert room in _PLACES or _within(room), name
+    assert name in dir(diffai_jax)
+    assert getattr(diffai_jax, name) is not None
+  with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    diffai_jax.nothing
 
 
 def test_the_top_holds_folders_and_three_files():

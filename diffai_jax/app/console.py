@@ -2,6 +2,10 @@
 
 from collections.abc import Callable, Iterable
 import contextlib
+import dataclasses
+import html
+import math
+import sys
 import time
 
 from rich import box
@@ -20,17 +24,20 @@ from rich.text import Text
 
 from diffai_jax.types import on_one_line, shortened
 
-# Where there is no terminal (a log file, a notebook), a line now and then.
+# Where there is no terminal (a log file), a line now and then.
 _SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_UPDATES = 0.2  # Of a notebook's output.
 _NARROW = 72  # Columns of a terminal without room for a bar.
-_LONGEST_MESSAGE = 2000  # A message is read; values in it are much shorter.
+_LONGEST_MESSAGE = 2000  # Values in a message are much shorter.
 
-# Prints exactly what it is given: no markup, no guessed colours, no wrapping.
+# Prints exactly what it is given: no markup, no guessed colours, no wrapping; in
+# a notebook as text, where rich would make a display of each line.
 _PLAIN = {
-    "highlight": False, "markup": False, "emoji": False, "soft_wrap": True
+    "highlight": False, "markup": False, "emoji": False, "soft_wrap": True,
+    "force_jupyter": False,
 }
 console = Console(**_PLAIN)
-if not console.is_terminal:  # A log has no edge to fold at.
+if not console.is_terminal:  # A log has no width to wrap at.
   console = Console(**_PLAIN, width=10_000)
 
 
@@ -76,7 +83,7 @@ def print_path(what: str, path: str) -> None:
 
 @contextlib.contextmanager
 def progress_bar(label: str, total: int, unit: str, done: int = 0):
-  """A bar on a terminal, a line now and then elsewhere.
+  """A bar at a terminal or in a notebook, a line now and then elsewhere.
 
   Args:
     label: what goes on.
@@ -87,15 +94,26 @@ def progress_bar(label: str, total: int, unit: str, done: int = 0):
   Yields:
     A function (done, note): how much is done now, and a short remark.
   """
-  if console.is_terminal:
+  if in_notebook():
+    yield _notebook_bar(label, total, unit, done)
+  elif console.is_terminal:
     with _live_bar(label, total, done) as update:
       yield update
   else:
     yield _line_printer(label, total, unit, done)
 
 
+def in_notebook() -> bool:
+  """Whether a notebook's kernel runs this: Jupyter's, Colab's, an editor's."""
+  if "IPython" not in sys.modules:
+    return False
+  from IPython import get_ipython
+
+  return getattr(get_ipython(), "kernel", None) is not None
+
+
 class _Note(ProgressColumn):
-  """The remark: what there is room for. It alone gives way to the others."""
+  """The remark, cut to the room that the other columns leave."""
 
   def render(self, task) -> Text:
     return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
@@ -117,6 +135,59 @@ def _live_bar(label: str, total: int, done: int):
   with bar:
     task = bar.add_task(label, total=total, completed=done, note="")
     yield lambda done, note="": bar.update(task, completed=done, note=note)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Moment:
+  """How far something is, as a notebook shows it.
+
+  Attributes:
+    label, done, total, unit: what, and how much of it is done.
+    note: a remark.
+    left: estimated seconds until the end.
+  """
+
+  label: str
+  done: int
+  total: int
+  unit: str
+  note: str
+  left: float
+
+  def __repr__(self) -> str:
+    parts = [
+        f"{self.label}: {self.done}/{self.total} {self.unit}", self.note,
+        f"{self.left:.0f} s left" if self.done < self.total else "done",
+    ]
+    return "  ".join(filter(None, parts))
+
+  def _repr_html_(self) -> str:
+    bar = f'<progress value="{self.done}" max="{max(self.total, 1)}"></progress>'
+    return f"<code>{bar} {html.escape(repr(self))}</code>"
+
+
+def _notebook_bar(
+    label: str, total: int, unit: str, first: int
+) -> Callable[[int, str], None]:
+  """Updates one output of the cell in place; needs no widgets."""
+  from IPython.display import display
+
+  start = time.monotonic()
+  last = -math.inf
+  handle = display(
+      _Moment(label, first, total, unit, "", 0.0), display_id=True
+  )
+
+  def update(done: int, note: str = "") -> None:
+    nonlocal last
+    now = time.monotonic()
+    if now - last < _SECONDS_BETWEEN_UPDATES and done < total:
+      return
+    last = now
+    left = (now - start) * (total - done) / max(done - first, 1)
+    handle.update(_Moment(label, done, total, unit, note, left))
+
+  return update
 
 
 def _line_printer(

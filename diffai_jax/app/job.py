@@ -7,7 +7,7 @@ import jax
 from ml_collections import config_dict
 import optax
 
-from diffai_jax.app import unfinished
+from diffai_jax.app import schedule_warning
 from diffai_jax.app.validation import domains_of, epsilon_of, validate
 from diffai_jax.data import Dataset, dataset
 from diffai_jax.goals import Goal
@@ -30,6 +30,7 @@ class Job:
     dataset, network, goal: what it names.
     first_epochs: of a run that was made longer, the epochs that it began with:
       the schedules' clock keeps the pace that it had. None is config.epochs.
+    data_range: lowest and highest value of the images as floats, or None.
   """
 
   config: config_dict.ConfigDict
@@ -37,6 +38,7 @@ class Job:
   network: nn.Module
   goal: Goal
   first_epochs: float | None = None
+  data_range: tuple[float, float] | None = (0.0, 1.0)
 
   @classmethod
   def from_config(cls, config: config_dict.ConfigDict) -> "Job":
@@ -66,21 +68,21 @@ class Job:
   def describe(self) -> str:
     """The network's listing and sizes, the objective's full text, ε, the cost.
 
-    At its end a warning, where a schedule outlasts the run.
+    At its end a warning, where the schedules do not fit the run.
     """
     config = self.config
-    late = self.warning()
+    warning = self.warning()
     return "\n".join((
         str(describe(self.network, self.dataset.image_shape)),
         f"Objective: {self.goal}",
         f"Epsilon: {config.epsilon:g}",
         f"Training step: about {self.cost()} for {config.batch_size} images",
-        *([f"Warning: {late}"] if late else []),
+        *([f"Warning: {warning}"] if warning else []),
     ))
 
   def warning(self) -> str | None:
-    """A line about schedules that have not ended when the run does, or None."""
-    return unfinished.warning(self.config, self.goal, self.network)
+    """A line about schedules longer or much shorter than the run, or None."""
+    return schedule_warning.warning(self.config, self.goal, self.network)
 
   def cost(self) -> StepCost:
     """What a step with all parts of the objective costs on one device."""
@@ -111,6 +113,7 @@ class Job:
         self.regularizers,
         self.config.accumulate,
         self.config.bfloat16,
+        self.data_range,
     )
 
   @property

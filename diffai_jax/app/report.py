@@ -63,7 +63,7 @@ def print_results(workdir: str) -> None:
     if isinstance(summary, UsageError):
       damaged = damaged or summary
       continue
-    # A title would be folded at the table's width.
+    # A title would be wrapped at the table's width.
     console.console.print(
         f"{summary['network']} on {summary['dataset']}, {_what(summary)}"
         f"{_where(workdir, folder)}", style="bold",
@@ -171,55 +171,24 @@ def _table(rows: list[tuple[str, ...]]) -> str:
 
 
 def _training_plot(rows: list[dict]) -> str:
-  panels = (
-      ("loss", ("loss",)),
-      ("share of the batch", ("accuracy", "verified")),
-      ("epsilon trained on", ("epsilon",)),
-      ("examples a second", ("examples_per_second",)),
+  from diffai_jax.app import plot  # Takes a while to load.
+
+  return _image(
+      plot.curves(rows), "loss, accuracy, radius and speed over the epochs"
   )
-  figure = _figure(9, 5.5)
-  for place, (label, names) in enumerate(panels):
-    axes = figure.add_subplot(2, 2, place + 1)
-    for name in names:
-      points = [
-          (r["epoch"], r[name]) for r in rows if name in r and "epoch" in r
-      ]
-      if points:
-        axes.plot(*zip(*points), label=name, linewidth=1)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(label)
-    axes.grid(alpha=0.3)
-    if len(names) > 1 and axes.get_legend_handles_labels()[0]:
-      axes.legend(frameon=False)
-  return _image(figure, "loss, accuracy, radius and speed over the epochs")
 
 
 def _margin_plot(folder: str, summary: dict) -> str:
-  import numpy as np
+  from diffai_jax.app import plot
 
   arrays = certification.load_arrays(folder)
-  figure = _figure(9, 3)
-  axes = figure.add_subplot()
-  for domain in summary["verified_accuracy"]:
-    margin = arrays[f"margin_{domain}"]
-    margin = np.sort(margin[np.isfinite(margin)])[::-1]
-    if not len(margin):
-      continue
-    share = np.arange(1, len(margin) + 1) / summary["examples"]
-    axes.plot(margin, share, label=domain, linewidth=1.2)
-  axes.axvline(0, color="black", linewidth=0.8)
-  axes.set_xlabel("margin: lower bound of z_label - z_other over the ball")
-  axes.set_ylabel("share with at least it")
-  axes.grid(alpha=0.3)
-  if axes.get_legend_handles_labels()[0]:
-    axes.legend(frameon=False)
-  return _image(figure, "share of examples with at least a given margin")
-
-
-def _figure(width: float, height: float):
-  from matplotlib.figure import Figure  # Without pyplot: no global state.
-
-  return Figure(figsize=(width, height), layout="constrained")
+  return _image(
+      plot.margins({
+          domain: arrays[f"margin_{domain}"]
+          for domain in summary["verified_accuracy"]
+      }),
+      "share of examples with at least a given margin",
+  )
 
 
 def _image(figure, description: str) -> str:

@@ -1,11 +1,10 @@
 """Training, from a config to the results on disk."""
 
-import collections
+from collections.abc import Callable
 import dataclasses
 import functools
 import math
 import os
-import time
 
 import jax
 from ml_collections import config_dict
@@ -13,23 +12,16 @@ from ml_collections import config_dict
 from diffai_jax.app import certify_run, console, interrupts, workfolder
 from diffai_jax.app.job import Job
 from diffai_jax.data import Examples, batches, load
-from diffai_jax.goals import phase_at
+from diffai_jax.goals import active_at
 from diffai_jax.networks import describe, normalises
-from diffai_jax.training import checkpoints
+from diffai_jax.training import checkpoints, loop
 from diffai_jax.training.metrics import MetricsWriter
 from diffai_jax.training.saving import Saver
 from diffai_jax.training.state import TrainState, create_state
-from diffai_jax.training.step import batch_key
+from diffai_jax.training.step import Step, batch_key
 from diffai_jax.types import UsageError, shown
 
-# Steps that may be under way before the oldest one's metrics are looked at.
-_STEPS_AHEAD = 4
-_SECONDS_BETWEEN_METRICS = 2.0
 _MOST_STEPS = 2**31 - 1  # Steps are counted in int32.
-
-
-class NotFiniteError(UsageError):
-  """Training met a loss or gradient that is not finite."""
 
 
 def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
@@ -37,7 +29,7 @@ def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
 
   Raises:
     UsageError: if the config, the data or the work folder cannot be used.
-    NotFiniteError: if training diverges.
+    loop.NotFiniteError: if training diverges.
   """
   job = Job.from_config(config)
   config = job.config
@@ -46,7 +38,7 @@ def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
   # Data, before anything is written: a missing folder leaves no trace.
   train_data = load(config.dataset, config.train_split, config.data_dir)
   test_data = certify_run.test_data(config)
-  _check_batch(job, train_data)
+  check_batch(job, train_data)
   certify_run.check_memory(job)
   with workfolder.held(workdir):
     config.checkpoint = _start_of(config, workdir)
@@ -119,27 +111,11 @@ def _train(
     The last state; and why it could not be saved, or None.
   """
   config = job.config
-  steps_per_epoch = len(data) // config.batch_size
-  total = math.ceil(config.epochs * steps_per_epoch)
-
-  state, path = _first_state(job, steps_per_epoch, workdir)
+  total = total_steps(config, len(data))
+  state, path = first_state(job, len(data) // config.batch_size, workdir)
   first = int(state.step)
   if first:
     console.console.print(f"going on from step {first} of {total}")
-  # Where a weight is 0 its part is left out: one program for each objective.
-  goal_at = phase_at(
-      job.goal,
-      lambda steps: job.epoch_of(steps, steps_per_epoch),
-      lambda step: batch_key(config.seed, step),
-  )
-
-  step_of = functools.cache(lambda goal: job.make_step(goal, steps_per_epoch))
-  devices = jax.local_device_count()
-  forced_devices = devices > 1 and jax.default_backend() == "cpu"
-  ahead = 0 if forced_devices else _STEPS_AHEAD
-  stream = batches(data, config.batch_size, config.seed, first)
-  pending = collections.deque()  # (step, metrics) of steps under way.
-  summary = _Summary(config.batch_size)
   saver = Saver(
       checkpoints.Keeper(workdir, record, path), config.checkpoint_minutes,
       console.print_warning,
@@ -152,55 +128,75 @@ def _train(
       console.progress_bar("training", total, "steps", first) as show,
   ):
 
-    def check(number: int, metrics: dict) -> dict[str, float]:
-      """The metrics of a step; the state before it is good if they are."""
-      values = {name: float(v) for name, v in metrics.items()}
-      epoch = number / steps_per_epoch
-      _check_finite(number, epoch, values, saver.keeper.latest)
-      saver.confirm(number - 1)
-      return values
-
-    def look(until: int) -> None:
-      """Checks and reports metrics until at most `until` are under way."""
-      while len(pending) > until:
-        number, metrics = pending.popleft()
-        row = summary.add(check(number, metrics), number == total)
-        if row is not None:
-          row = {"epoch": number / steps_per_epoch} | row
-          writer.write(number, row)
-          show(number, _note(row))
+    def report(number: int, row: dict[str, float]) -> None:
+      writer.write(number, row)
+      show(number, note(row))
 
     if path is None:
       # Before the first hour is spent: what cannot be saved is not begun.
       saver.write(state, must=True)
       if not total:
         saver.confirm(0)
-    for number in range(first + 1, total + 1):
-      images, labels = next(stream)
-      shape = (devices, len(labels) // devices)
-      batch = images.reshape(shape + images.shape[1:]), labels.reshape(shape)
-      step = step_of(goal_at(number - 1))
-      state, metrics = step(state, *batch)
-      pending.append((number, metrics))
-      look(ahead)
-      stopped = interrupts.requested()
-      if number == total or stopped:
-        look(0)
-        # No step comes that would show that this state can go on, so one is
-        # tried. It takes the state's memory; there is a copy on the host.
-        kept = saver.write(state)
-        placed = jax.tree.map(lambda x: x.sharding, state)
-        _, metrics = step(state, *batch)
-        check(number + 1, metrics)
-        state = jax.device_put(kept, placed)
-      elif saver.is_due():
-        saver.write(state)
-      if stopped and number < total:
-        raise interrupts.Interrupted(stopped, saver.where(number, total))
+    state = take_steps(
+        job, data, state, report, saver=saver,
+        stopped=lambda: interrupts.requested() is not None,
+    )
+    number = int(state.step)
+    if number < total:
+      raise interrupts.Interrupted(
+          interrupts.requested(), saver.where(number, total)
+      )
   return state, saver.trouble
 
 
-def _first_state(
+def take_steps(
+    job: Job,
+    data: Examples,
+    state: TrainState,
+    report: Callable[[int, dict[str, float]], None],
+    around: Callable[[int, Step], Step] = lambda number, step: step,
+    **options,
+) -> TrainState:
+  """Takes the steps that a job has left.
+
+  Args:
+    job: what to train.
+    data: the training images.
+    state: to go on from.
+    report: is given the rows of metrics.
+    around: the step that takes the place of one, and its number from 0 on.
+    **options: of `loop.run`.
+
+  Returns:
+    The last state.
+  """
+  config = job.config
+  steps_per_epoch = len(data) // config.batch_size
+  # Where a weight is 0 its part is left out: one program for each objective.
+  goal_at = active_at(
+      job.goal,
+      lambda steps: job.epoch_of(steps, steps_per_epoch),
+      lambda step: batch_key(config.seed, step),
+  )
+  step_of = functools.cache(lambda goal: job.make_step(goal, steps_per_epoch))
+  return loop.run(
+      state,
+      loop.Length(
+          total_steps(config, len(data)), steps_per_epoch, config.batch_size
+      ),
+      lambda number: around(number, step_of(goal_at(number))),
+      batches(data, config.batch_size, config.seed, int(state.step)),
+      report,
+      **options,
+  )
+
+
+def total_steps(config: config_dict.ConfigDict, examples: int) -> int:
+  """How many steps a run has in all."""
+  return math.ceil(config.epochs * (examples // config.batch_size))
+
+
+def first_state(
     job: Job, steps_per_epoch: int, workdir: str
 ) -> tuple[TrainState, str | None]:
   """The state to go on from, and the checkpoint that it is in.
@@ -230,7 +226,12 @@ def _first_state(
   return dataclasses.replace(found.state, step=fresh.step), None
 
 
-def _check_batch(job: Job, data: Examples) -> None:
+def check_batch(job: Job, data: Examples) -> None:
+  """Checks that batches can be made of the data and split.
+
+  Raises:
+    UsageError: if they cannot.
+  """
   config = job.config
   if config.batch_size > len(data):
     raise UsageError(
@@ -259,60 +260,11 @@ def _check_batch(job: Job, data: Examples) -> None:
     )
 
 
-def _check_finite(
-    step: int, epoch: float, values: dict[str, float], checkpoint: str | None
-) -> None:
-  if math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"]):
-    return
-  kept = (
-      f"the last good checkpoint is {checkpoint}"
-      if checkpoint
-      else "there is no checkpoint yet"
-  )
-  raise NotFiniteError(
-      f"step {step} (epoch {epoch:.2f}, epsilon {values['epsilon']:.4g}) has"
-      f" loss {values['loss']:g} and gradient norm"
-      f" {values['gradient_norm']:g}; the largest bound was"
-      f" {values['largest_bound']:.3g}; {kept}; try a lower"
-      f" optimizer.learning_rate or a slower schedule in the goal"
-  )
-
-
-def _note(row: dict[str, float]) -> str:
+def note(row: dict[str, float]) -> str:
+  """What of a row of metrics stands beside the progress bar."""
   parts = [f"epoch {row['epoch']:.1f}", f"loss {row['loss']:.3f}"]
   for name in ("accuracy", "verified"):
     if name in row:
       parts.append(f"{name} {row[name]:.3f}")
   parts.append(f"{row['examples_per_second']:,.0f}/s")
   return "  ".join(parts)
-
-
-class _Summary:
-  """Sums up the metrics of the steps between two lines of metrics.jsonl."""
-
-  def __init__(self, batch_size: int):
-    self._batch_size = batch_size
-    self._since = time.monotonic()
-    self._steps = []
-
-  def add(self, values: dict[str, float], last: bool) -> dict | None:
-    """Adds a step; returns a line if one is due, or it is the last step.
-
-    Means over the steps since the last line; of `epsilon` and `largest_bound`
-    the largest value.
-    """
-    self._steps.append(values)
-    elapsed = time.monotonic() - self._since
-    if elapsed < _SECONDS_BETWEEN_METRICS and not last:
-      return None
-    row = {}
-    names = dict.fromkeys(name for step in self._steps for name in step)
-    for name in names:
-      # Parts of weight 0 are left out of a step, and so is what they measure.
-      column = [step[name] for step in self._steps if name in step]
-      largest = name in ("epsilon", "largest_bound")
-      row[name] = max(column) if largest else sum(column) / len(column)
-    examples = len(self._steps) * self._batch_size
-    row["examples_per_second"] = examples / max(elapsed, 1e-9)
-    self._since, self._steps = time.monotonic(), []
-    return row

@@ -56,13 +56,26 @@ def validate(config: config_dict.ConfigDict) -> None:
   Raises:
     UsageError: names the first key that is out of range, and what it may be.
   """
-  base = base_config()
-  _check_keys(config, base)
-  for key in keys_of(base):
-    _check_kind(config, key, kind_of(base, key))
+  _check_form(config)
   layers_of(canonical_name(config.network), config.abstract_layers)
-  dataset(config.dataset)
-  epsilon_of(config)
+  validate_values(config, min(dataset(config.dataset).image_shape[:2]))
+
+
+def validate_values(
+    config: config_dict.ConfigDict, side: int, most_epsilon: float = 1
+) -> None:
+  """Checks every value but the names of the network and the dataset.
+
+  Args:
+    config: the config.
+    side: of an image, in pixels: the shorter one.
+    most_epsilon: the largest radius that makes sense.
+
+  Raises:
+    UsageError: as `validate` does.
+  """
+  _check_form(config)
+  epsilon_of(config, most_epsilon)
   objective(config.goal)
   domains_of(config)
   if config.optimizer.name not in OPTIMIZERS:
@@ -76,10 +89,17 @@ def validate(config: config_dict.ConfigDict) -> None:
     _check_value(config, key, low, high)
   for key, low, high, kind in _RANGES:
     _check_range(config, key, low, high, kind)
-  side = min(dataset(config.dataset).image_shape[:2])
   _check_range(config, "augment.crop_padding", 0, side, int)
   _check_milestones(config.optimizer.milestones)
   _check_clock(config)
+
+
+def _check_form(config) -> None:
+  """Checks the keys, and the kinds of values that have no range."""
+  base = base_config()
+  _check_keys(config, base)
+  for key in keys_of(base):
+    _check_kind(config, key, kind_of(base, key))
 
 
 def domains_of(config: config_dict.ConfigDict) -> tuple[str, ...]:
@@ -172,11 +192,11 @@ def _check_clock(config) -> None:
     )
 
 
-def epsilon_of(config: config_dict.ConfigDict) -> float:
+def epsilon_of(config: config_dict.ConfigDict, most: float = 1) -> float:
   """The radius as a number; a config may hold it as text, such as "8/255".
 
   Raises:
-    UsageError: if it is no number from 0 to 1.
+    UsageError: if it is no number from 0 to `most`.
   """
   given = config.epsilon
   try:
@@ -185,10 +205,10 @@ def epsilon_of(config: config_dict.ConfigDict) -> float:
     value = None
   fits = isinstance(value, (int, float)) and not isinstance(value, bool)
   # A radius that vanishes in float32 would be another than the one given.
-  if not fits or not (value == 0 or _SMALLEST <= value <= 1):
+  if not fits or not (value == 0 or _SMALLEST <= value <= most):
     raise UsageError(
-        f"epsilon is {shown(given)}; expected a number or fraction from 0 to 1,"
-        f" such as 0.1 or 8/255; set it with --config.epsilon="
+        f"epsilon is {shown(given)}; expected a number or fraction from 0 to"
+        f" {most:g}, such as 0.1 or 8/255; set it with --config.epsilon="
     )
   return float(value)
 

@@ -1,11 +1,17 @@
-"""Images and labels: where they come from, in what order, how they vary."""
+"""Datasets: sources, splits, the order of batches, augmentation."""
 
-from diffai_jax.data.augment import augment, to_unit_range
+from diffai_jax.data.augment import (
+    Augmentation,
+    augment,
+    to_floats,
+    to_unit_range,
+)
 from diffai_jax.data.batches import batches, epoch_order
 from diffai_jax.data.datasets import DATASETS, Dataset, dataset
 from diffai_jax.data.sources import Examples, load
 
 __all__ = [
+    "Augmentation",
     "DATASETS",
     "Dataset",
     "Examples",
@@ -14,5 +20,6 @@ __all__ = [
     "dataset",
     "epoch_order",
     "load",
+    "to_floats",
     "to_unit_range",
 ]

@@ -11,20 +11,16 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax.types import UsageError, shown
+from diffai_jax.types import ArgumentError, shown
 
 Range = tuple[float, float]
-
-
-class ArrayError(UsageError, ValueError):
-  """An array, or its range, cannot be used; the message is one line."""
 
 
 def checked_range(data_range: Any) -> Range | None:
   """The lowest and highest value that data can have, or None for no range.
 
   Raises:
-    ArrayError: if it is no pair of finite numbers, the lower one first.
+    ArgumentError: if it is no pair of finite numbers, the lower one first.
   """
   if data_range is None:
     return None
@@ -33,7 +29,7 @@ def checked_range(data_range: Any) -> Range | None:
   except (TypeError, ValueError, OverflowError):
     low = high = math.nan
   if not (low < high and math.isfinite(low) and math.isfinite(high)):
-    raise ArrayError(
+    raise ArgumentError(
         f"data_range is {shown(data_range)}; expected (lowest, highest), such as"
         f" (0, 1), or None for data without a range"
     )
@@ -61,33 +57,33 @@ def checked_images(
     The same numbers, [N, ...], in the type that they came in.
 
   Raises:
-    ArrayError: if they are of another type, rank or shape, there are none, or a
+    ArgumentError: if they are of another type, rank or shape, there are none, or a
       value is not finite or outside of the range.
   """
   data_range = checked_range(data_range)
   array = _array(images, name)
   if array.dtype != np.uint8 and not jnp.issubdtype(array.dtype, jnp.floating):
-    raise ArrayError(
+    raise ArgumentError(
         f"{name} are of type {array.dtype}; expected floats, or uint8 for pixels"
         f" of 0 to 255; convert them with .astype"
     )
   if array.ndim < 2:
-    raise ArrayError(
+    raise ArgumentError(
         f"{name} have the shape {list(array.shape)}; expected [N, ...], one"
         f" image an entry of the first axis; a single image is images[None]"
     )
   if shape is not None and array.shape[1:] != tuple(shape):
-    raise ArrayError(
+    raise ArgumentError(
         f"{name} have the shape {list(array.shape)}; expected"
         f" [N, {', '.join(map(str, shape))}], the shape that the network takes"
     )
   if not array.size:
-    raise ArrayError(
+    raise ArgumentError(
         f"{name} are empty, of shape {list(array.shape)}; expected one or more"
     )
   if array.dtype == np.uint8:
     if data_range not in (None, (0.0, 1.0)):
-      raise ArrayError(
+      raise ArgumentError(
           f"{name} are uint8, which is read as floats in [0, 1], but data_range"
           f" is {shown(data_range)}; give data_range=(0, 1), or floats"
       )
@@ -109,22 +105,22 @@ def checked_labels(
     name: what messages call them.
 
   Raises:
-    ArrayError: if they are not integers, or not one for each image, or not from
+    ArgumentError: if they are not integers, or not one for each image, or not from
       0 to num_classes - 1.
   """
   array = _array(labels, name)
   if array.ndim != 1:
-    raise ArrayError(
+    raise ArgumentError(
         f"{name} have the shape {list(array.shape)}; expected [N], the number of"
         f" a class for each image; one-hot rows become that with .argmax(-1)"
     )
   if len(array) != count:
-    raise ArrayError(
+    raise ArgumentError(
         f"there are {len(array)} {name} for {count} images; expected one for"
         f" each"
     )
   if not jnp.issubdtype(array.dtype, jnp.integer):
-    raise ArrayError(
+    raise ArgumentError(
         f"{name} are of type {array.dtype}; expected whole numbers of an integer"
         f" type; convert them with .astype(int)"
     )
@@ -132,7 +128,7 @@ def checked_labels(
   wrong = (array < 0) | (array >= highest)
   if wrong.any():
     place = int(np.argmax(wrong))
-    raise ArrayError(
+    raise ArgumentError(
         f"{name}[{place}] is {array[place]}; expected from 0 to {highest - 1},"
         f" as the network has {num_classes} outputs" if num_classes else
         f"{name}[{place}] is {array[place]}; expected the number of a class, 0"
@@ -145,7 +141,7 @@ def float32_images(images: np.ndarray, name: str = "images") -> np.ndarray:
   """Checked images as float32, rounded to nearest; uint8 stays uint8.
 
   Raises:
-    ArrayError: if a number is too large for float32.
+    ArgumentError: if a number is too large for float32.
   """
   if images.dtype == np.uint8:
     return images
@@ -153,7 +149,7 @@ def float32_images(images: np.ndarray, name: str = "images") -> np.ndarray:
     narrow = images.astype(np.float32)
   if not np.isfinite(narrow).all():
     place = _first(~np.isfinite(narrow))
-    raise ArrayError(
+    raise ArgumentError(
         f"{name}{list(place)} is {images[place]}; expected a number that float32"
         f" can hold, at most 3.4e38"
     )
@@ -164,14 +160,14 @@ def _array(values: Any, name: str) -> np.ndarray:
   """The values on the host.
 
   Raises:
-    ArrayError: if they are no array, for instance rows of different lengths.
+    ArgumentError: if they are no array, for instance rows of different lengths.
   """
   try:
     array = np.asarray(values)
   except (TypeError, ValueError, OverflowError):
     array = None
   if array is None or array.dtype == object:
-    raise ArrayError(
+    raise ArgumentError(
         f"{name} is {shown(values)}; expected an array of NumPy or JAX whose rows"
         f" are all of one shape"
     )
@@ -181,11 +177,11 @@ def _array(values: Any, name: str) -> np.ndarray:
 def _check_values(
     array: np.ndarray, data_range: Range | None, name: str
 ) -> None:
-  """Raises ArrayError unless all values are finite and within the range."""
+  """Raises ArgumentError unless all values are finite and within the range."""
   wrong = ~np.isfinite(array)
   if wrong.any():
     place = _first(wrong)
-    raise ArrayError(
+    raise ArgumentError(
         f"{name}{list(place)} is {array[place]}; expected finite numbers"
     )
   if data_range is None:
@@ -201,7 +197,7 @@ def _check_values(
         "divide them by what stands for 1, such as 255, or give"
         " data_range=(0, 255), and epsilon in the same units"
     )
-  raise ArrayError(
+  raise ArgumentError(
       f"{name}{list(place)} is {array[place]:g}, outside of the data's range,"
       f" {low:g} to {high:g}; {advice}"
   )

@@ -18,7 +18,7 @@ class Examples:
   """Images and labels on the host.
 
   Attributes:
-    images: uint8, [N, H, W, C].
+    images: [N, ...]: uint8 pixels, or floats in the range of the data.
     labels: int32, [N].
   """
 

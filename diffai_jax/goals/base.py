@@ -23,7 +23,7 @@ class Context:
     epoch: fractional epochs completed, on the schedules' clock; a scalar.
     key: a random key for each example, [B], or None where a run draws none.
     batch_key: a random key for the whole batch, or None likewise.
-    data_range: lowest and highest value that data can have.
+    data_range: lowest and highest value that data can have; None is no range.
     images: that the input boxes are around, [B, ...]; None if there are none,
       and then the boxes' centers are.
     shared: the points (original, attacked) that the surrounding AdvDom or
@@ -35,7 +35,7 @@ class Context:
   epoch: Array
   key: PRNGKey | None = None
   batch_key: PRNGKey | None = None
-  data_range: tuple[float, float] = (0.0, 1.0)
+  data_range: tuple[float, float] | None = (0.0, 1.0)
   images: Array | None = None
   shared: tuple[Array, Array] | None = None
 

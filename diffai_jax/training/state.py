@@ -50,7 +50,7 @@ def create_state(
   Args:
     network: a module called as network(images, mode).
     optimizer: as `optimizers.create` makes it.
-    image_shape: of one example, [H, W, C].
+    image_shape: of one example, such as (H, W, C).
     seed: determines the initial weights.
   """
   images = jnp.zeros((1, *image_shape))

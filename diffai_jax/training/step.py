@@ -8,9 +8,10 @@ from flax import linen as nn
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from diffai_jax.data import Dataset, augment, to_unit_range
+from diffai_jax.data import Augmentation, Dataset, augment, to_floats
 from diffai_jax.domains import HybridZonotope, parts, radius
 from diffai_jax.domains.product import Value, center
 from diffai_jax.goals import Context, Goal, ball
@@ -18,8 +19,7 @@ from diffai_jax.kernels import precision
 from diffai_jax.losses import regularizers
 from diffai_jax.nn import batch_norm, deep_loss, dropout, observation
 from diffai_jax.nn.abstract import RNG
-from diffai_jax.schedules import Value as Weight
-from diffai_jax.schedules import value_at
+from diffai_jax.schedules import NumberOrSchedule, value_at
 from diffai_jax.training.optimizers import global_norm
 from diffai_jax.training.state import TrainState
 from diffai_jax.types import AXIS, Array, Mode, PRNGKey
@@ -42,8 +42,8 @@ class Regularizers:
     tolerance: τ of both.
   """
 
-  tightness: Weight = 0
-  relu_balance: Weight = 0
+  tightness: NumberOrSchedule = 0
+  relu_balance: NumberOrSchedule = 0
   tolerance: float = regularizers.TOLERANCE
 
   def __bool__(self) -> bool:
@@ -53,7 +53,7 @@ class Regularizers:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Part:
-  """Some of a batch's examples: images in [0, 1], labels, keys; [B, ...]."""
+  """Some of a batch's examples: images as floats, labels, keys; [B, ...]."""
 
   images: Array
   labels: Array
@@ -74,7 +74,7 @@ def batch_key(seed: int, step: Array) -> PRNGKey:
 def example_keys(key: PRNGKey, step: Array, purpose: int, size: int) -> PRNGKey:
   """A key for each example of this device's share, [size].
 
-  Folded by (step, purpose, index in the whole batch), so that what an example
+  Derived from (step, purpose, index in the whole batch), so that what an example
   gets does not depend on how many devices share the work. For use under pmap.
   """
   first = lax.axis_index(AXIS) * size
@@ -86,24 +86,26 @@ def make_step(
     network: nn.Module,
     goal: Goal,
     optimizer: optax.GradientTransformation,
-    dataset: Dataset,
+    augmentation: Augmentation | Dataset,
     epsilon: float,
     seed: int,
     epoch_of: Callable[[Array], Array],
     regularize: Regularizers = Regularizers(),
     accumulate: int = 1,
     bfloat16: bool = False,
+    data_range: tuple[float, float] | None = (0.0, 1.0),
 ) -> Step:
   """The pmapped step (state, images, labels) -> (state, metrics).
 
   The state is replicated and donated. The batch is split over the devices on
-  axis 0: images uint8 [devices, b, H, W, C], labels int32 [devices, b].
+  axis 0: images [devices, b, ...], uint8 or floats in `data_range`, labels int32
+  [devices, b].
 
   Args:
     network: called as network(value, mode).
     goal: the objective; static.
     optimizer: as `optimizers.create` makes it.
-    dataset: says how images are augmented.
+    augmentation: says how images vary.
     epsilon: radius of the input box, before the goal changes it.
     seed: of augmentation and of random goals.
     epoch_of: step -> epoch on the schedules' clock.
@@ -114,15 +116,18 @@ def make_step(
     bfloat16: whether layers multiply in bfloat16: weights, what they are
       multiplied with, and gradients. Weights are kept, and all else is
       computed, in float32.
+    data_range: lowest and highest value that data can have, or None.
 
   Returns:
     The step. Metrics are scalars over the whole batch: `loss`, `epsilon` (the
     largest radius that was trained on), `largest_bound` (of the outputs),
     `gradient_norm`, and the goal's accuracies.
   """
-  asked = [deep_loss.COLLECTION]
+  collections = [deep_loss.COLLECTION]
   if regularize:
-    asked.append(observation.COLLECTION)
+    collections.append(observation.COLLECTION)
+  # What images are padded with: 0, or what of the range is nearest to it.
+  fill = 0.0 if data_range is None else float(np.clip(0.0, *data_range))
 
   def loss(params, part: _Part, state: TrainState):
     """The mean loss of examples, and (batch statistics, maxima, means)."""
@@ -142,9 +147,10 @@ def make_step(
         epoch=epoch,
         key=part.goal_keys,
         batch_key=batch_key(seed, state.step),
+        data_range=data_range,
         images=part.images,
     )
-    lower, upper = ball(part.images, epsilon, context.data_range)
+    lower, upper = ball(part.images, epsilon, data_range)
     value = goal.abstract(lower, upper, context)
     output, sown = network.apply(
         variables | dropout.training_state(epoch, part.dropout_keys),
@@ -152,10 +158,10 @@ def make_step(
         Mode.TRAIN,
         # One key for the whole batch: abstract layers draw for all alike.
         rngs={RNG: step_key(key, state.step, _ABSTRACT)},
-        mutable=asked,
+        mutable=collections,
     )
     losses = goal.loss(output, part.labels, context)
-    losses = deep_loss.fold(losses, sown, epoch)
+    losses = deep_loss.mix_in(losses, sown, epoch)
     losses = losses + _regularization(regularize, sown, epoch)
     maxima = {
         "epsilon": _largest_radius(value),
@@ -170,10 +176,11 @@ def make_step(
         example_keys, jax.random.key(seed), state.step, size=labels.shape[0]
     )
     images = augment(
-        images, keys(purpose=_AUGMENT), dataset.crop_padding, dataset.flip
+        images, keys(purpose=_AUGMENT), augmentation.crop_padding,
+        augmentation.flip, fill,
     )
     share = _Part(
-        to_unit_range(images), labels, keys(purpose=_GOAL),
+        to_floats(images), labels, keys(purpose=_GOAL),
         keys(purpose=_DROPOUT),
     )
     with precision.for_losses(True):

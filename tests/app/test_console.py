@@ -2,6 +2,7 @@
 
 import io
 import re
+import types
 
 import pytest
 from rich.console import Console
@@ -164,3 +165,43 @@ def test_a_warning_is_a_line_on_stderr(capsys):
   out, err = capsys.readouterr()
   assert out == ""
   assert _lines(err) == [r"warning: a\nb\x1b[0m"]
+
+
+class _Handle:
+  """What IPython's display gives: it notes the updates."""
+
+  def __init__(self, first):
+    self.shown = [first]
+
+  def update(self, value):
+    self.shown.append(value)
+
+
+def test_a_notebook_has_one_output_that_is_updated(monkeypatch):
+  """As text and as HTML; the last state is always shown."""
+  IPython = pytest.importorskip("IPython")
+  assert not console.in_notebook()  # IPython may be loaded by then.
+  handles = []
+
+  def display(value, display_id):
+    assert display_id
+    handles.append(_Handle(value))
+    return handles[-1]
+
+  kernel = types.SimpleNamespace(kernel=object())
+  monkeypatch.setattr(IPython, "get_ipython", lambda: kernel)
+  monkeypatch.setattr(IPython.display, "display", display)
+  assert console.in_notebook()
+  with console.progress_bar("working", 3, "steps", 1) as update:
+    update(2, "a <remark>")
+    update(2, "so soon that it is left out")
+    update(3, "the end")
+  (handle,) = handles
+  texts = [repr(moment) for moment in handle.shown]
+  assert [text.split("  ")[0] for text in texts] == [
+      "working: 1/3 steps", "working: 2/3 steps", "working: 3/3 steps"
+  ]
+  assert texts[-1] == "working: 3/3 steps  the end  done"
+  html = handle.shown[1]._repr_html_()
+  assert '<progress value="2" max="3">' in html
+  assert "a &lt;remark&gt;" in html

@@ -57,7 +57,7 @@ def test_restart_keeps_the_command_and_happens_once(tmp_path):
   script = tmp_path / "command.py"
   script.write_text(
       "import os, sys\n"
-      "from diffai_jax import huge_pages\n"
+      "from diffai_jax.app import huge_pages\n"
       "huge_pages.on_request = lambda: True\n"
       f"open({str(starts)!r}, 'a').write('started\\n')\n"
       "huge_pages.restart()\n"

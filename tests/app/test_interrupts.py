@@ -83,7 +83,7 @@ def test_a_second_signal_ends_whatever_goes_on():
   """Also what never looks, such as a compilation."""
   found = _run("""
       import os, signal, threading
-      from diffai_jax import interrupts
+      from diffai_jax.app import interrupts
       with interrupts.caught(), interrupts.deferred(""):
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
@@ -98,7 +98,7 @@ def test_a_compilation_that_has_nothing_to_save_is_ended():
   """Python's handler does not run in it; the process ends all the same."""
   found = _run("""
       import hashlib, os, signal, threading
-      from diffai_jax import interrupts
+      from diffai_jax.app import interrupts
       interrupts._PATIENCE = 0.01
       with interrupts.caught():
         threading.Timer(
@@ -113,7 +113,7 @@ def test_a_compilation_that_has_nothing_to_save_is_ended():
 def test_while_loading_it_is_one_line():
   found = _run("""
       import os, signal
-      from diffai_jax import interrupts
+      from diffai_jax.app import interrupts
       interrupts.end_while_loading()
       os.kill(os.getpid(), signal.SIGHUP)
       print("not reached")

@@ -21,7 +21,7 @@ from diffai_jax.app.config import base_config
 from diffai_jax.data import load
 from diffai_jax.domains import Product
 from diffai_jax.networks import NETWORKS, ffnn
-from diffai_jax.training import checkpoints, metrics
+from diffai_jax.training import checkpoints, loop, metrics
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.types import UsageError
 
@@ -235,7 +235,7 @@ def resumed(tmp_path_factory) -> _Resumed:
     patch.setattr(certify_run, "certify_state", lambda *args: None)
     patch.setitem(NETWORKS, "Tiny", counting)
     with patch.context() as kill, pytest.raises(_Killed):
-      kill.setattr(train, "_STEPS_AHEAD", 0)
+      kill.setattr(loop, "_STEPS_AHEAD", 0)
       _kill_after(kill, _STEPS + 2)
       train.train_and_certify(config, str(workdir))
     first = sum(traces)
@@ -286,7 +286,7 @@ def _diverge(workdir: pathlib.Path, minutes: float):
   )
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(certify_run, "certify_state", lambda *args: None)
-    with pytest.raises(train.NotFiniteError) as caught:
+    with pytest.raises(loop.NotFiniteError) as caught:
       train.train_and_certify(config, str(workdir))
   return str(caught.value), _state(config, workdir)
 
@@ -382,15 +382,15 @@ def test_a_lost_config_comes_back_from_the_checkpoint(
 
 def _stop_after(monkeypatch, step: int) -> None:
   """A signal arrives during that step."""
-  checked = train._check_finite
+  checked = loop._check_finite
 
   def check(number, *args):
     if number == step:
       os.kill(os.getpid(), signal.SIGTERM)
     return checked(number, *args)
 
-  monkeypatch.setattr(train, "_STEPS_AHEAD", 0)
-  monkeypatch.setattr(train, "_check_finite", check)
+  monkeypatch.setattr(loop, "_STEPS_AHEAD", 0)
+  monkeypatch.setattr(loop, "_check_finite", check)
 
 
 def test_a_signal_saves_and_the_run_goes_on_bit_by_bit(

@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 
 from diffai_jax.data.arrays import (
-    ArrayError,
     checked_images,
     checked_labels,
     checked_range,
     float32_images,
 )
-from diffai_jax.types import UsageError
+from diffai_jax.types import ArgumentError, UsageError
 
 _FLOATS = np.linspace(0, 1, 24, dtype=np.float32)
 
@@ -64,7 +63,7 @@ def test_the_range_is_the_callers():
   wide = _FLOATS[None] * 255
   assert checked_images(wide, (0, 255)) is wide
   assert checked_images(-wide, None) is not None
-  with pytest.raises(ArrayError, match="data_range is .0.0, 255.0.; give"):
+  with pytest.raises(ArgumentError, match="data_range is .0.0, 255.0.; give"):
     checked_images(np.zeros((1, 2), np.uint8), (0, 255))
   # The ends belong to the range, in every type.
   assert checked_images(np.array([[0.1]], np.float32), (0, 0.1)).size == 1
@@ -72,7 +71,7 @@ def test_the_range_is_the_callers():
 
 
 def test_the_shape_is_the_networks():
-  with pytest.raises(ArrayError, match=r"expected \[N, 8, 8, 1\]"):
+  with pytest.raises(ArgumentError, match=r"expected \[N, 8, 8, 1\]"):
     checked_images(np.zeros((2, 8, 8)), shape=(8, 8, 1))
   assert checked_images(np.zeros((2, 8)), shape=(8,)).shape == (2, 8)
 
@@ -81,7 +80,7 @@ def test_the_shape_is_the_networks():
     (1, 0), (0, 0), (0, np.inf), (np.nan, 1), (0,), (0, 1, 2), 1, "01", "no",
 ])
 def test_ranges_that_are_none(given):
-  with pytest.raises(ArrayError, match="data_range is .*; expected"):
+  with pytest.raises(ArgumentError, match="data_range is .*; expected"):
     checked_range(given)
 
 
@@ -95,7 +94,7 @@ def test_ranges_that_are_none(given):
     (None, "labels is None"),
 ])
 def test_mistakes_with_labels_are_one_line(labels, message):
-  with pytest.raises(ArrayError, match=message) as caught:
+  with pytest.raises(ArgumentError, match=message) as caught:
     checked_labels(labels, 2, 3)
   assert "\n" not in str(caught.value)
 
@@ -105,13 +104,13 @@ def test_labels_of_any_integer_type():
     found = checked_labels(np.array([0, 2], dtype), 2, 3)
     assert found.dtype == np.int32 and found.tolist() == [0, 2]
   assert checked_labels([7], 1).tolist() == [7]
-  with pytest.raises(ArrayError, match=r"labels\[0\] is -7; .*0 or more"):
+  with pytest.raises(ArgumentError, match=r"labels\[0\] is -7; .*0 or more"):
     checked_labels([-7], 1)
-  with pytest.raises(ArrayError, match=r"labels\[0\] is 4294967296"):
+  with pytest.raises(ArgumentError, match=r"labels\[0\] is 4294967296"):
     checked_labels([2**32], 1)
 
 
 def test_what_float32_cannot_hold_is_told():
-  with pytest.raises(ArrayError, match=r"images\[0, 1\] is 1e\+39"):
+  with pytest.raises(ArgumentError, match=r"images\[0, 1\] is 1e\+39"):
     float32_images(checked_images([[0.0, 1e39]], None))
   assert float32_images(np.array([[0.1]])).dtype == np.float32

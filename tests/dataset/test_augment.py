@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffai_jax.data import augment, to_unit_range
+from diffai_jax.data import augment, to_floats, to_unit_range
 
 BATCH = 64  # The same everywhere: each compilation takes longer than a test.
 SHAPE = (5, 7, 2)  # Not square, so rows and columns cannot be confused.
@@ -157,4 +157,21 @@ def test_to_unit_range_gives_the_numbers_that_numpy_gives(how, x64, request):
   assert result.dtype == (np.float64 if x64 else np.float32)
   np.testing.assert_array_equal(
       result, (bytes_ / 255).astype(result.dtype)
+  )
+
+
+def test_pixels_around_an_image_have_the_value_asked_for():
+  """0 may be no value of the data."""
+  images = jnp.ones((20, 2, 2, 1))
+  keys = jax.random.split(jax.random.key(0), 20)
+  moved = np.asarray(augment(images, keys, 2, False, fill=0.5))
+  assert set(np.unique(moved)) == {0.5, 1.0}
+
+
+def test_floats_stay_as_they_are():
+  """Bytes alone are divided."""
+  floats = jnp.array([[0.1, 200.0]])
+  assert to_floats(floats) is floats
+  np.testing.assert_array_equal(
+      to_floats(jnp.array([[0, 51, 255]], jnp.uint8)), [[0, np.float32(0.2), 1]]
   )
