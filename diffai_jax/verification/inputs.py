@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax.data import to_unit_range
 from diffai_jax.data.arrays import (
     checked_images,
     checked_labels,
@@ -44,11 +43,6 @@ class Inputs:
     if self.images.dtype != np.uint8:
       return self.images
     return self.images / np.asarray(255, float_type(self.images.dtype))
-
-
-def as_floats(images: Array) -> Array:
-  """Images of a traced program as floats: bytes become q/255."""
-  return to_unit_range(images) if images.dtype == jnp.uint8 else images
 
 
 def float_type(dtype) -> np.dtype:

@@ -7,10 +7,11 @@ from flax import linen as nn
 import jax
 import numpy as np
 
+from diffai_jax.data import to_floats
 from diffai_jax.domains import HybridZonotope, lower, upper
 from diffai_jax.text.suggest import nearest
 from diffai_jax.types import Array, Mode, UsageError, shown
-from diffai_jax.verification.inputs import Inputs, as_floats
+from diffai_jax.verification.inputs import Inputs
 from diffai_jax.verification.methods import Domain
 from diffai_jax.verification.programs import compile_measure, run_in_batches
 
@@ -36,7 +37,7 @@ class MeasureLayers:
   at: str | None
 
   def __call__(self, variables: dict, inputs: Inputs) -> dict[str, Array]:
-    element = self.method.element(as_floats(inputs.images), inputs.region)
+    element = self.method.element(to_floats(inputs.images), inputs.region)
     found = {}
     for path, output in _outputs(self.network, variables, element).items():
       if isinstance(output, HybridZonotope):

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 
 from diffai_jax import losses
 from diffai_jax.attacks import mi_fgsm
+from diffai_jax.data import to_floats
 from diffai_jax.types import Array
-from diffai_jax.verification.inputs import Inputs, as_floats
+from diffai_jax.verification.inputs import Inputs
 from diffai_jax.verification.methods import Method
 
 # (weights, inputs of b examples) -> arrays [b, ...] by name.
@@ -43,7 +44,7 @@ class MeasurePrediction:
   network: nn.Module
 
   def __call__(self, params: dict, inputs: Inputs) -> dict[str, Array]:
-    logits = self.network.apply({"params": params}, as_floats(inputs.images))
+    logits = self.network.apply({"params": params}, to_floats(inputs.images))
     prediction = jnp.argmax(logits, axis=1)
     finite = jnp.all(jnp.isfinite(logits), axis=1)
     return {"prediction": jnp.where(finite, prediction, -1).astype(jnp.int32)}
@@ -63,7 +64,7 @@ class MeasureAttack:
     def forward(x):
       return self.network.apply({"params": params}, x)
 
-    images, attack = as_floats(inputs.images), self.attack
+    images, attack = to_floats(inputs.images), self.attack
     share = attack.radius / max(attack.steps, 1)
     attacked = mi_fgsm(
         forward, images, *inputs.region.bounds(images), inputs.labels,
@@ -93,7 +94,7 @@ class MeasureMargin:
 
     labels = inputs.labels
     margin = self.method.margins(
-        forward, as_floats(inputs.images), inputs.region, labels
+        forward, to_floats(inputs.images), inputs.region, labels
     )
     # One decides what the other shows: whatever compiles them, nothing is proved
     # whose margin is not above 0.

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffai_jax.data import to_floats
 from diffai_jax.regions import Linf
 from diffai_jax.types import UsageError
-from diffai_jax.verification.inputs import as_floats, checked
+from diffai_jax.verification.inputs import checked
 
 _IMAGES = np.random.default_rng(0).uniform(size=(3, 2, 2, 1))
 _LABELS = np.array([0, 1, 2])
@@ -38,7 +39,7 @@ def test_bytes_are_the_floats_of_training():
   found = checked(images, [0] * 4, Linf(0.1))
   np.testing.assert_array_equal(found.images, images)
   np.testing.assert_array_equal(
-      found.points(), jax.jit(as_floats)(found.images)
+      found.points(), jax.jit(to_floats)(found.images)
   )
   np.testing.assert_array_equal(
       found.points(), (images.astype(float) / 255).astype(np.float32)
