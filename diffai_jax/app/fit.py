@@ -104,8 +104,9 @@ def train(
     test: (images, labels) that are measured at the end of each epoch: rows have
       `test_accuracy`, and `test_verified`, the share that interval bounds hold
       for within epsilon. It estimates; `certify` proves.
-    workdir: a work folder for checkpoints and metrics, which `load` reads. One
-      that has this run already goes on from its last checkpoint.
+    workdir: a work folder for checkpoints and metrics, which `load` reads. After
+      an interrupt (Ctrl-C, a notebook's stop: KeyboardInterrupt) or a kill the
+      same call goes on from the last checkpoint.
     checkpoint_minutes: between two checkpoints.
     progress: whether a progress bar is shown.
 
