@@ -3,19 +3,17 @@
 from collections.abc import Iterable, Sequence
 import json
 import os
-import runpy
 import subprocess
 import sys
 
 from absl import app
 
-from diffai_jax.app import huge_pages
+from diffai_jax.app import config_file, huge_pages
 
 
 def load_config(text: str):
   """The config that "FILE:VARIANT" names in configs/."""
-  file, _, variant = text.partition(":")
-  return runpy.run_path(f"configs/{file}")["get_config"](variant)
+  return config_file.load(f"configs/{text}")
 
 
 def run_apart(module: str, one: str) -> dict:
@@ -36,10 +34,10 @@ def run_apart(module: str, one: str) -> dict:
 
 
 def check_names(
-    asked: Sequence[str], known: Iterable[str], flag: str = "--only"
+    given: Sequence[str], known: Iterable[str], flag: str = "--only"
 ) -> None:
   """Raises app.UsageError unless all names that a flag has are known."""
-  for name in asked:
+  for name in given:
     if name not in known:
       raise app.UsageError(
           f"{flag} has {name!r}; expected some of {', '.join(known)}"

@@ -12,9 +12,9 @@ CIFAR-10 at 8/255. The paper has no such network.
 from diffai_jax.app.config import base_config
 
 
-def get_config(variant: str = ""):
+def get_config(variant: str = "", **flags):
   """The config; `variant` is "dataset,epsilon", such as "cifar10,2/255"."""
-  config = base_config(variant, "cifar10")
+  config = base_config(variant, "cifar10", flags=flags)
   config.network = "CNN7"
   config.goal = "Sub(Smooth(0, 1, 80, 1), Box)"
   config.epochs = 160.0

@@ -8,17 +8,9 @@ verified by HBox at 8/255, and 0.619, 0.514, 0.450 at 2/255; on MNIST 0.985,
 0.972, 0.956 at 0.1 and 0.970, 0.952, 0.878 at 0.3.
 """
 
-from diffai_jax.app.config import base_config
+import common
 
 
-def get_config(variant: str = ""):
+def get_config(variant: str = "", **flags):
   """The config; `variant` is "dataset,epsilon", such as "mnist,0.3"."""
-  config = base_config(variant, "cifar10")
-  config.network = "ConvBig"
-  config.goal = "Mix(Point, Sub(Lin(0, 1.1, 80), Box), Lin(0, 0.5, 80))"
-  config.epochs = 200.0
-  config.schedule_epochs = 200.0
-  config.batch_size = 128
-  config.optimizer.milestones = (120, 160)
-  config.optimizer.decay = 0.2
-  return config
+  return common.large_convolutional("ConvBig", variant, flags)

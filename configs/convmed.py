@@ -13,21 +13,12 @@ On MNIST (`:mnist,0.1`, the settings of ConvSmall) not measured at full length
 here; the paper has 0.978, 0.963, 0.955.
 """
 
-from diffai_jax.app.config import base_config
+import common
 
 
-def get_config(variant: str = ""):
+def get_config(variant: str = "", **flags):
   """The config; `variant` is "dataset,epsilon", such as "cifar10,8/255"."""
-  config = base_config(variant, "mnist")
-  config.network = "ConvMed"
-  config.goal = "Mix(Point, Sub(Lin(0, 1.3, 60), Box), Lin(0, 0.8, 60))"
-  config.epochs = 40.0
-  config.schedule_epochs = 200.0
-  if config.dataset == "mnist":  # Shifts by a pixel: less overfitting.
-    config.augment.crop_padding = 1
-  config.optimizer.learning_rate = 2e-3
-  config.optimizer.milestones = (140, 180)
-  config.optimizer.decay = 0.2
+  config = common.short_convolutional("ConvMed", variant, flags)
   if config.dataset == "cifar10":
     _for_cifar10(config)
   return config

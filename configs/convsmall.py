@@ -12,21 +12,12 @@ were chosen on the last 10,000 training images of MNIST. (Of two runs, whose
 sums were compiled to round differently, the other had 0.9808, 0.9664, 0.9606.)
 """
 
-from diffai_jax.app.config import base_config
+import common
 
 
-def get_config(variant: str = ""):
+def get_config(variant: str = "", **flags):
   """The config; `variant` is "dataset,epsilon", such as "cifar10,8/255"."""
-  config = base_config(variant, "mnist")
-  config.network = "ConvSmall"
-  config.goal = "Mix(Point, Sub(Lin(0, 1.3, 60), Box), Lin(0, 0.8, 60))"
-  config.epochs = 40.0
-  config.schedule_epochs = 200.0
-  if config.dataset == "mnist":  # Shifts by a pixel: less overfitting.
-    config.augment.crop_padding = 1
-  config.optimizer.learning_rate = 2e-3
-  config.optimizer.milestones = (140, 180)
-  config.optimizer.decay = 0.2
+  config = common.short_convolutional("ConvSmall", variant, flags)
   if config.dataset == "mnist" and config.epsilon > 0.2:
     _for_large_radii(config)
   return config

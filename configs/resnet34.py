@@ -8,19 +8,12 @@ less. Not run at full length here. The paper on CIFAR-10 at 8/255 (Table 3):
 0.351 standard and 0.195 verified, 176 seconds an epoch.
 """
 
-from diffai_jax.app.config import base_config
+import common
 
 
-def get_config(variant: str = ""):
+def get_config(variant: str = "", **flags):
   """The config; `variant` is "dataset,epsilon", such as "cifar10,2/255"."""
-  config = base_config(variant, "cifar10")
-  config.network = "ResNet-34"
-  config.initializer = "dirac"
+  config = common.deep("ResNet-34", variant, flags)
   config.goal = "InSampLPA_R34"
-  config.epochs = 400.0
-  config.schedule_epochs = 400.0
-  config.batch_size = 200
-  config.optimizer.name = "sgd"
-  config.optimizer.learning_rate = 0.1
   config.optimizer.milestones = (10, 20, 250, 300, 350)
   return config

@@ -10,21 +10,18 @@ GPU with 12 GB; not run at full length here. The paper on CIFAR-10 at 8/255:
 without (Table 4), 0.402 and 0.232 with ManyFixed and AdvISLPAUS(1) (Table 3).
 """
 
-from diffai_jax.app.config import base_config, take_word
+import common
+
+from diffai_jax.app.config import take_word
 
 
-def get_config(variant: str = ""):
+def get_config(variant: str = "", **flags):
   """The config; `variant` is such as "few_combo" or "many_fixed,cifar10"."""
-  layers, variant = take_word(variant, ("none", "few_combo", "many_fixed"))
-  config = base_config(variant, "cifar10")
-  config.network = "ResNet-Tiny"
+  layers, variant = take_word(
+      variant, ("none", "few_combo", "many_fixed"), flags.get("abstract_layers")
+  )
+  config = common.wide_residual("ResNet-Tiny", variant, flags, 350.0)
   config.abstract_layers = layers
-  config.initializer = "dirac"
   config.goal = "AdvISLPAUS(1)" if layers == "many_fixed" else "AdvISLPA(1)"
-  config.epochs = 350.0
-  config.schedule_epochs = 350.0
-  config.batch_size = 50
-  config.optimizer.learning_rate = 1e-3
   config.optimizer.milestones = (200, 250, 300)  # As of IBP, Gowal et al. 2018.
-  config.optimizer.l2 = 0.01
   return config

@@ -9,22 +9,20 @@ CIFAR-10 at 8/255, after 400 epochs (Table 5): 0.284 standard, 0.238 attacked an
 0.212 verified with AdvIS_S18(5); 0.295, 0.230, 0.185 with InSamp_S18 and Combo.
 """
 
-from diffai_jax.app.config import base_config, take_word
+import common
+
+from diffai_jax.app.config import take_word
 
 
-def get_config(variant: str = ""):
+def get_config(variant: str = "", **flags):
   """The config; `variant` is such as "combo" or "none,cifar10,2/255"."""
-  layers, variant = take_word(variant, ("none", "combo"))
-  config = base_config(variant, "cifar10")
-  config.network = "SkipNet-18"
+  layers, variant = take_word(
+      variant, ("none", "combo"), flags.get("abstract_layers")
+  )
+  config = common.deep("SkipNet-18", variant, flags)
   config.abstract_layers = layers
-  config.initializer = "dirac"
   config.goal = "InSamp_S18" if layers == "combo" else "AdvIS_S18(5)"
-  config.epochs = 400.0
-  config.schedule_epochs = 400.0
   config.batch_size = 100 if layers == "combo" else 200
-  config.optimizer.name = "sgd"
-  config.optimizer.learning_rate = 0.1
   config.optimizer.milestones = (10, 20, 250, 300)
   config.optimizer.l2 = 0.0005
   return config

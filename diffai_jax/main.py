@@ -23,6 +23,7 @@ from absl import app, flags, logging
 from diffai_jax.app import (
     certify_run,
     command_line,
+    config_file,
     console,
     interrupts,
     report,
@@ -72,7 +73,7 @@ def main(argv: list[str]) -> None:
     report.print_results(workdir)
     console.console.print(f"wrote {path}")
     return
-  config = command_line.load(_CONFIG.value)
+  config = config_file.load(_CONFIG.value, _changes)
   command_line.apply(config, _changes)
   if get(config, "xla_flags"):  # Before anything asks JAX for its devices.
     xla.set_flags()

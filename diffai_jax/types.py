@@ -33,6 +33,12 @@ def shortened(text: str, longest: int = LONGEST_VALUE) -> str:
   return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
+def reason(error: Exception) -> str:
+  """What an exception of a library's says, for a message: its first line."""
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return shortened(on_one_line(lines[0]), 2 * LONGEST_VALUE)
+
+
 class _Shown(reprlib.Repr):
   """`repr`, of values of any size and depth in a moment."""
 

@@ -104,7 +104,7 @@ def signature(name: str, term: type) -> str:
   ]
   if issubclass(term, goals.Sample):
     words[1] += "=1"  # The text may leave it out.
-  if words == ["parts"]:
+  if words == ["pairs"]:
     words = ["(g1, w1)", "(g2, w2)", "…"]
   return f"{name}({', '.join(words)})" if words else name
 

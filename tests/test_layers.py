@@ -56,7 +56,7 @@ _HOUSE = (
         ),
         "goals": (
             "base", "points", "attacked", "regions", "combinators", "mixtures",
-            "phases",
+            "active",
         ),
     },
     {
@@ -83,9 +83,9 @@ _HOUSE = (
     {
         "app": (
             "process", "huge_pages", "interrupts", "config", "validation",
-            "command_line", "console", "workfolder", "plot", "report",
-            "unfinished", "job", "certify_run", "train", "network_file", "run",
-            "fit",
+            "command_line", "config_file", "console", "workfolder", "plot",
+            "report", "schedule_warning", "job", "certify_run", "train",
+            "network_file", "run", "fit",
         ),
     },
     {"": ("main",)},

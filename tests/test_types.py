@@ -6,7 +6,7 @@ from ml_collections import config_dict
 import numpy as np
 import pytest
 
-from diffai_jax.types import LONGEST_VALUE, on_one_line, shortened, shown
+from diffai_jax.types import LONGEST_VALUE, on_one_line, reason, shortened, shown
 
 
 class _Broken:
@@ -75,3 +75,12 @@ def test_shortened():
   """At most that long, the ellipsis included."""
   assert shortened("abcdef", 6) == "abcdef"
   assert shortened("abcdefg", 6) == "abc..."
+
+
+@pytest.mark.parametrize("error, text", [
+    (ValueError("a\nb"), "a"), (MemoryError(), "MemoryError"),
+    (KeyError("x"), "'x'"), (ValueError("\n\n  b\x1b[0m\nc"), r"b\x1b[0m"),
+    (ValueError("x" * 999), "x" * 197 + "..."),
+])
+def test_reasons_are_a_line(error, text):
+  assert reason(error) == text

@@ -147,15 +147,15 @@ def certify_state(
       others are written; or if nothing can be written.
   """
   config = job.config
-  # What is certified is the network with its normalisation folded in.
+  # What is certified is the folded network, without batch normalisation.
   network, params = fold(job.network, state.variables)
   params = certified_params(params)
   about = _about(job, state, params, data, source or workdir, workdir)
-  asked = certifications.settings(json.loads(config.to_json()))
+  given = certifications.settings(json.loads(config.to_json()))
   own = certifications.settings(workfolder.read_config(workdir) or {})
   if not is_own:
-    asked["step"] = int(state.step)
-  name = certifications.name_of(asked, own)
+    given["step"] = int(state.step)
+  name = certifications.name_of(given, own)
   try:
     folder = certifications.place(workdir, name, about["identity"])
     certifications.check_place(folder)

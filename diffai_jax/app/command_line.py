@@ -1,34 +1,27 @@
-"""The config of a command line: its file, and what flags change in it.
+"""What the flags of a command line change in a config.
 
-  --config=FILE[:VARIANT]   --config.KEY=VALUE   --config.KEY   --noconfig.KEY
+  --config.KEY=VALUE   --config.KEY VALUE   --config.KEY   --noconfig.KEY
 
-Texts of values are read by the kind that a key has in `config.base_config`, and
-every error is a line of ours: `ml_collections.config_flags` runs a file and
-parses values alike, but tells what went wrong by other libraries' messages.
+Texts of values are read by the kind that a key has in `config.base_config`.
+`ml_collections.config_flags` parses values alike, but its errors are other
+libraries' messages; here each is one line that says what to do.
 """
 
 import ast
 from collections.abc import Sequence
-import importlib.machinery
-import importlib.util
-import os
 import re
-import sys
-import traceback
 import warnings
 
 from ml_collections import config_dict
 
 from diffai_jax.app.config import base_config, groups_of, keys_of, kind_of
 from diffai_jax.app.validation import get
-from diffai_jax.storage.paths import checked_path
 from diffai_jax.text.suggest import unknown_key
-from diffai_jax.types import UsageError, on_one_line, shortened, shown
+from diffai_jax.types import UsageError, shown
 
 Change = tuple[str, str | None]  # A key with dots, and the text of its value.
 
 _FLAG = re.compile(r"--?(no)?config\.([^=]*)(=(.*))?", re.DOTALL)
-_ADVICE = "give one such as --config=configs/quickstart.py"
 _WORDS = {
     "true": True, "t": True, "yes": True, "1": True,
     "false": False, "f": False, "no": False, "0": False,
@@ -88,87 +81,19 @@ def take_changes(argv: Sequence[str]) -> tuple[list[str], list[Change]]:
   return rest, changes
 
 
-def load(given: str | None) -> config_dict.ConfigDict:
-  """The config that a file makes.
-
-  Args:
-    given: the file, and after a colon the variant that it is asked for.
+def values_of(changes: Sequence[Change]) -> dict:
+  """The last value of each key; of a list all of its values.
 
   Raises:
-    UsageError: if there is no such file, or it makes no config.
+    UsageError: if a text is no value of its key.
   """
-  if not given:
-    raise UsageError(f"--config is missing; {_ADVICE}")
-  path, colon, variant = given.partition(":")
-  path = checked_path(path, "--config")
-  if not os.path.isfile(path):
-    wrong = "does not exist"
-    if os.path.exists(path):
-      wrong = "is a folder" if os.path.isdir(path) else "is no file"
-    raise UsageError(f"config file {shown(path)} {wrong}; {_ADVICE}")
-  module = _run(path, lambda: _module(path))
-  make = getattr(module, "get_config", None)
-  config = None
-  if callable(make):
-    config = _run(path, lambda: make(variant) if colon else make())
-  if not isinstance(config, config_dict.ConfigDict):
-    raise UsageError(
-        f"config file {shown(path)} has no get_config() that returns a"
-        f" ConfigDict; {_ADVICE}"
-    )
-  config.lock()
-  return config
-
-
-def _module(path: str):
-  """The module that the file is."""
-  # By its content alone: a file of any name, and no old __pycache__.
-  loader = importlib.machinery.SourceFileLoader("diffai_jax_config", path)
-  spec = importlib.util.spec_from_file_location(
-      "diffai_jax_config", path, loader=loader
-  )
-  module = importlib.util.module_from_spec(spec)
-  sys.modules[spec.name] = module
-  code = compile(loader.get_data(path), path, "exec")
-  exec(code, module.__dict__)  # pylint: disable=exec-used
-  return module
-
-
-def _run(path: str, run):
-  """What `run` returns; whatever a user's program raises becomes one line."""
-  try:
-    return run()
-  except UsageError:
-    raise
-  except OSError as error:
-    if error.filename == path:
-      raise UsageError(
-          f"config file {shown(path)} cannot be read: {error.strerror};"
-          f" {_ADVICE}"
-      ) from None
-    raise _raised(path, error) from None
-  except (Exception, SystemExit) as error:  # It may raise anything.
-    raise _raised(path, error) from None
-
-
-def _raised(path: str, error: BaseException) -> UsageError:
-  """The error of a config file: what was raised, and in which line of it."""
-  text = str(error)
-  if isinstance(error, SyntaxError) and error.filename == path:
-    line, text = error.lineno, error.msg
-  else:
-    lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == path
-    ]
-    line = lines[-1] if lines else None
-  place = f" in line {line}" if line else ""
-  reason = shortened(on_one_line(text), 300)
-  kind = type(error).__name__
-  return UsageError(
-      f"config file {shown(path)} raised {kind}{place}"
-      + (f": {reason}" if reason else "") + "; correct the file"
-  )
+  base, values = base_config(), {}
+  for key, text in changes:
+    value = parse(key, text, base)
+    if isinstance(value, tuple):
+      value = values.get(key, ()) + value
+    values[key] = value
+  return values
 
 
 def apply(config: config_dict.ConfigDict, changes: Sequence[Change]) -> None:
@@ -178,8 +103,7 @@ def apply(config: config_dict.ConfigDict, changes: Sequence[Change]) -> None:
     UsageError: if a text is no value of its key, or the config has no such
       key.
   """
-  base, lists = base_config(), {}
-  for key, text in changes:
+  for key, value in values_of(changes).items():
     *groups, last = key.split(".")
     holder = config
     for group in groups:
@@ -189,9 +113,6 @@ def apply(config: config_dict.ConfigDict, changes: Sequence[Change]) -> None:
           f"the config has no key {shown(key)}; a config file begins with"
           f" diffai_jax.app.config.base_config()"
       )
-    value = parse(key, text, base)
-    if isinstance(value, tuple):
-      value = lists[key] = lists.get(key, ()) + value
     with holder.unlocked(), holder.ignore_type():
       del holder[last]  # With the type that the file may have given it.
       holder[last] = value

@@ -1,6 +1,6 @@
 """The keys that every config has, and the variants after a colon."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import math
 
 from ml_collections import config_dict
@@ -8,7 +8,7 @@ from ml_collections import config_dict
 from diffai_jax.data import dataset
 from diffai_jax.types import UsageError, on_one_line, shortened, shown
 
-# Keys that decide neither what is trained nor how: a work folder's may change.
+# Keys that do not change what is trained, nor how: those of a run may change.
 FREE_KEYS = (
     "certify", "checkpoint", "checkpoint_minutes", "compilation_cache",
     "data_dir", "remat", "xla_flags",
@@ -16,16 +16,21 @@ FREE_KEYS = (
 
 
 def base_config(
-    variant: str = "", dataset_name: str = "mnist", epsilon: float | None = None
+    variant: str = "",
+    dataset_name: str = "mnist",
+    epsilon: float | None = None,
+    flags: Mapping[str, object] | None = None,
 ) -> config_dict.ConfigDict:
   """A config with every key at its default.
 
   Args:
     variant: what the user wrote after the config file's colon: a dataset, a
       radius or both, with a comma between; such as "cifar10,8/255" or "0.3".
-    dataset_name: the dataset where the variant names none.
-    epsilon: the radius of `dataset_name` where the variant gives none; None,
-      and for other datasets, is the usual one of the dataset.
+    dataset_name: the dataset where neither the variant nor a flag names one.
+    epsilon: the radius of `dataset_name` where none is given; None, and for
+      other datasets, is the usual one of the dataset.
+    flags: values of --config.KEY=VALUE by key, as `get_config` gets them: a
+      dataset and a radius among them replace the variant's.
 
   Raises:
     UsageError: if the variant is neither a dataset nor a radius.
@@ -40,13 +45,15 @@ def base_config(
         f"the variant {shown(variant)} names more than one dataset or radius;"
         f" expected DATASET,EPSILON such as cifar10,8/255"
     )
-  if names and names[0] != dataset_name:
-    dataset_name, epsilon = names[0], None
-  usual = dataset(dataset_name).epsilon
-  if radii:
-    epsilon = parse_number(radii[0], "epsilon")
-  elif epsilon is None:
+  flags = flags or {}
+  chosen = flags.get("dataset", names[0] if names else dataset_name)
+  usual = dataset(chosen).epsilon
+  if chosen != dataset_name or epsilon is None:
     epsilon = usual
+  if "epsilon" in flags:
+    epsilon = flags["epsilon"]
+  elif radii:
+    epsilon = parse_number(radii[0], "epsilon")
 
   config = config_dict.ConfigDict()
   config.network = "ConvSmall"
@@ -56,7 +63,7 @@ def base_config(
   config.batch_norm = config_dict.placeholder(bool)
   config.dropout = _value(0.0)
   config.goal = "Baseline"
-  config.dataset = dataset_name
+  config.dataset = chosen
   config.train_split = "train"
   config.data_dir = ""
   config.epsilon = _value(epsilon)
@@ -133,20 +140,31 @@ def kind_of(config: config_dict.ConfigDict, key: str) -> type:
   return config.get_type(last)
 
 
-def take_word(variant: str, words: Sequence[str]) -> tuple[str, str]:
+def take_word(
+    variant: str, words: Sequence[str], flag: str | None = None
+) -> tuple[str, str]:
   """The one of `words` that a variant has, or the first; and what is left.
+
+  Args:
+    variant: what the user wrote after the config file's colon.
+    words: what may stand in it.
+    flag: the value of the key that the words are for, where a flag sets it; it
+      replaces the variant's. Case and underscores make no difference.
 
   Raises:
     UsageError: if the variant has more than one of them.
   """
-  parts = [part.strip() for part in variant.split(",") if part.strip()]
-  found = [part for part in parts if part in words]
+  given = [word.strip() for word in variant.split(",") if word.strip()]
+  found = [word for word in given if word in words]
   if len(found) > 1:
     raise UsageError(
         f"the variant {shown(variant)} has {shown(found)}; expected one of"
         f" {', '.join(words)}"
     )
-  rest = ",".join(part for part in parts if part not in words)
+  rest = ",".join(word for word in given if word not in words)
+  if flag is not None:
+    plain = flag.lower().replace("_", "")
+    found = [word for word in words if word.replace("_", "") == plain] or [flag]
   return (found or list(words))[0], rest
 
 
@@ -188,7 +206,7 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
 
 
 def _comparable(name: str, value):
-  """The value; of a name only what tells it from others."""
+  """The value; of a name without case, hyphens and underscores."""
   named = name in ("network", "abstract_layers") and value
   return value.lower().replace("-", "").replace("_", "") if named else value
 

@@ -28,7 +28,7 @@ from diffai_jax.types import on_one_line, shortened
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_UPDATES = 0.2  # Of a notebook's output.
 _NARROW = 72  # Columns of a terminal without room for a bar.
-_LONGEST_MESSAGE = 2000  # A message is read; values in it are much shorter.
+_LONGEST_MESSAGE = 2000  # Values in a message are much shorter.
 
 # Prints exactly what it is given: no markup, no guessed colours, no wrapping; in
 # a notebook as text, where rich would make a display of each line.
@@ -37,7 +37,7 @@ _PLAIN = {
     "force_jupyter": False,
 }
 console = Console(**_PLAIN)
-if not console.is_terminal:  # A log has no edge to fold at.
+if not console.is_terminal:  # A log has no width to wrap at.
   console = Console(**_PLAIN, width=10_000)
 
 
@@ -113,7 +113,7 @@ def in_notebook() -> bool:
 
 
 class _Note(ProgressColumn):
-  """The remark: what there is room for. It alone gives way to the others."""
+  """The remark, cut to the room that the other columns leave."""
 
   def render(self, task) -> Text:
     return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")

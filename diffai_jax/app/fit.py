@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ml_collections import config_dict
 import numpy as np
 
-from diffai_jax.app import console, network_file, unfinished, workfolder
+from diffai_jax.app import console, network_file, schedule_warning, workfolder
 from diffai_jax.app import train as app_train
 from diffai_jax.app.config import base_config, keys_of
 from diffai_jax.app.job import Job
@@ -29,7 +29,7 @@ from diffai_jax.data.arrays import (
     float32_images,
 )
 from diffai_jax.goals import Context, Goal, REGIONS, ball
-from diffai_jax.networks import canonical_name, create, normalises
+from diffai_jax.networks import canonical_name, create
 from diffai_jax.objectives import objective
 from diffai_jax.storage import sealed
 from diffai_jax.text.suggest import unknown_key
@@ -153,7 +153,7 @@ def train(
       if part:
         classes = job.dataset.num_classes
         checked_labels(part.labels, len(part), classes, name=name)
-  late = unfinished.warning(job.config, job.goal, job.network)
+  late = schedule_warning.warning(job.config, job.goal, job.network)
   if late:
     console.print_warning(late.replace("--config.", ""))
   around = _measured(job, test, len(examples)) if test else _unchanged

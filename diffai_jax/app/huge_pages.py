@@ -1,4 +1,4 @@
-"""Memory in pages of 2 MiB instead of 4 KiB, where Linux has them for the asking.
+"""Memory in pages of 2 MiB instead of 4 KiB, where Linux has them on request.
 
 XLA asks the C library for the temporaries of every step anew, and the kernel
 hands them out page by page: 27,000 pages for a step of ConvBig, a quarter of its
@@ -18,7 +18,7 @@ _KERNEL = "/sys/kernel/mm/transparent_hugepage/enabled"
 
 
 def on_request() -> bool:
-  """Whether this machine has large pages for who asks, and a library to ask."""
+  """Whether this kernel has large pages on request, and the C library asks."""
   name, release = platform.libc_ver()
   if name != "glibc":
     return False

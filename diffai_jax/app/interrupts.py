@@ -1,4 +1,4 @@
-"""Signals that ask the program to end: it ends where nothing is lost.
+"""Signals that ask the program to end, which it does where nothing is lost.
 
 SIGINT (Ctrl-C), SIGTERM and SIGHUP (a closed terminal) are caught by the
 command alone, while `caught` is entered; importing changes nothing. Within
@@ -43,7 +43,7 @@ class Interrupted(BaseException):
 
   @property
   def exit_code(self) -> int:
-    """As a shell says it: 130, 143, 129."""
+    """As shells have it: 128 plus the number, such as 130."""
     return 128 + self.number
 
 

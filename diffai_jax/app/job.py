@@ -7,7 +7,7 @@ import jax
 from ml_collections import config_dict
 import optax
 
-from diffai_jax.app import unfinished
+from diffai_jax.app import schedule_warning
 from diffai_jax.app.validation import domains_of, epsilon_of, validate
 from diffai_jax.data import Dataset, dataset
 from diffai_jax.goals import Goal
@@ -68,21 +68,21 @@ class Job:
   def describe(self) -> str:
     """The network's listing and sizes, the objective's full text, ε, the cost.
 
-    At its end a warning, where a schedule outlasts the run.
+    At its end a warning, where the schedules do not fit the run.
     """
     config = self.config
-    late = self.warning()
+    warning = self.warning()
     return "\n".join((
         str(describe(self.network, self.dataset.image_shape)),
         f"Objective: {self.goal}",
         f"Epsilon: {config.epsilon:g}",
         f"Training step: about {self.cost()} for {config.batch_size} images",
-        *([f"Warning: {late}"] if late else []),
+        *([f"Warning: {warning}"] if warning else []),
     ))
 
   def warning(self) -> str | None:
-    """A line about schedules that have not ended when the run does, or None."""
-    return unfinished.warning(self.config, self.goal, self.network)
+    """A line about schedules longer or much shorter than the run, or None."""
+    return schedule_warning.warning(self.config, self.goal, self.network)
 
   def cost(self) -> StepCost:
     """What a step with all parts of the objective costs on one device."""

@@ -63,7 +63,7 @@ def print_results(workdir: str) -> None:
     if isinstance(summary, UsageError):
       damaged = damaged or summary
       continue
-    # A title would be folded at the table's width.
+    # A title would be wrapped at the table's width.
     console.console.print(
         f"{summary['network']} on {summary['dataset']}, {_what(summary)}"
         f"{_where(workdir, folder)}", style="bold",

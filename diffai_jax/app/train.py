@@ -12,7 +12,7 @@ from ml_collections import config_dict
 from diffai_jax.app import certify_run, console, interrupts, workfolder
 from diffai_jax.app.job import Job
 from diffai_jax.data import Examples, batches, load
-from diffai_jax.goals import phase_at
+from diffai_jax.goals import active_at
 from diffai_jax.networks import describe, normalises
 from diffai_jax.training import checkpoints, loop
 from diffai_jax.training.metrics import MetricsWriter
@@ -173,7 +173,7 @@ def take_steps(
   config = job.config
   steps_per_epoch = len(data) // config.batch_size
   # Where a weight is 0 its part is left out: one program for each objective.
-  goal_at = phase_at(
+  goal_at = active_at(
       job.goal,
       lambda steps: job.epoch_of(steps, steps_per_epoch),
       lambda step: batch_key(config.seed, step),

@@ -1,4 +1,4 @@
-"""The work folder: whose it is, and that nothing in it gets lost."""
+"""The work folder: which run it belongs to, and that nothing in it is lost."""
 
 from collections.abc import Iterator
 import contextlib
@@ -121,7 +121,7 @@ def claim(workdir: str, config: config_dict.ConfigDict) -> dict:
     _require_no_run(workdir)
   else:
     changed = _changed(old, new)
-    if new["checkpoint"] is None:  # That it began from; once is enough.
+    if new["checkpoint"] is None:  # The first length alone is kept.
       new["checkpoint"] = old.get("checkpoint")
     elif new["checkpoint"] != old.get("checkpoint"):
       changed.append("checkpoint")

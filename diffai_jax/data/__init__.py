@@ -1,4 +1,4 @@
-"""Images and labels: where they come from, in what order, how they vary."""
+"""Datasets: sources, splits, the order of batches, augmentation."""
 
 from diffai_jax.data.augment import (
     Augmentation,

@@ -1,4 +1,4 @@
-"""What is known of each dataset without reading it."""
+"""The constants of each dataset: shapes, classes, means, the usual ε."""
 
 import dataclasses
 

@@ -1,7 +1,7 @@
-"""Datasets that TFDS has prepared: found, or what is in their place; and read.
+"""Datasets that TFDS has prepared: found and read, or a line that says why not.
 
-What TFDS says about a folder that it cannot use fits neither its kind nor a
-line, so the folder is looked at first.
+Of a folder that it cannot use TFDS raises long errors of several types, so the
+folder is looked at first.
 """
 
 import os
@@ -17,7 +17,7 @@ from diffai_jax.types import UsageError, on_one_line, shortened, shown
 
 _INFO = "dataset_info.json"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-_PATTERN = re.compile(r"[][*?\\]")  # TFDS takes these in a path for a pattern.
+_PATTERN = re.compile(r"[][*?\\]")  # TFDS reads a path as a pattern.
 _BLOCK = 4096  # Records that are decoded before they are copied.
 # What readers of damaged files raise: TFDS, array_record, PIL, NumPy.
 _DAMAGED = (
@@ -112,7 +112,7 @@ def _entries(folder: str) -> list[str] | str:
 
 
 def _versions(folder: str) -> list[str]:
-  """The versions of a dataset whose own folder this is; [] of any other."""
+  """The dataset's versions in this folder; [] if it is no dataset's own."""
   entries = _entries(folder)
   return [
       entry for entry in entries if _VERSION.fullmatch(entry)

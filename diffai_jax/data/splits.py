@@ -34,9 +34,9 @@ def rows_of(name: str, split: str, sizes: Mapping[str, int]) -> list[Rows]:
   """
   import tensorflow_datasets as tfds
 
-  parts = ", ".join(f"{part} ({size:,})" for part, size in sizes.items())
+  known = ", ".join(f"{part} ({size:,})" for part, size in sizes.items())
   wrong = UsageError(
-      f"{name} has no split {shown(split)}: it has {parts}, and slices of them"
+      f"{name} has no split {shown(split)}: it has {known}, and slices of them"
       f" such as train[:90%] or test[:1000]"
   )
   if not isinstance(split, str) or len(split) > _LONGEST_SPLIT:
@@ -58,6 +58,6 @@ def rows_of(name: str, split: str, sizes: Mapping[str, int]) -> list[Rows]:
       rows.append(Rows(part.splitname, start, stop))
   if not rows:
     raise UsageError(
-        f"split {shown(split)} of {name} has no examples; it has {parts}"
+        f"split {shown(split)} of {name} has no examples; it has {known}"
     )
   return rows

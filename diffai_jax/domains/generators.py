@@ -143,7 +143,7 @@ def weigh(block: Block, slope: Array) -> Block:
 
 
 def _as_seen(block: Block, values: Array) -> Array:
-  """Values that broadcast against [B, ...], laid against the coefficients."""
+  """Values that broadcast against [B, ...], shaped to the coefficients."""
   shape = variable_shape(block)
   batch = values.shape[0] if values.ndim == len(shape) else 1
   values = jnp.broadcast_to(values, (batch,) + shape[1:])

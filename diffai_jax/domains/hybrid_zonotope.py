@@ -74,9 +74,9 @@ def box(center: Array, radius: Array) -> HybridZonotope:
 def from_bounds(lower: Array, upper: Array) -> HybridZonotope:
   """A box that contains [lower, upper], both [B, ...].
 
-  The midpoint is rounded, so the radius reaches the farther bound from where
-  it came to lie, and its own rounding is added: sound to the last bit. So is a
-  smallest normal number, for differences that underflow.
+  The midpoint is rounded, so the radius is the distance from the rounded one to
+  the farther bound, plus its own rounding and, for differences that underflow,
+  a smallest normal number: sound to the last bit.
 
   Raises:
     ValueError: if a lower bound is known to be above its upper bound. Where
@@ -110,7 +110,7 @@ def correlated_box(
     center: [B, ...].
     radius: [B, ...], non-negative.
     symbol: name of the new symbols; None makes one that nothing else has.
-      Boxes that are given one name are moved by the same symbols, and a jitted
+      Boxes that are given one name depend on the same symbols, and a jitted
       function compiles anew for an element whose names it has not seen.
 
   Raises:
@@ -125,9 +125,9 @@ def correlated_box(
 
 
 def _converted(x: Array, dtype=None) -> tuple[Array, Array | None]:
-  """x in a type, its own by default, and how far that moved its numbers.
+  """x in a type, its own by default, and the error of that conversion.
 
-  None stands for not at all.
+  None stands for no error.
 
   Raises:
     TypeError: if x is not of a floating-point type.
@@ -144,7 +144,7 @@ def _converted(x: Array, dtype=None) -> tuple[Array, Array | None]:
 
 
 def _widened(radius: Array, moved: Array | None, center: Array) -> Array:
-  """A radius in the center's type, not smaller, plus what the center has moved."""
+  """A radius in the center's type, not smaller, plus the center's conversion."""
   if not hasattr(radius, "dtype"):
     radius = np.asarray(radius, float)
   precision.refuse(
@@ -193,8 +193,8 @@ def radius(element: HybridZonotope) -> Array:
 def nearest_bounds(element: HybridZonotope) -> tuple[Array, Array]:
   """Lower and upper bounds, rounded to nearest: for losses, never for proofs.
 
-  Where bounds are equal in exact arithmetic (the 0 below which no ReLU goes),
-  outward rounding by each variable's own error would tell them apart.
+  Bounds that are equal in exact arithmetic, such as lower bounds 0 after ReLUs,
+  stay equal, which outward rounding by each variable's own error would undo.
   """
   element = precision.in_one_type(element)
   total, _ = _total_error(element)

@@ -1,12 +1,12 @@
-"""Whose noise symbols these are: names that no cache can copy.
+"""Names of noise symbols: unique, and safe under JAX's caches of programs.
 
 Blocks of one name share their symbols, so a name that two independent sources
-have by accident proves what is not so: relu(x) - relu(-x) would be 0. What
+have by accident makes bounds unsound: relu(x) - relu(-x) would be 0. What
 creates symbols without being told their name gets one here, which no other call
 in this process has.
 
-A name is data of the Python program, and JAX runs a traced function's Python
-code once. What takes the program from a cache (`jax.jit`, `flax.linen.jit`), runs
+A name is made by Python, and JAX runs a traced function's Python code
+once. What takes the program from a cache (`jax.jit`, `flax.linen.jit`), runs
 it for many examples (`jax.vmap`) or many times (`scan`) has the same names each
 time: inside of the trace that made it a name stands for one family of symbols,
 outside of it for any number of them. So each name belongs to its trace, and once

@@ -1,4 +1,4 @@
-"""How far floating-point arithmetic can stray, so that bounds can allow for it.
+"""Error bounds of floating-point arithmetic, which transformers allow for.
 
 Bounds are computed in floating point, and so is the network that they speak
 of. Each transformer therefore widens its result by more than both can be off:
@@ -12,7 +12,7 @@ computed in any order is off by at most n·u/(1 - n·u) times the sum of the
 products' absolute values, plus at most one smallest normal number for each
 operation whose result underflows or is flushed to zero, sums too. Where the sum
 of absolute values could exceed the largest number, a partial sum may overflow
-in one order and not in another: there nothing is said. Fast algorithms that add before
+in one order and not in another: there is no bound. Fast algorithms that add before
 they multiply (Winograd, Strassen) do not obey this; they are not used on CPU
 and TPU.
 
@@ -35,8 +35,8 @@ def relative(dtype, terms: int) -> float:
     terms: how many products each output sums.
 
   Returns:
-    m·u/(1 - 4m·u) with m = terms + 8; the denominator pays for errors of
-    errors. Infinite when sums are so long that nothing can be said.
+    m·u/(1 - 4m·u) with m = terms + 8; the denominator covers terms of
+    second order. Infinite for sums so long that no bound holds.
   """
   return _share(dtype, terms)
 

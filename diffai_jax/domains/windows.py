@@ -1,7 +1,7 @@
 """Windows of an image: many small arrays, each at a place of its own.
 
 `windows` are [B, I, J, ..., h, w, C]: the one of grid cell (i, j) begins at
-row rows[i] and column columns[j] of an image [H, W, C] and may stick out of
+row rows[i] and column columns[j] of an image [H, W, C] and may extend beyond
 it. Places are static, so indices are computed before tracing.
 """
 
@@ -53,7 +53,7 @@ def view(
 ) -> Array:
   """The image seen through each window, [B, H, W, C] -> [B, I, J, h, w, C].
 
-  What sticks out of the image is 0.
+  Entries beyond the image are 0.
   """
   height, width = extent
   pads = [(0, 0)]

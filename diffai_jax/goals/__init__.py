@@ -1,5 +1,6 @@
 """Training goals (paper, section 4): regions to train on, and losses on them."""
 
+from diffai_jax.goals.active import active_at, active_goals
 from diffai_jax.goals.attacked import FGSM, IFGSM, MIFGSM, PGD
 from diffai_jax.goals.base import Context, Goal
 from diffai_jax.goals.combinators import (
@@ -11,7 +12,6 @@ from diffai_jax.goals.combinators import (
     Sub,
 )
 from diffai_jax.goals.mixtures import Coin, Mix, MixLogs, MixMargins, Weighted
-from diffai_jax.goals.phases import phase_at, phases
 from diffai_jax.goals.points import Attacked, Normal, Original, Point, Uniform
 from diffai_jax.goals.regions import REGIONS, Box, HBox, ball
 
@@ -41,7 +41,7 @@ __all__ = [
     "Sub",
     "Uniform",
     "Weighted",
+    "active_at",
+    "active_goals",
     "ball",
-    "phase_at",
-    "phases",
 ]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from diffai_jax import attacks
 from diffai_jax.goals.base import Context
 from diffai_jax.goals.points import PointGoal
-from diffai_jax.schedules import Schedule, Value, extent, value_at
+from diffai_jax.schedules import NumberOrSchedule, Schedule, extent, value_at
 from diffai_jax.types import Array, Mode
 
 
@@ -65,7 +65,7 @@ class _Attack(PointGoal):
     )
 
 
-def _whole(value: Value, context: Context) -> int | Array:
+def _whole(value: NumberOrSchedule, context: Context) -> int | Array:
   """A number of times, static if it is no schedule."""
   if isinstance(value, Schedule):
     return jnp.round(value(context.epoch)).astype(jnp.int32)
@@ -76,7 +76,7 @@ def _whole(value: Value, context: Context) -> int | Array:
 class FGSM(_Attack):
   """One step of `step` radii from the center (Goodfellow et al. 2015)."""
 
-  step: Value = 1
+  step: NumberOrSchedule = 1
 
   steps = 1
 
@@ -85,7 +85,7 @@ class FGSM(_Attack):
 class IFGSM(_Attack):
   """IFGSM_k: k steps of radius/k from the center."""
 
-  steps: Value = 5
+  steps: NumberOrSchedule = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +98,9 @@ class PGD(_Attack):
     restarts: number of random starts; the one with the highest loss counts.
   """
 
-  steps: Value = 20
-  step: Value = 0.25
-  restarts: Value = 1
+  steps: NumberOrSchedule = 20
+  step: NumberOrSchedule = 0.25
+  restarts: NumberOrSchedule = 1
 
   random_start = True
 
@@ -116,7 +116,7 @@ class MIFGSM(_Attack):
     restarts: number of starts: the center first, then random points.
   """
 
-  steps: Value = 20
-  step: Value = 0.1
-  momentum: Value = 0.8
-  restarts: Value = 1
+  steps: NumberOrSchedule = 20
+  step: NumberOrSchedule = 0.1
+  momentum: NumberOrSchedule = 0.8
+  restarts: NumberOrSchedule = 1

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, upper
 from diffai_jax.domains.product import Value, center
 from diffai_jax.goals.base import Context, Goal
-from diffai_jax.schedules import Value as Weight
-from diffai_jax.schedules import extent, require_share, value_at
+from diffai_jax.schedules import NumberOrSchedule, extent, require_share, value_at
 from diffai_jax.types import Array
 
 
@@ -43,7 +42,7 @@ class Sub(_Within):
   g. A δ above 1 trains on more than the box.
   """
 
-  scale: Weight
+  scale: NumberOrSchedule
   goal: Goal
 
   @property
@@ -98,11 +97,11 @@ class Sample(_Picking):
 
   Sample(δ, r, gs, gt) is α^gt(b - ½δ(u - l), b + ½δ(u - l)), b the center of
   α^{Sub(1 - r·δ, gs)}(l, u), with the loss of gt. With r = 1, which the text may
-  leave out, the small box stays within [l, u]; with r < 1 it may stick out.
+  leave out, the small box stays within [l, u]; with r < 1 it may extend beyond.
   """
 
-  scale: Weight
-  reach: Weight
+  scale: NumberOrSchedule
+  reach: NumberOrSchedule
   source: Goal
   target: Goal
 
@@ -137,7 +136,7 @@ class SmallBox(_Picking):
   al. 2023, section 4).
   """
 
-  share: Weight
+  share: NumberOrSchedule
   source: Goal
   target: Goal
 
@@ -148,7 +147,7 @@ class SmallBox(_Picking):
   def abstract(self, lower: Array, upper: Array, context: Context) -> Value:
     share = value_at(self.share, context.epoch)
     image = (lower + upper) / 2
-    if context.images is not None:  # A Sub around this may have left it out.
+    if context.images is not None:  # Which a Sub may have left.
       image = jnp.clip(context.images, lower, upper)
     radius = jnp.maximum(image - lower, upper - image)
 

@@ -12,8 +12,7 @@ from diffai_jax import losses
 from diffai_jax.domains import rounding
 from diffai_jax.domains.product import Product
 from diffai_jax.goals.base import Context, Goal
-from diffai_jax.schedules import Value as Weight
-from diffai_jax.schedules import extent, require_share, value_at
+from diffai_jax.schedules import NumberOrSchedule, extent, require_share, value_at
 from diffai_jax.text.terms import argument_text
 from diffai_jax.types import Array, PRNGKey
 
@@ -23,7 +22,7 @@ class Mixture(Goal):
 
   The loss is Σ_i w_i·loss_i, with weights that sum to 1. A subclass supplies
   `weights`, and `combine` where the loss is another function of both. Parts
-  whose weight is 0 at an epoch are left out by `goals.phases`, so they cost
+  whose weight is 0 at an epoch are left out by `goals.active_at`, so they cost
   nothing.
   """
 
@@ -95,7 +94,7 @@ class _Pair(Mixture):
 
   first: Goal
   second: Goal
-  weight: Weight
+  weight: NumberOrSchedule
 
   def check(self) -> None:
     require_share(self.weight, f"the weight of {type(self).__name__}")
@@ -160,7 +159,7 @@ class MixLogs(_Pair):
 
 
 def _weighed(weights: Array, values: list[Array]) -> Array:
-  """Σ_i w_i·value_i; what overflows must not spoil a sum it has no part in."""
+  """Σ_i w_i·value_i, where values of weight 0 may have overflowed."""
   return sum(
       jnp.where(weight == 0, 0, weight * value)
       for weight, value in zip(weights, values, strict=True)
@@ -172,16 +171,16 @@ class _Listed(Mixture):
   """Base of mixtures of any number of goals: Name((g1, w1), (g2, w2), …).
 
   Attributes:
-    parts: (goal, weight) of each.
+    pairs: (goal, weight) of each.
   """
 
-  parts: tuple[tuple[Goal, Weight], ...]
+  pairs: tuple[tuple[Goal, NumberOrSchedule], ...]
 
   def check(self) -> None:
     name = type(self).__name__
-    if not self.parts:
+    if not self.pairs:
       raise ValueError(f"{name} wants pairs (goal, weight), at least one")
-    bounds = [extent(weight) for _, weight in self.parts]
+    bounds = [extent(weight) for _, weight in self.pairs]
     for low, _ in bounds:
       if low < 0:
         raise ValueError(f"a weight of {name} must not be below 0, not {low}")
@@ -189,24 +188,24 @@ class _Listed(Mixture):
       raise ValueError(f"the weights of {name} are all 0")
 
   def children(self) -> tuple[Goal, ...]:
-    return tuple(goal for goal, _ in self.parts)
+    return tuple(goal for goal, _ in self.pairs)
 
   def with_children(self, children: Iterator[Goal]) -> Goal:
     return type(self)(
-        tuple((next(children), weight) for _, weight in self.parts)
+        tuple((next(children), weight) for _, weight in self.pairs)
     )
 
   def shares(self, epoch: Array) -> Array:
     """The weights over their sum, [P]; all 0 where they are all 0."""
     weights = jnp.stack([
-        value_at(weight, epoch).astype(float) for _, weight in self.parts
+        value_at(weight, epoch).astype(float) for _, weight in self.pairs
     ])
     total = jnp.sum(weights)
     return weights / jnp.where(total > 0, total, 1)
 
   def __str__(self) -> str:
-    pairs = [f"({g}, {argument_text(w)})" for g, w in self.parts]
-    return f"{type(self).__name__}({', '.join(pairs)})"
+    texts = [f"({g}, {argument_text(w)})" for g, w in self.pairs]
+    return f"{type(self).__name__}({', '.join(texts)})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,17 +219,17 @@ class Weighted(_Listed):
     return self.shares(epoch)
 
   def only(self, kept: tuple[bool, ...]) -> Goal:
-    parts = tuple(part for part, keep in zip(self.parts, kept) if keep)
-    if not parts:
+    pairs = tuple(pair for pair, keep in zip(self.pairs, kept) if keep)
+    if not pairs:
       return self
-    return parts[0][0] if len(parts) == 1 else Weighted(parts)
+    return pairs[0][0] if len(pairs) == 1 else Weighted(pairs)
 
 
 @dataclasses.dataclass(frozen=True)
 class Coin(_Listed):
   """One of the goals, drawn for each batch with probability w_i / Σ_i w_i.
 
-  Training runs the drawn goal alone. Equal coins in one objective fall alike,
+  Training runs the drawn goal alone. Equal coins in one objective draw the same,
   different ones independently.
   """
 
@@ -239,4 +238,4 @@ class Coin(_Listed):
       raise ValueError(f"{self} draws a goal; give its Context a batch_key")
     own = jax.random.fold_in(batch_key, zlib.crc32(str(self).encode()))
     drawn = jax.random.categorical(own, jnp.log(self.shares(epoch)))
-    return (jnp.arange(len(self.parts)) == drawn).astype(float)
+    return (jnp.arange(len(self.pairs)) == drawn).astype(float)

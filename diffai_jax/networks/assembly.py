@@ -13,7 +13,7 @@ from diffai_jax.nn import (
     ReLU,
     Sequential,
 )
-from diffai_jax.schedules import Value as Rate
+from diffai_jax.schedules import NumberOrSchedule
 
 Layers = list[nn.Module]
 
@@ -39,7 +39,7 @@ def assemble(
 def dense_head(
     hidden: Sequence[int],
     num_classes: int,
-    dropout: Rate,
+    dropout: NumberOrSchedule,
     kernel_init: Callable,
     batch_norm: bool = False,
 ) -> Layers:

@@ -12,7 +12,7 @@ from diffai_jax.nn import (
     Sequential,
     initializers,
 )
-from diffai_jax.schedules import Value as Rate
+from diffai_jax.schedules import NumberOrSchedule
 
 
 def convnet(
@@ -24,7 +24,7 @@ def convnet(
     hidden: tuple[int, ...],
     *,
     after: Mapping[int, Layers] = {},
-    dropout: Rate = 0,
+    dropout: NumberOrSchedule = 0,
     kernel_init: Callable = initializers.interval,
     remat: bool = False,
     batch_norm: bool = False,

@@ -40,7 +40,7 @@ class Description:
 def describe(network: nn.Module, input_shape: Sequence[int]) -> Description:
   """Describes a network without running it or drawing its weights.
 
-  The network is traced on shapes alone, and each of its layers is asked for
+  The network is traced on shapes alone, and each of its layers gives
   its line as it is called: the listing cannot differ from what runs.
 
   Args:
@@ -63,10 +63,9 @@ def describe(network: nn.Module, input_shape: Sequence[int]) -> Description:
 
 
 class _Listing:
-  """What is written down as the layers are called.
+  """The listing, which grows as the layers are called.
 
-  A join's line comes after its branches, which are indented; every other
-  layer has nothing inside that is listed, and could come before or after.
+  A join's line comes after its branches, which are indented.
   """
 
   def __init__(self):
@@ -74,7 +73,7 @@ class _Listing:
     self.relus = 0
     self.depth = 0
     self._indent = ""
-    self._ends = []  # Of the branches of the innermost join.
+    self._ends = []  # Depths at the ends of the innermost join's branches.
 
   def listen(self, call, args, kwargs, context):
     layer = context.module
@@ -101,7 +100,7 @@ class _Listing:
     return result
 
   def _branch(self, layer, call, args, kwargs):
-    """Each branch is as deep as what came before the join, and its own."""
+    """Depths are from the network's input: branches begin with the join's."""
     start, indent, ends = self.depth, self._indent, self._ends
     self.lines.append(indent + layer.label)
     self._indent = indent + "  "

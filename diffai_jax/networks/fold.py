@@ -57,7 +57,7 @@ def _inner(module: nn.Module) -> tuple[nn.Module, ...]:
 
 
 def _runs_as(module: nn.Module, kind: type[nn.Module]) -> bool:
-  """Whether it is of that kind, and does what this kind does."""
+  """Whether it is of that kind, and no subclass with a call of its own."""
   return isinstance(module, kind) and type(module).__call__ is kind.__call__
 
 

@@ -9,7 +9,7 @@ from diffai_jax.networks import abstract_layers as placement
 from diffai_jax.networks import convnets, densenet, resnets
 from diffai_jax.nn import Sequential
 from diffai_jax.nn.initializers import INITIALIZERS
-from diffai_jax.schedules import Value as Rate
+from diffai_jax.schedules import NumberOrSchedule
 from diffai_jax.text.suggest import unknown_name
 from diffai_jax.types import UsageError, shown
 
@@ -74,7 +74,7 @@ def create(
     std: Sequence[float] = (1.0,),
     *,
     abstract_layers: str = placement.NONE,
-    dropout: Rate = 0,
+    dropout: NumberOrSchedule = 0,
     initializer: str = "interval",
     remat: bool = False,
     batch_norm: bool | None = None,

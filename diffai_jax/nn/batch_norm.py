@@ -20,7 +20,8 @@ import jax.numpy as jnp
 
 from diffai_jax import transformers
 from diffai_jax.domains.product import Value, example_shape, value_dtype
-from diffai_jax.nn.checks import check_input, check_shape, param, place
+from diffai_jax.nn.checks import check_input, check_shape, param
+from diffai_jax.nn.naming import place
 from diffai_jax.types import Array, Mode, UsageError
 
 POPULATION = "batch_stats"  # The collection of the moving means.
@@ -100,7 +101,7 @@ class BatchNorm(nn.Module):
 
   def _axes(self) -> tuple[str, ...]:
     """The mapped axes that `batch_statistics` was told of."""
-    # What Flax asks too: there is no other way to learn the names.
+    # As Flax does: JAX has no public function for the names of mapped axes.
     mapped = core.unsafe_get_axis_names_DO_NOT_USE()
     if self.has_variable(_OVER, "axes"):
       names = self.get_variable(_OVER, "axes").names

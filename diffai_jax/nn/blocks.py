@@ -62,7 +62,7 @@ _rematerialized = nn.remat(_call, static_argnums=(2, 3))
 
 
 class Branch(Sequential):
-  """One of the two ways through a Join.
+  """One of the two branches of a Join.
 
   Attributes:
     label: its line in the listings, which indent what is inside.

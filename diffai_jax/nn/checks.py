@@ -1,4 +1,4 @@
-"""What a layer asks of its input and weights, in a line that names the layer."""
+"""Checks of a layer's input and weights, in messages that name the layer."""
 
 from typing import Callable
 
@@ -6,13 +6,8 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from diffai_jax.domains.product import Value, center, example_shape, parts
+from diffai_jax.nn.naming import place
 from diffai_jax.types import Array, UsageError, shown
-
-
-def place(layer: nn.Module) -> str:
-  """The layer's kind and where it is: "Linear layers_3/layers_0"."""
-  path = "/".join(layer.path) if layer.scope is not None else ""
-  return f"{type(layer).__name__} {path}".strip()
 
 
 def check_input(layer: nn.Module, x: Value, axes: str | None = None) -> None:

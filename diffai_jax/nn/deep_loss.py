@@ -12,8 +12,7 @@ from diffai_jax import losses
 from diffai_jax.domains import HybridZonotope, parts
 from diffai_jax.domains.product import Value
 from diffai_jax.nn.abstract import AbstractLayer
-from diffai_jax.schedules import Value as Weight
-from diffai_jax.schedules import extent, value_at
+from diffai_jax.schedules import NumberOrSchedule, extent, value_at
 from diffai_jax.text.terms import number_text
 from diffai_jax.types import Array, UsageError
 
@@ -31,13 +30,13 @@ class DeepTerm:
   """
 
   value: Array
-  weight: Weight = dataclasses.field(metadata={"static": True})
+  weight: NumberOrSchedule = dataclasses.field(metadata={"static": True})
 
 
 class DeepLoss(AbstractLayer):
   """Sows the deep loss of the elements that pass; changes nothing.
 
-  A run collects the terms with `apply(..., mutable=[COLLECTION])`, and `fold`
+  A run collects the terms with `apply(..., mutable=[COLLECTION])`, and `mix_in`
   puts them into the loss. For several elements (a Product) the value is their
   mean; arrays have none.
 
@@ -50,7 +49,7 @@ class DeepLoss(AbstractLayer):
     UsageError: when called, if the weight leaves [0, 1].
   """
 
-  weight: Weight
+  weight: NumberOrSchedule
   activation: Callable[[Array], Array] = jax.nn.relu
 
   def transform(self, x: Value) -> Value:
@@ -76,7 +75,7 @@ class DeepLoss(AbstractLayer):
     return f"DeepLoss only_train={self.only_train} bw={text} act={name}"
 
 
-def fold(
+def mix_in(
     loss: Array, collections: Mapping, epoch: Array | float
 ) -> Array:
   """L ← (1 - w)·L + w·value for each deep loss, in the order of the layers.

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 
 from diffai_jax import transformers
 from diffai_jax.domains.product import Value, example_shape, parts, rebuild
-from diffai_jax.schedules import Value as Rate
-from diffai_jax.schedules import extent, value_at
+from diffai_jax.schedules import NumberOrSchedule, extent, value_at
 from diffai_jax.types import Array, Mode, PRNGKey, UsageError
 
-# The collection that tells a network where training is; see `training_state`.
+# The collection of the epoch and keys of a step; see `training_state`.
 COLLECTION = "training"
 
 
@@ -40,7 +39,7 @@ class Dropout(nn.Module):
     UsageError: when called, if the rate is out of range.
   """
 
-  rate: Rate
+  rate: NumberOrSchedule
 
   def __call__(self, x: Value, mode: Mode = Mode.CONCRETE) -> Value:
     low, high = extent(self.rate)

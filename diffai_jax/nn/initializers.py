@@ -61,7 +61,7 @@ def residual(kernel_init: Callable, blocks: int) -> Callable:
   With `dirac`, the skip alone has the identity, and the body ends in weights of
   1/blocks of `interval`'s size: bounds grow by (1 + 1/blocks) a block, by e at
   most over all of them (after Zhang et al. 2019, "Fixup initialization"). With
-  other initialisers the body has no weights of its own kind.
+  other initialisers the last layer has the weights of all others.
 
   Args:
     kernel_init: of the other layers.

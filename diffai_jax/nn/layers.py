@@ -13,7 +13,8 @@ import numpy as np
 from diffai_jax import transformers
 from diffai_jax.domains.product import Value, example_shape, value_dtype
 from diffai_jax.nn import initializers
-from diffai_jax.nn.checks import check_input, check_positive, param, place
+from diffai_jax.nn.checks import check_input, check_positive, param
+from diffai_jax.nn.naming import place
 from diffai_jax.nn.observation import observe
 from diffai_jax.types import Mode, UsageError, shown
 

@@ -1,4 +1,4 @@
-"""What layers are called: in messages, and the noise symbols that they make."""
+"""Names of layers, for messages and for the noise symbols that they make."""
 
 from flax import linen as nn
 
@@ -10,8 +10,16 @@ def layer_path(layer: nn.Module) -> str:
 
   Its type's name for the outermost module, and outside of `init` and `apply`.
   """
-  path = () if layer.scope is None else layer.path
-  return "/".join(path) or type(layer).__name__
+  return _path(layer) or type(layer).__name__
+
+
+def place(layer: nn.Module) -> str:
+  """The layer's type and path for a message: "Linear layers_3/layers_0"."""
+  return f"{type(layer).__name__} {_path(layer)}".strip()
+
+
+def _path(layer: nn.Module) -> str:
+  return "" if layer.scope is None else "/".join(layer.path)
 
 
 def layer_symbol(layer: nn.Module) -> str:

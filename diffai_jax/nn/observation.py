@@ -1,4 +1,4 @@
-"""What layers show of the elements that pass, for those who ask."""
+"""Elements that layers record for a run that asks, such as inputs of ReLUs."""
 
 from collections.abc import Mapping
 
@@ -7,12 +7,12 @@ from flax import linen as nn
 from diffai_jax.domains import HybridZonotope, parts
 from diffai_jax.domains.product import Value
 
-# Asked for with `apply(..., mutable=[COLLECTION])`; else nothing is kept.
+# Recorded with `apply(..., mutable=[COLLECTION])`; else nothing is.
 COLLECTION = "bounds"
 
 
 def observe(layer: nn.Module, name: str, x: Value) -> None:
-  """Keeps the elements in x under a name, if the run asks for them."""
+  """Records the elements in x under a name, if the run asks for them."""
   if layer.scope is None or layer.is_initializing():
     return
   if layer.is_mutable_collection(COLLECTION):
@@ -21,7 +21,7 @@ def observe(layer: nn.Module, name: str, x: Value) -> None:
 
 
 def observed(collections: Mapping, name: str) -> list[tuple]:
-  """What was kept under a name: the elements of each call, in their order."""
+  """The elements recorded under a name, of each call, in their order."""
   found = []
 
   def visit(tree: Mapping) -> None:

@@ -14,7 +14,7 @@ from diffai_jax.text.terms import number_text
 
 
 class _Untranslatable(Exception):
-  """Something that DiffAI v3's language does not have."""
+  """The text is not of DiffAI v3's language."""
 
 
 def translation(text: str) -> str | None:

@@ -66,10 +66,10 @@ _OPERATORS = {
     ast.Mult: arithmetic.Times,
     ast.Div: arithmetic.Over,
 }
-_PAIRS = tuple[tuple[Goal, schedules.Value], ...]
+_PAIRS = tuple[tuple[Goal, schedules.NumberOrSchedule], ...]
 _KINDS = {
     Goal: "a goal",
-    schedules.Value: "a number or a schedule",
+    schedules.NumberOrSchedule: "a number or a schedule",
     Number: "a number",
 }
 
@@ -95,7 +95,7 @@ def parse(text: str, schemes: Mapping = {}) -> Goal:
   return goal
 
 
-def parse_value(text: str | Number) -> schedules.Value:
+def parse_value(text: str | Number) -> schedules.NumberOrSchedule:
   """The number or schedule that a text stands for, such as `1 - Lin(0, 1, 9)`.
 
   Raises:
@@ -103,7 +103,7 @@ def parse_value(text: str | Number) -> schedules.Value:
   """
   if isinstance(text, (int, float)) and not isinstance(text, bool):
     return text
-  return _read(str(text), {}, schedules.Value)
+  return _read(str(text), {}, schedules.NumberOrSchedule)
 
 
 def _read(text: str, schemes: Mapping, kind) -> Term | Number:
@@ -162,7 +162,7 @@ class _Reader:
     if isinstance(value, Goal):
       fits = kind is Goal
     elif isinstance(value, schedules.Schedule):
-      fits = kind is schedules.Value
+      fits = kind is schedules.NumberOrSchedule
     else:
       fits = kind is not Goal
     if not fits:
@@ -179,22 +179,24 @@ class _Reader:
       raise self.fail(node, "this number is too large")
     return value
 
-  def _arithmetic(self, node: ast.BinOp | ast.UnaryOp) -> schedules.Value:
+  def _arithmetic(
+      self, node: ast.BinOp | ast.UnaryOp
+  ) -> schedules.NumberOrSchedule:
     if isinstance(node, ast.UnaryOp):
       if not isinstance(node.op, (ast.UAdd, ast.USub)):
         raise self.fail(node, "expected a number or a schedule")
-      value = self.read(node.operand, schedules.Value)
+      value = self.read(node.operand, schedules.NumberOrSchedule)
       if isinstance(node.op, ast.UAdd):
         return value
       return self._combined(node, arithmetic.Times, -1, value)
     kind = _OPERATORS.get(type(node.op))
     if kind is None:
       raise self.fail(node, "schedules are combined by + - * / only")
-    left = self.read(node.left, schedules.Value)
-    right = self.read(node.right, schedules.Value)
+    left = self.read(node.left, schedules.NumberOrSchedule)
+    right = self.read(node.right, schedules.NumberOrSchedule)
     return self._combined(node, kind, left, right)
 
-  def _combined(self, node, kind, left, right) -> schedules.Value:
+  def _combined(self, node, kind, left, right) -> schedules.NumberOrSchedule:
     try:
       value = arithmetic.combine(kind, left, right)
       low, high = schedules.extent(value)
@@ -286,11 +288,11 @@ class _Reader:
       )
     return places
 
-  def _pair(self, node: ast.expr) -> tuple[Goal, schedules.Value]:
+  def _pair(self, node: ast.expr) -> tuple[Goal, schedules.NumberOrSchedule]:
     if not isinstance(node, ast.Tuple) or len(node.elts) != 2:
       raise self.fail(node, "expected a pair (goal, weight)")
     goal, weight = node.elts
-    return self.read(goal, Goal), self.read(weight, schedules.Value)
+    return self.read(goal, Goal), self.read(weight, schedules.NumberOrSchedule)
 
   def _optax(self, node, name: str, arguments, by_name) -> Term:
     numbers = [self.read(argument, Number) for argument in arguments]

@@ -1,7 +1,7 @@
 """The text of an objective as a syntax tree, within limits.
 
-Texts come from users: nothing in one is ever evaluated, and none takes more than
-a moment to be read or refused.
+Texts come from users: nothing in one is ever evaluated, and limits of length and
+depth keep the time to read or refuse one short.
 """
 
 import ast
@@ -39,7 +39,7 @@ class ObjectiveError(UsageError):
 
 
 def syntax_tree(text: str, expected: str) -> tuple[str, int, ast.expr]:
-  """The text in one line, where in it the expression begins, and its tree.
+  """The text on one line, the position of the expression in it, and its tree.
 
   Args:
     text: of any length, with any characters.

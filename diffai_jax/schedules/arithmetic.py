@@ -9,7 +9,12 @@ import math
 import operator
 from typing import Callable, ClassVar
 
-from diffai_jax.schedules.piecewise import Schedule, Value, extent, value_at
+from diffai_jax.schedules.piecewise import (
+    NumberOrSchedule,
+    Schedule,
+    extent,
+    value_at,
+)
 from diffai_jax.text.terms import Number, number_text
 from diffai_jax.types import Array
 
@@ -22,11 +27,11 @@ class Arithmetic(Schedule):
     left, right: numbers or schedules; of two numbers `combine` makes a number.
   """
 
-  left: Value
-  right: Value
+  left: NumberOrSchedule
+  right: NumberOrSchedule
 
   symbol: ClassVar[str]
-  binding: ClassVar[int]  # The higher, the tighter.
+  binding: ClassVar[int]  # Higher ones bind tighter.
   apply: ClassVar[Callable]
 
   def __call__(self, epoch: Array | Number) -> Array:
@@ -75,7 +80,9 @@ class Over(Arithmetic):
       raise ValueError("division by 0, or by a schedule that reaches it")
 
 
-def combine(kind: type[Arithmetic], left: Value, right: Value) -> Value:
+def combine(
+    kind: type[Arithmetic], left: NumberOrSchedule, right: NumberOrSchedule
+) -> NumberOrSchedule:
   """The operator on two values; of two numbers it is a number.
 
   Raises:
@@ -94,7 +101,7 @@ def combine(kind: type[Arithmetic], left: Value, right: Value) -> Value:
   return value
 
 
-def _operand(value: Value, binding: int) -> str:
+def _operand(value: NumberOrSchedule, binding: int) -> str:
   if not isinstance(value, Schedule):
     return number_text(value)
   loose = isinstance(value, Arithmetic) and value.binding < binding

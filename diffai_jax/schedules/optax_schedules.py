@@ -13,7 +13,7 @@ import optax
 
 from diffai_jax.schedules.piecewise import Schedule
 from diffai_jax.text.terms import Number, number_text
-from diffai_jax.types import Array
+from diffai_jax.types import Array, reason
 
 
 def _between(*names: str) -> Callable[[dict], tuple[float, float]]:
@@ -72,13 +72,13 @@ def _onecycle(given: dict) -> tuple[float, float]:
   shares = [given[name] for name in ("pct_start", "pct_final") if name in given]
   turns = [int(share * epochs) for share in (*shares, 1)]
   if turns != sorted(set(turns)):
-    # Optax cuts its turning points off to whole ones.
+    # Optax rounds its turning points down to whole steps.
     raise ValueError(
         f"its turning points must be different whole epochs that rise; over"
         f" {epochs:g} epochs they are {turns}"
     )
   start = peak / given["div_factor"]
-  # Optax ends at the start over final_div_factor, or the peak over it.
+  # The last value is the start or the peak, divided by final_div_factor.
   ends = [peak, start, start / given["final_div_factor"],
           peak / given["final_div_factor"]]
   return min(ends), max(ends)
@@ -139,8 +139,7 @@ class OptaxSchedule(Schedule):
       OPTAX[self.name][0](**dict(self.arguments))
       self.extent()
     except Exception as error:  # Whatever optax finds wrong with the numbers.
-      reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-      raise ValueError(f"{self.name}: {reason}") from None
+      raise ValueError(f"{self.name}: {reason(error)}") from None
 
   def extent(self) -> tuple[float, float]:
     factory, bounds = OPTAX[self.name]
@@ -152,7 +151,7 @@ class OptaxSchedule(Schedule):
     given = dict(self.arguments)
     if "decay_steps" in given:  # Of cosines, a warmup included.
       return given["decay_steps"]
-    if self.name.endswith("exponential"):  # Goes on for ever.
+    if self.name.endswith("exponential"):  # Never settles.
       return given.get("warmup_steps", 0) + given.get("transition_begin", 0)
     steps = ("warmup_steps", "transition_steps", "transition_begin")
     return sum(given.get(name, 0) for name in steps)

@@ -26,34 +26,35 @@ class Schedule(Term):
     raise NotImplementedError
 
   def settled(self) -> float:
-    """The epoch from which the value stands still.
+    """The epoch from which the value is constant.
 
-    Of schedules that never do, the one from which they only go on as before.
+    Of schedules that never are, such as an exponential decay, the epoch at
+    which their last piece begins.
     """
     return max(settled_at(value) for value in vars(self).values())
 
 
-Value = Number | Schedule
+NumberOrSchedule = Number | Schedule
 
 
-def value_at(value: Value, epoch: Array | Number) -> Array:
+def value_at(value: NumberOrSchedule, epoch: Array | Number) -> Array:
   """The value of a number (constant) or schedule at `epoch`, a float scalar."""
   return jnp.asarray(
       value(epoch) if isinstance(value, Schedule) else float(value)
   )
 
 
-def extent(value: Value) -> tuple[float, float]:
+def extent(value: NumberOrSchedule) -> tuple[float, float]:
   """A lower and an upper bound of the values of a number or schedule."""
   return value.extent() if isinstance(value, Schedule) else (value, value)
 
 
-def settled_at(value: Value) -> float:
-  """The epoch from which a number or schedule stands still."""
+def settled_at(value: NumberOrSchedule) -> float:
+  """The epoch from which a number or schedule is constant."""
   return float(value.settled()) if isinstance(value, Schedule) else 0.0
 
 
-def require_share(value: Value, name: str) -> None:
+def require_share(value: NumberOrSchedule, name: str) -> None:
   """Raises ValueError unless a number or schedule stays within 0 and 1."""
   low, high = extent(value)
   if not (0 <= low and high <= 1):
@@ -106,8 +107,8 @@ class Until(Schedule):
   """
 
   epochs: Number
-  before: Value
-  after: Value
+  before: NumberOrSchedule
+  after: NumberOrSchedule
 
   def check(self) -> None:
     if self.epochs < 0:
@@ -140,8 +141,8 @@ class Smooth(Lin):
 
   Over `length` epochs the share of the way is α·x⁴ for the first quarter and
   a straight line, its tangent there, for the rest (x is the share of the time):
-  the ramp of ε of Xu et al. 2020 and Shi et al. 2021, which spares a network
-  the first moments of interval training. Arguments are those of `Lin`.
+  the ramp of ε of Xu et al. 2020 and Shi et al. 2021, which keeps interval bounds
+  small while a network begins to learn. Arguments are those of `Lin`.
   """
 
   def __call__(self, epoch: Array | Number) -> Array:
@@ -161,7 +162,7 @@ class Smooth(Lin):
 class Complement(Schedule):
   """1 - schedule, of a schedule within 0 and 1."""
 
-  schedule: Value
+  schedule: NumberOrSchedule
 
   def check(self) -> None:
     require_share(self.schedule, "Complement's schedule")
@@ -178,7 +179,7 @@ class Complement(Schedule):
 class Scale(Schedule):
   """c/(1 - c): the weight that has the share c beside a weight of 1."""
 
-  schedule: Value
+  schedule: NumberOrSchedule
 
   def check(self) -> None:
     low, high = extent(self.schedule)
@@ -201,9 +202,9 @@ class Scale(Schedule):
 class Clip(Schedule):
   """The schedule, but at least `least` and at most `largest`."""
 
-  schedule: Value
-  least: Value
-  largest: Value
+  schedule: NumberOrSchedule
+  least: NumberOrSchedule
+  largest: NumberOrSchedule
 
   def check(self) -> None:
     least, largest = extent(self.least)[1], extent(self.largest)[0]
@@ -230,7 +231,7 @@ class Clip(Schedule):
 class Staircase(Schedule):
   """The schedule's value at the last whole epoch: it moves once an epoch."""
 
-  schedule: Value
+  schedule: NumberOrSchedule
 
   def extent(self) -> tuple[float, float]:
     return extent(self.schedule)

@@ -1,1 +1,1 @@
-"""Files that are whole or absent, and tell when a bit of them has changed."""
+"""Files that are written atomically, with checksums; paths, journals, locks."""

@@ -1,4 +1,4 @@
-"""Files of a work folder: written whole or not at all, read with one error."""
+"""Files of a work folder: written atomically, read with one kind of error."""
 
 from collections.abc import Collection, Iterator
 import contextlib
@@ -122,7 +122,7 @@ def sync_tree(path: str) -> None:
 def remove(path: str) -> None:
   """Removes a file or a folder with all that it holds, if it is there.
 
-  What cannot be removed stays: it is in nobody's way.
+  What cannot be removed stays, which does no harm.
   """
   if os.path.isdir(path) and not os.path.islink(path):
     shutil.rmtree(path, ignore_errors=True)

@@ -92,7 +92,7 @@ class Journal:
       arrays: dict[str, np.ndarray],
       seconds: float,
   ) -> None:
-    """Adds a block; when it returns the block is on the disk.
+    """Appends a block; when this returns, it is on the disk.
 
     Raises:
       OSError: if it cannot be written.

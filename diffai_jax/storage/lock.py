@@ -1,6 +1,6 @@
 """One process at a time works in a folder: an advisory lock of the system.
 
-The kernel gives it free when the process ends, however it ends.
+The kernel releases it when the process ends, however it ends.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ except ImportError:  # Windows has none; there, nothing is locked.
   fcntl = None
 
 FILE = "in_use"
-# What a file system answers that knows no locks.
+# Errors of file systems without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Lock:
-  """A lock that is held; `file` is open as long."""
+  """A held lock; `file` stays open until it is released."""
 
   path: str
   file: IO
@@ -60,12 +60,12 @@ def acquire(folder: str) -> Lock:
 
 
 def release(lock: Lock) -> None:
-  """Gives the folder free; the lock's file goes."""
+  """Releases the folder, and removes the lock's file."""
   try:
     if _is_at(lock.file, lock.path):
       os.unlink(lock.path)
   except OSError:
-    pass  # A file that nobody locks is in nobody's way.
+    pass  # A file that nobody has locked does no harm.
   lock.file.close()
 
 

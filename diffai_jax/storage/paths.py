@@ -28,10 +28,10 @@ def checked_path(path: str, name: str) -> str:
     reason = "a path in UTF-8"
   else:
     path = os.path.expanduser(path)
-    parts = path.encode().split(b"/")
-    if sum(map(len, parts)) + len(parts) > _LONGEST_PATH:
+    names = path.encode().split(b"/")
+    if sum(map(len, names)) + len(names) > _LONGEST_PATH:
       reason = f"a path of at most {_LONGEST_PATH} bytes"
-    elif max(map(len, parts)) > _LONGEST_NAME:
+    elif max(map(len, names)) > _LONGEST_NAME:
       reason = f"names of at most {_LONGEST_NAME} bytes in it"
     else:
       return path

@@ -1,4 +1,4 @@
-"""Results on disk that tell when a bit of them has changed.
+"""Results on disk with checksums, so that any changed bit is noticed.
 
 A JSON object, and NumPy archives beside it. The JSON holds the SHA-256 of each
 archive, and one of itself: of its values, not of its layout.
@@ -34,7 +34,7 @@ def write(
     value: dict,
     archives: dict[str, dict[str, np.ndarray]],
 ) -> None:
-  """Writes the archives, then the JSON object `name` that vouches for them.
+  """Writes the archives, then the JSON object `name` with their checksums.
 
   The old object goes first: killed in between, the folder has no results, and
   never a mixture.

@@ -1,4 +1,4 @@
-"""Arrays in a folder: Orbax behind two functions, and digests of both.
+"""Arrays in a folder: Orbax behind two functions, and their digests.
 
 Orbax and etils match paths as patterns (`runs/lr[0.1]` is one), so they are
 given a path without any character that a pattern has.
@@ -13,6 +13,8 @@ import tempfile
 
 import numpy as np
 import orbax.checkpoint as ocp
+
+from diffai_jax.types import reason
 
 # What Orbax writes beside the arrays' bytes takes less than this.
 _OVERHEAD = 64 * 1024
@@ -68,7 +70,7 @@ def write(folder: str, arrays: Sequence[np.ndarray]) -> None:
     try:
       checkpointer.save(path, args=ocp.args.PyTreeSave(_named(arrays)))
     except (ValueError, RuntimeError) as error:  # OSErrors come through.
-      raise StoreError(_first_line(error)) from error
+      raise StoreError(reason(error)) from error
 
 
 def read(folder: str, like: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -90,7 +92,7 @@ def read(folder: str, like: Sequence[np.ndarray]) -> list[np.ndarray]:
           path, args=ocp.args.PyTreeRestore(restore_args=wanted)
       )
     except (ValueError, KeyError, RuntimeError) as error:
-      raise StoreError(_first_line(error)) from error
+      raise StoreError(reason(error)) from error
   return [
       np.asarray(found.get(str(number), empty))
       for number, empty in enumerate(like)
@@ -115,7 +117,7 @@ def _require_room(folder: str, size: int) -> None:
   try:
     with open(probe, "wb", buffering=0) as file:
       left = size + _OVERHEAD
-      while left:  # A write that was cut short is followed by one that raises.
+      while left:  # After a short write, the next one raises.
         left -= file.write(bytes(min(left, _CHUNK)))
   finally:
     with contextlib.suppress(OSError):
@@ -133,8 +135,3 @@ def _plain(folder: str) -> Iterator[str]:
     link = os.path.join(place, "folder")
     os.symlink(os.path.dirname(folder), link)
     yield os.path.join(link, os.path.basename(folder))
-
-
-def _first_line(error: Exception) -> str:
-  lines = str(error).strip().splitlines()
-  return lines[0][:200] if lines else type(error).__name__

@@ -10,7 +10,7 @@ import numpy as np
 
 from diffai_jax.training.state import TrainState
 
-# What XLA does in place or while it reads: takes no memory of its own.
+# What XLA does in place or fuses into its consumer: takes no memory of its own.
 _FREE = frozenset((
     "broadcast_in_dim", "convert_element_type", "reshape", "squeeze",
 ))
@@ -103,8 +103,8 @@ def _products(convolution) -> int:
 def _peak(program) -> int:
   """The most bytes of results that are alive at one time.
 
-  A result lives from the operation that makes it to the last that reads it; what
-  an operation's own program needs comes on top while it runs.
+  A result is alive from the operation that makes it to the last that reads it;
+  what an operation's own program needs is added while it runs.
   """
   last_read = {}
   for number, operation in enumerate(program.eqns):
@@ -114,7 +114,7 @@ def _peak(program) -> int:
   for value in program.outvars:
     if not hasattr(value, "val"):
       last_read[value] = len(program.eqns)
-  # What takes no memory of its own is read in its operand's.
+  # A fused result is read from its operand's memory.
   for number, operation in reversed(list(enumerate(program.eqns))):
     if operation.primitive.name in _FREE:
       until = max(last_read.get(v, number) for v in operation.outvars)

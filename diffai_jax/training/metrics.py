@@ -67,7 +67,7 @@ class MetricsWriter:
     self._size = os.fstat(self._lines.fileno()).st_size
     with self._events_may_fail():
       self._events = _Events(workdir)
-      if first_step > 1:  # TensorBoard drops what is taken again.
+      if first_step > 1:  # TensorBoard drops the steps that are taken again.
         start = SessionLog(status=SessionLog.START)
         self._events.add(step=first_step, session_log=start)
 

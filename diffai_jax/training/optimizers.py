@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 
 from diffai_jax.objectives import parse_value
-from diffai_jax.schedules import Schedule, Value, value_at
+from diffai_jax.schedules import NumberOrSchedule, Schedule, value_at
 from diffai_jax.text.suggest import unknown_name
 from diffai_jax.types import Array
 
@@ -49,7 +49,7 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
   """Scales updates down to a global norm of at most `max_norm`.
 
   `optax.clip_by_global_norm`, but right for gradients of any finite size:
-  huge ones are brought down first, or max_norm / norm would underflow to 0.
+  huge ones are scaled first, or max_norm / norm would underflow to 0.
   """
 
   def update(updates, state, params=None):
@@ -66,7 +66,7 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
 
 
 def learning_rate(
-    initial: Value, milestones, decay: float, epoch_of
+    initial: NumberOrSchedule, milestones, decay: float, epoch_of
 ) -> optax.Schedule:
   """`initial`, multiplied by `decay` at each milestone that is reached.
 

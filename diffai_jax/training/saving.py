@@ -1,4 +1,4 @@
-"""When a training run saves its state, and what is told if it cannot."""
+"""When a training run saves its state, and what is reported if it cannot."""
 
 from collections.abc import Callable
 import time
@@ -12,7 +12,7 @@ from diffai_jax.types import UsageError
 
 
 class Saver:
-  """Saves checkpoints now and then; a failure is told, and tried again.
+  """Saves checkpoints at intervals; a failure is reported, and tried again.
 
   Args:
     keeper: of the run's checkpoints.

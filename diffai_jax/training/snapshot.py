@@ -21,7 +21,7 @@ _ARRAYS = "arrays"
 
 
 class SnapshotError(Exception):
-  """A folder is no whole checkpoint; the message is the reason, one line."""
+  """A folder is no complete checkpoint; the message is the reason, one line."""
 
 
 def named_leaves(state: TrainState) -> list[tuple[str, jax.Array]]:

@@ -19,8 +19,7 @@ from diffai_jax.kernels import precision
 from diffai_jax.losses import regularizers
 from diffai_jax.nn import batch_norm, deep_loss, dropout, observation
 from diffai_jax.nn.abstract import RNG
-from diffai_jax.schedules import Value as Weight
-from diffai_jax.schedules import value_at
+from diffai_jax.schedules import NumberOrSchedule, value_at
 from diffai_jax.training.optimizers import global_norm
 from diffai_jax.training.state import TrainState
 from diffai_jax.types import AXIS, Array, Mode, PRNGKey
@@ -43,8 +42,8 @@ class Regularizers:
     tolerance: τ of both.
   """
 
-  tightness: Weight = 0
-  relu_balance: Weight = 0
+  tightness: NumberOrSchedule = 0
+  relu_balance: NumberOrSchedule = 0
   tolerance: float = regularizers.TOLERANCE
 
   def __bool__(self) -> bool:
@@ -75,7 +74,7 @@ def batch_key(seed: int, step: Array) -> PRNGKey:
 def example_keys(key: PRNGKey, step: Array, purpose: int, size: int) -> PRNGKey:
   """A key for each example of this device's share, [size].
 
-  Folded by (step, purpose, index in the whole batch), so that what an example
+  Derived from (step, purpose, index in the whole batch), so that what an example
   gets does not depend on how many devices share the work. For use under pmap.
   """
   first = lax.axis_index(AXIS) * size
@@ -124,9 +123,9 @@ def make_step(
     largest radius that was trained on), `largest_bound` (of the outputs),
     `gradient_norm`, and the goal's accuracies.
   """
-  asked = [deep_loss.COLLECTION]
+  collections = [deep_loss.COLLECTION]
   if regularize:
-    asked.append(observation.COLLECTION)
+    collections.append(observation.COLLECTION)
   # What images are padded with: 0, or what of the range is nearest to it.
   fill = 0.0 if data_range is None else float(np.clip(0.0, *data_range))
 
@@ -159,10 +158,10 @@ def make_step(
         Mode.TRAIN,
         # One key for the whole batch: abstract layers draw for all alike.
         rngs={RNG: step_key(key, state.step, _ABSTRACT)},
-        mutable=asked,
+        mutable=collections,
     )
     losses = goal.loss(output, part.labels, context)
-    losses = deep_loss.fold(losses, sown, epoch)
+    losses = deep_loss.mix_in(losses, sown, epoch)
     losses = losses + _regularization(regularize, sown, epoch)
     maxima = {
         "epsilon": _largest_radius(value),

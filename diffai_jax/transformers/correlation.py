@@ -209,7 +209,7 @@ def _on_elements(
     own = part_symbol(symbol, number)
     require_new_symbol(part, own)
     if part.uncorrelated is not None and k != 0:
-      # A coefficient may have any sign: a negative radius is told here.
+      # Coefficients may have any sign, so negative radii become NaN here.
       part = dataclasses.replace(
           part, uncorrelated=sound(part.uncorrelated)
       )

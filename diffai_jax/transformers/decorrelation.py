@@ -3,8 +3,9 @@
 A decorrelation layer removes symbols P and adds |g_j| of each of them to the
 uncorrelated error: h'_B,i = h_B,i + Σ_{j∈P} |h_E,i,j|, the others keep their
 order. Sound: |Σ_{j∈P} g_ij·e_j| ≤ Σ_{j∈P} |g_ij|, which β_i now covers, for every
-value of the symbols that are kept; the sum is rounded up. What is kept gets a new name: it forgets
-which symbols other paths share with it, and never invents sharing.
+value of the symbols that are kept; the sum is rounded up. What is kept gets a
+new name, so it counts as independent of the symbols on other paths: sound,
+since that only adds points.
 """
 
 import dataclasses

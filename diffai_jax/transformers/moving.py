@@ -67,8 +67,8 @@ def gather(x, indices, axis: int = -1):
   """The entries of an axis at `indices`; `numpy.take` along one axis.
 
   Sound: every output variable is an input variable. One that is taken twice
-  keeps its symbols in both places; its uncorrelated error is forgotten to be
-  the same, which only adds points. A Diagonal block becomes Dense, m·n numbers
+  keeps its symbols in both places; its uncorrelated error counts as independent
+  in each, which only adds points. A Diagonal block becomes Dense, m·n numbers
   for n outputs; Local ones too.
 
   Args:

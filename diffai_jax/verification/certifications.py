@@ -46,21 +46,21 @@ def settings(config: Mapping) -> dict:
   }
 
 
-def name_of(asked: Mapping, own: Mapping) -> str:
+def name_of(given: Mapping, own: Mapping) -> str:
   """What differs, as the name of a folder; "" if nothing does.
 
   Such as "epsilon_0.03_split_train". Where a value has other characters than a
   name may, or the name would be too long, digits tell it from others alike.
 
   Args:
-    asked, own: values by name; those of both are compared.
+    given, own: values by name; those of both are compared.
   """
-  parts = [
+  texts = [
       f"{key}_{_text(value)}"
-      for key, value in asked.items()
+      for key, value in given.items()
       if value != own.get(key)
   ]
-  exact = "_".join(parts)
+  exact = "_".join(texts)
   name = re.sub(r"[^A-Za-z0-9._-]+", "-", exact)
   if name == exact and len(name) <= _LONGEST_NAME:
     return name

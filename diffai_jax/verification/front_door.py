@@ -11,7 +11,6 @@ import numbers
 from typing import Any
 
 from flax import linen as nn
-import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.data import Examples

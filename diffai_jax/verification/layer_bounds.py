@@ -5,7 +5,6 @@ import dataclasses
 
 from flax import linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.domains import HybridZonotope, lower, upper

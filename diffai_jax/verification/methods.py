@@ -8,7 +8,6 @@ import ast
 from collections.abc import Callable
 import dataclasses
 
-import jax.numpy as jnp
 
 from diffai_jax.domains import HybridZonotope
 from diffai_jax.domains.product import Value

@@ -81,21 +81,29 @@ def compile_measure(
   if size is not None:
     return size, compiled(size)[0]
   share = -(-len(inputs) // jax.local_device_count())
-  choose = lambda: _fitting(phase, compiled, memory_mb, share)
+  peak_mb = lambda size: _peak_mb(measure, params, inputs, size)
+  choose = lambda: _fitting(phase, compiled, peak_mb, memory_mb, share)
   size = _SIZES.get((key, memory_mb, share), choose)
   return size, compiled(size)[0]
 
 
 def _fitting(
-    phase: str, compiled: Callable, memory_mb: float | None, share: int
+    phase: str,
+    compiled: Callable,
+    peak_mb: Callable[[int], float],
+    memory_mb: float | None,
+    share: int,
 ) -> int:
   """The size of the largest batch that fits, at most `share` examples."""
   budget = memory.budget_mb() if memory_mb is None else memory_mb
-  size = min(2, share)
-  _, needed = compiled(size)
   wanted = budget
   if jax.default_backend() == "cpu":
     wanted = min(budget, _CPU_MEMORY_MB)
+  largest = max(size for size in _BATCHES if size <= share)
+  if peak_mb(largest) <= wanted:  # One program is compiled, and not two.
+    return largest
+  size = min(2, share)
+  _, needed = compiled(size)
   # What does not grow with the batch is counted as if it did.
   fits = int(size * wanted / max(needed, 1e-3))
   largest = max(1, min(fits, share))
@@ -124,13 +132,18 @@ def check_memory(
     UsageError: if one example alone needs more than memory_mb.
   """
   budget = memory.budget_mb() if memory_mb is None else memory_mb
-  with _precisely():
-    traced = jax.jit(_function(measure)).trace(params, _shapes(inputs, (1,)))
-  if _DOUBT * memory.peak(traced.jaxpr.jaxpr) / 2**20 <= budget:
+  if _peak_mb(measure, params, inputs, 1) <= budget:
     return
   needed = _needed_mb(_lower(measure, params, inputs, 1).compile())
   if needed > budget:
     raise _too_large(phase, needed, budget, memory_mb)
+
+
+def _peak_mb(measure, params, inputs, size) -> float:
+  """What a batch takes at most, without compiling."""
+  with _precisely():
+    traced = jax.jit(_function(measure)).trace(params, _shapes(inputs, (size,)))
+  return _DOUBT * memory.peak(traced.jaxpr.jaxpr) / 2**20
 
 
 def _lower(measure, params, inputs, size):

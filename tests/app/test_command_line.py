@@ -71,25 +71,6 @@ def test_other_words_are_left():
   assert changes == [("seed", "1")]
 
 
-def test_a_file_whose_kinds_are_others_is_no_hindrance(tmp_path):
-  """A flag's value replaces what the file says, of whatever type."""
-  (tmp_path / "c.py").write_text(
-      "from diffai_jax.config import base_config\n"
-      "def get_config(variant='x'):\n"
-      "  config = base_config()\n"
-      "  config.data_dir = variant\n"
-      "  with config.ignore_type():\n"
-      "    config.epochs = 'many'\n"
-      "  return config\n"
-  )
-  config = command_line.load(f"{tmp_path}/c.py:a:b")
-  assert (config.data_dir, config.is_locked) == ("a:b", True)
-  assert command_line.load(f"{tmp_path}/c.py").data_dir == "x"
-  command_line.apply(config, [("epochs", "3")])
-  assert config.epochs == 3.0 and config.is_locked
-  assert not list(tmp_path.rglob("__pycache__"))
-
-
 def _text(rng: random.Random) -> str:
   """Something that a user, or nobody, would give as a value."""
   words = (

@@ -228,7 +228,7 @@ def test_validate_says_what_was_expected(key, value, expected):
     ("optimizer.name", "adm", "optimizer 'adm'", "'adam'"),
     ("initializer", "hee", "initializer 'hee'", "'he'"),
     ("dropout", "Linn(0, 1, 5)", "dropout: unknown name Linn", "Lin"),
-    ("certify.domains", ("Box", "HBx"), "domain 'HBx'", "'HBox'"),
+    ("certify.domains", ("Box", "HBx"), "method 'HBx'", "'HBox'"),
 ])
 def test_validate_rejects_unknown_names(key, value, wrong, hint):
   """And says what was meant."""

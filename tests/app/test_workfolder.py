@@ -266,7 +266,7 @@ def test_what_kills_left_is_removed(tmp_path):
 
 _HOLD = """
 import sys
-from diffai_jax import workfolder
+from diffai_jax.app import workfolder
 with workfolder.held(sys.argv[1]):
   print("held", flush=True)
   sys.stdin.read()

@@ -43,7 +43,7 @@ def test_nothing_is_set_under_another_jaxlib(monkeypatch):
 def test_the_installed_jaxlib_takes_what_is_set():
   """XLA would abort the process on a flag that it does not know."""
   code = (
-      "from diffai_jax import xla; xla.set_flags();"
+      "from diffai_jax.kernels import xla; xla.set_flags();"
       "import jax.numpy as jnp; print(float(jnp.ones((9, 9)).sum()))"
   )
   run = subprocess.run(

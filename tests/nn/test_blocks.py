@@ -282,7 +282,7 @@ def run(remat):
     )
     points, radius = output = output[0], domains.radius(output[1])
     losses = jnp.sum(jnp.sin(points + radius), axis=1)
-    losses = deep_loss.fold(losses, sown, 3.0)
+    losses = deep_loss.mix_in(losses, sown, 3.0)
     seen = [
         [domains.radius(element) for call in observation.observed(sown, name)
          for element in call]
@@ -405,7 +405,7 @@ def test_deep_losses_of_a_long_stage_keep_their_order():
   for remat in (False, True):
     network = Sequential((Sequential(tuple(layers)),), remat)
     _, sown = network.apply({}, x, Mode.TRAIN, mutable=[deep_loss.COLLECTION])
-    losses.append(float(deep_loss.fold(jnp.ones(1), sown, 0.0)[0]))
+    losses.append(float(deep_loss.mix_in(jnp.ones(1), sown, 0.0)[0]))
   assert losses[1] == pytest.approx(losses[0])
 
 

@@ -9,7 +9,7 @@ import pytest
 from diffai_jax import domains, losses
 from diffai_jax.domains import Dense, HybridZonotope, Product
 from diffai_jax.nn import CorrelateAll, DeepLoss, Linear, ReLU
-from diffai_jax.nn.deep_loss import COLLECTION, fold
+from diffai_jax.nn.deep_loss import COLLECTION, mix_in
 from diffai_jax.schedules import Lin
 from diffai_jax.types import Mode
 
@@ -112,7 +112,7 @@ def test_folds_in_the_order_of_the_layers():
     expected = (1 - weight) * start + weight * first
     expected = 0.5 * expected + 0.5 * second
     np.testing.assert_allclose(
-        jax.jit(lambda e: fold(start, sown, e))(epoch), expected, rtol=1e-6
+        jax.jit(lambda e: mix_in(start, sown, e))(epoch), expected, rtol=1e-6
     )
 
 
@@ -122,13 +122,13 @@ def test_only_train_layers_sow_nothing_elsewhere(mode):
   if mode is Mode.CERTIFY:
     value = domains.box(value, 0.3)
   _, (_, sown) = run(value, mode)
-  np.testing.assert_array_equal(fold(jnp.ones(2), sown, 5.0), 1)
+  np.testing.assert_array_equal(mix_in(jnp.ones(2), sown, 5.0), 1)
 
 
 def test_points_have_no_deep_loss():
   _, (output, sown) = run(jnp.ones((2, 3)), Mode.TRAIN)
   assert output.shape == (2, 5)
-  np.testing.assert_array_equal(fold(jnp.ones(2), sown, 5.0), 1)
+  np.testing.assert_array_equal(mix_in(jnp.ones(2), sown, 5.0), 1)
 
 
 def test_a_weight_of_zero_keeps_an_overflow_out():
@@ -137,8 +137,8 @@ def test_a_weight_of_zero_keeps_an_overflow_out():
   )
   layer = DeepLoss(Lin(0, 1, 10))
   _, sown = layer.apply({}, infinite, Mode.TRAIN, mutable=[COLLECTION])
-  np.testing.assert_array_equal(fold(jnp.ones(1), sown, 0.0), 1)
-  assert not np.isfinite(fold(jnp.ones(1), sown, 5.0))[0]
+  np.testing.assert_array_equal(mix_in(jnp.ones(1), sown, 0.0), 1)
+  assert not np.isfinite(mix_in(jnp.ones(1), sown, 5.0))[0]
 
 
 def test_describe():

@@ -294,7 +294,7 @@ def test_a_scheme_with_wrong_numbers_is_refused_at_its_name():
     ("Sub(scale=1, Box)", 17, ["positional argument"]),
     ("Sub(1, **Box)", 8, ["unexpected **"]),
     ("Sub(1, *Box)", 8, ["unexpected *"]),
-    ("Weighted(parts=(Point, 1))", 1, ["none by name"]),
+    ("Weighted(pairs=(Point, 1))", 1, ["none by name"]),
     ("Weighted(Point, 1)", 10, ["expected a pair (goal, weight)"]),
     ("Weighted((Point, 1, 2))", 10, ["expected a pair (goal, weight)"]),
     ("Sub(cosine(1, 5, beta=1), Box)", 5, ["cosine(init_value", "'beta'"]),

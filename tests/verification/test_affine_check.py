@@ -35,6 +35,14 @@ def _params(network, dtype=np.float32):
   return jax.tree.map(lambda w: rng.normal(size=w.shape).astype(dtype), params)
 
 
+@pytest.fixture(autouse=True)
+def _compiled_anew():
+  """What a test puts in the place of a product is not what is compiled."""
+  affine_check._run.clear_cache()
+  yield
+  affine_check._run.clear_cache()
+
+
 @pytest.fixture(scope="module")
 def case():
   network = _network()
@@ -94,6 +102,7 @@ def test_short_factors_are_found_in_sums_of_thousands(monkeypatch):
       affine, "convolve",
       lambda x, k, *rest: right(_cut(x, 10), _cut(k, 10), *rest),
   )
+  affine_check._run.clear_cache()
   with pytest.raises(UsageError, match="layers_0"):
     affine_check.check(network, params["params"], shape, np.float32)
 

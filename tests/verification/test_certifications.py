@@ -62,7 +62,7 @@ def _save(folder, identity, epsilon=0.1, failed=None):
   found = certification.Certification(
       labels=np.zeros(1, np.int32), predictions=np.zeros(1, np.int32),
       attacked_correct=np.ones(1, bool), verified={}, margins={}, asked={},
-      seconds={}, falsified=np.zeros(0, int), counterexamples=np.zeros((0, 1)),
+      seconds={}, falsified=np.zeros(1, bool), wrong_points=np.zeros((0, 1)),
       failed=failed or {},
   )
   about = {"identity": identity, "epsilon": epsilon, "step": 7}

@@ -51,7 +51,7 @@ def convolve_block(
     Local block, Dense once the windows would cost more than whole images.
   """
   if isinstance(block, Dense):
-    return _fold(block, lambda v: convolve(v, kernel, stride, padding))
+    return _as_batch(block, lambda v: convolve(v, kernel, stride, padding))
   taps = kernel.shape[:2]
   axes = axes_of(block, taps, stride, padding)
   if isinstance(block, Diagonal):
@@ -105,7 +105,7 @@ def convolve_transposed_block(
     by_channel = jnp.transpose(kernel, (2, 0, 1, 3))
     cells = block.coefficients[..., None, None, None] * by_channel
     return Local(jnp.where(kept, cells, 0), rows, columns, tuple(sizes))
-  return _fold(
+  return _as_batch(
       to_dense(block), lambda v: convolve_transposed(v, kernel, stride, padding)
   )
 
@@ -147,7 +147,7 @@ def multiply_windows(block: Local, kernel: Array) -> Dense:
 def _multiply_rows(block: Local, kernel: Array) -> Dense:
   """`multiply_windows`, one product for each row of the image.
 
-  Of all windows that reach a row, filled up with zeros to its width.
+  Its operands are the windows that reach the row, padded to its width.
   """
   height, width, channels = block.image_shape
   coefficients = _across(block)
@@ -157,7 +157,7 @@ def _multiply_rows(block: Local, kernel: Array) -> Dense:
   for y in range(height):
     entries = y - np.asarray(block.rows)
     reach = np.flatnonzero((entries >= 0) & (entries < block.extent[0]))
-    if reach.size:  # One after the other: places never decrease.
+    if reach.size:  # Consecutive, since places never decrease.
       some = coefficients[:, reach, :, :, entries[reach]]
       product = multiply(some.reshape(some.shape[:4] + (-1,)), slabs[y])
       product = jnp.moveaxis(product, 0, 1)
@@ -178,7 +178,7 @@ def _across(block: Local) -> Array:
 
 
 def _overlap(block: Local, axis: int, run: slice) -> tuple[slice, slice]:
-  """What the windows of a run have of the image: in them, and in the image."""
+  """Where the windows of a run and the image overlap: in each of the two."""
   first = (block.rows, block.columns)[axis][run.start]
   begin = max(first, 0)
   end = max(begin, min(first + block.extent[axis], block.shape[axis]))
@@ -186,7 +186,7 @@ def _overlap(block: Local, axis: int, run: slice) -> tuple[slice, slice]:
 
 
 def _runs(places: windows.Places) -> list[slice]:
-  """Where equal places follow each other."""
+  """The slices of equal consecutive places."""
   changes = [i for i in range(1, len(places)) if places[i] != places[i - 1]]
   return [slice(*ends) for ends in zip([0, *changes], [*changes, len(places)])]
 
@@ -200,7 +200,7 @@ def pool_block(
   """
   block = to_windows(block)
   if isinstance(block, Dense):
-    return _fold(block, lambda v: pool(v, weights, stride, padding))
+    return _as_batch(block, lambda v: pool(v, weights, stride, padding))
   axes = axes_of(block, weights.shape, stride, padding)
   return convolve_windows(
       block.coefficients, axes,
@@ -211,9 +211,9 @@ def pool_block(
   )
 
 
-def _fold(block: Dense, function: Callable[[Array], Array]) -> Dense:
-  """A linear map of images on each symbol's image."""
+def _as_batch(block: Dense, function: Callable[[Array], Array]) -> Dense:
+  """A linear map of images, applied to those of all symbols as one batch."""
   batch = block.coefficients.shape[0]
-  folded = block.coefficients.reshape((-1,) + block.coefficients.shape[2:])
-  out = function(folded)
+  images = block.coefficients.reshape((-1,) + block.coefficients.shape[2:])
+  out = function(images)
   return Dense(out.reshape((batch, -1) + out.shape[1:]))

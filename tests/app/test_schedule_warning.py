@@ -1,8 +1,8 @@
-"""Schedules that outlast a run: one line says which, and what to set."""
+"""Schedules that do not fit a run: one line says which, and what to set."""
 
 import pytest
 
-from diffai_jax.app import unfinished
+from diffai_jax.app import schedule_warning
 from diffai_jax.app.config import base_config
 from diffai_jax.objectives import objective, parse_value
 from diffai_jax.app.job import Job
@@ -22,7 +22,7 @@ def warning(network=None, **values):
     with holder.ignore_type():
       holder[last] = value
   network = network or create("FFNN", 10)
-  return unfinished.warning(config, objective(config.goal), network)
+  return schedule_warning.warning(config, objective(config.goal), network)
 
 
 @pytest.mark.parametrize("text, epoch", [
@@ -88,7 +88,14 @@ def test_a_deep_losses_weight_counts_too():
 
 @pytest.mark.parametrize("values", [
     {}, {"goal": "IBP", "epochs": 0.0},
-    {"goal": "IBP", "epochs": 1.0, "schedule_epochs": 200.0},
+    {"goal": "IBP", "epochs": 1.0, "schedule_epochs": 190.0},
+    {"goal": "Box", "epochs": 9000.0},
+    {"goal": "Mix(Point, Box, Lin(0, 0.5, 60))", "epochs": 200.0},
+    {"goal": "IBP", "epochs": 9000.0, "optimizer__milestones": (40, 8000)},
+    {"goal": "IBP", "epochs": 500.0,
+     "optimizer__learning_rate": "exponential(1, 90, 0.5)"},
+    {"goal": "IBP", "epochs": 500.0, "regularizers__tightness":
+     "Staircase(Lin(0.5, 0, 300))"},
     {"epochs": 20.0, "dropout": "Lin(0, 0.5, 20)"},
     {"epochs": 10.0, "optimizer__learning_rate": "exponential(1, 10, 0.5)"},
 ])
@@ -96,10 +103,29 @@ def test_nothing_is_said_of_runs_that_finish(values):
   assert warning(**values) is None
 
 
+@pytest.mark.parametrize("values, texts", [
+    ({"goal": "IBP", "epochs": 201.0},
+     ["have ended by epoch 40 of 201", "--config.schedule_epochs=40 spreads",
+      "--config.epochs=40 ends"]),
+    ({"goal": "IBP", "epochs": 10.0, "schedule_epochs": 2000.0},
+     ["by epoch 40 of 2000", "--config.schedule_epochs=40"]),
+    ({"epochs": 900.0, "optimizer__milestones": (60, 80)},
+     ["by epoch 80 of 900"]),
+    ({"goal": "IBP", "epochs": 900.0, "optimizer__milestones": (60, 80)},
+     ["by epoch 80 of 900"]),
+])
+def test_what_ends_soon_after_the_beginning(values, texts):
+  line = warning(**values)
+  for text in texts:
+    assert text in line
+  assert line.isprintable()
+  assert ("--config.epochs" in line) == ("schedule_epochs" not in values)
+
+
 def test_describe_ends_with_it():
   config = base_config("digits")
   config.network, config.goal, config.epochs = "FFNN", "IBP", 10.0
   lines = Job.from_config(config).describe().splitlines()
   assert lines[-1].startswith("Warning: ") and "epoch 10" in lines[-1]
-  config.epochs = 500.0
+  config.epochs = 90.0
   assert "Warning" not in Job.from_config(config).describe()

@@ -1,9 +1,9 @@
-"""What an objective comes down to at each step: parts of weight 0 left out.
+"""The active goal of each step: the objective without its parts of weight 0.
 
-A part that has no weight should cost nothing, and under jit everything in the
-program runs. So the goal itself, which is static, changes: it is replaced by one
-without those parts wherever a weight is 0 or a coin has fallen. A step is
-compiled once for each different goal, such as twice for a Mix whose weight
+A part of weight 0 should cost nothing, and under jit everything in the program
+runs. So the goal itself, which is static, changes: it is replaced by one
+without the parts whose weight is 0 and those that a Coin has not drawn. A step
+is compiled once for each different goal, such as twice for a Mix whose weight
 leaves 0, and never because an epoch has passed.
 """
 
@@ -24,26 +24,26 @@ from diffai_jax.types import Array, PRNGKey
 _BLOCK = 4096
 
 
-def phase_at(
+def active_at(
     goal: Goal,
     epoch_of: Callable[[Array], Array],
     batch_key_of: Callable[[Array], PRNGKey],
 ) -> Callable[[int], Goal]:
-  """The goal that takes the place of `goal`, as a function of the step.
+  """The active goal as a function of the step.
 
-  Looked up for a block of steps at a time, when the first of them is asked
-  for: memory does not grow with the run.
+  It is computed for a block of steps at a time, at the first call for one of
+  them: memory does not grow with the run.
 
   Args:
     goal: the objective.
     epoch_of: numbers of steps [N] -> epochs on the schedules' clock [N].
-    batch_key_of: the number of a step -> the key its coins are thrown with.
+    batch_key_of: the number of a step -> the key that its coins are drawn with.
   """
 
   @functools.lru_cache(maxsize=2)
   def block(number: int) -> tuple[list[Goal], np.ndarray]:
     steps = number * _BLOCK + jnp.arange(_BLOCK, dtype=jnp.int32)
-    return phases(goal, epoch_of(steps), jax.vmap(batch_key_of)(steps))
+    return active_goals(goal, epoch_of(steps), jax.vmap(batch_key_of)(steps))
 
   def at(step: int) -> Goal:
     number, place = divmod(step, _BLOCK)
@@ -53,15 +53,15 @@ def phase_at(
   return at
 
 
-def phases(
+def active_goals(
     goal: Goal, epochs: Array, batch_keys: PRNGKey
 ) -> tuple[list[Goal], np.ndarray]:
-  """The goals that take the place of `goal`, and which one at each step.
+  """The active goals, and which one of them each step has.
 
   Args:
     goal: the objective.
     epochs: of each step, on the schedules' clock, [N].
-    batch_keys: the key of each step that coins are thrown with, [N].
+    batch_keys: the key of each step that its coins are drawn with, [N].
 
   Returns:
     Different goals, and the number of each step's in them, int [N]. Their

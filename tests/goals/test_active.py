@@ -14,9 +14,9 @@ from diffai_jax.data import Dataset
 from diffai_jax.domains import parts
 from diffai_jax.goals import Box, Coin, Context, Goal, HBox, Mix
 from diffai_jax.objectives import SCHEMES
-from diffai_jax.goals import Point, Sub, Weighted, phase_at
+from diffai_jax.goals import Point, Sub, Weighted, active_at
 from diffai_jax.objectives import objective, parse
-from diffai_jax.goals import phases
+from diffai_jax.goals import active_goals
 from diffai_jax.objectives.schemes import Scheme
 from diffai_jax.networks import ffnn
 from diffai_jax.training import optimizers
@@ -66,7 +66,7 @@ def loss(goal: Goal, epoch, key):
 ])
 def test_what_an_objective_comes_down_to(text, expected):
   """Whole parts are left out, nested ones too; nothing else changes."""
-  found, which = phases(parse(text), EPOCHS, KEYS)
+  found, which = active_goals(parse(text), EPOCHS, KEYS)
   assert {str(goal) for goal in found} == set(expected)
   assert len(which) == len(EPOCHS)
   assert set(which) == set(range(len(found)))
@@ -83,7 +83,7 @@ def test_what_an_objective_comes_down_to(text, expected):
 ], ids=str)
 def test_the_loss_is_the_objectives_at_every_step(goal, float64):
   """What is left out had no part in it; a coin falls as it does inside."""
-  found, which = phases(goal, EPOCHS, KEYS)
+  found, which = active_goals(goal, EPOCHS, KEYS)
   whole = jax.jit(functools.partial(loss, goal))
   each = [jax.jit(functools.partial(loss, g)) for g in found]
   for i in range(0, len(EPOCHS), 7):
@@ -103,8 +103,8 @@ def test_blocks_of_steps_give_what_all_steps_together_give(text):
   steps, goal = jnp.arange(9000), parse(text)
   key_of = functools.partial(batch_key, 0)
   epoch_of = lambda numbers: numbers // 100 + numbers % 100 / 100
-  found, which = phases(goal, epoch_of(steps), jax.vmap(key_of)(steps))
-  at = phase_at(goal, epoch_of, key_of)
+  found, which = active_goals(goal, epoch_of(steps), jax.vmap(key_of)(steps))
+  at = active_at(goal, epoch_of, key_of)
   expected = [found[number] for number in which]
   assert [at(step) for step in range(9000)] == expected
   assert [at(step) for step in (8999, 0, 5000)] == [
@@ -121,7 +121,7 @@ def test_the_longest_run_takes_no_more_memory_than_another():
     return numbers / 1e6
 
   goal = parse("Mix(Point, Box, Lin(0, 0.5, 50, 10))")
-  at = phase_at(goal, epoch_of, functools.partial(batch_key, 0))
+  at = active_at(goal, epoch_of, functools.partial(batch_key, 0))
   assert str(at(0)) == "Point" and at(2**31 - 1) == at(2**30) == goal
   assert max(numbers.size for numbers in asked) <= 10_000
   assert min(int(numbers.min()) for numbers in asked) == 0
@@ -150,7 +150,7 @@ def train(text: str) -> tuple[int, list[bool]]:
   optimizer = optimizers.optax.sgd(0.01)
   epoch_of = lambda step: step * _EPOCHS_A_STEP
   steps = jnp.arange(_STEPS)
-  found, which = phases(
+  found, which = active_goals(
       objective(text), epoch_of(steps), jax.vmap(batch_key, (None, 0))(0, steps)
   )
   state = create_state(network, optimizer, (4, 4, 1), seed=0)
