@@ -58,8 +58,11 @@ def test_what_is_imported_is_needed():
   named = {_plain(_NAMES.get(name, name)) for name in theirs}
   optional = set().union(*(_EXTRAS[k] for k in _EXTRAS if k != "test"))
   assert named - optional - set(_NEEDS) == set()
-  # Needed by others of the list, at versions that fit each other.
-  assert set(_NEEDS) - named <= {"jaxlib", "importlib-resources", "array-record"}
+  # Needed by others of the list, at versions that fit each other; and chex, which
+  # belongs to the packages that every part of the project may count on.
+  assert set(_NEEDS) - named <= {
+      "jaxlib", "importlib-resources", "array-record", "chex"
+  }
 
 
 @pytest.mark.parametrize("name, bound", [
