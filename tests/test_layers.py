@@ -85,7 +85,7 @@ _HOUSE = (
             "process", "huge_pages", "interrupts", "config", "validation",
             "command_line", "config_file", "console", "workfolder", "plot",
             "report", "schedule_warning", "job", "certify_run", "train",
-            "network_file", "run", "fit",
+            "network_file", "run", "arguments", "fit",
         ),
     },
     {"": ("main",)},

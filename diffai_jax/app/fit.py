@@ -1,50 +1,36 @@
 """Training from Python: any network of our layers, on arrays."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
-import inspect
 import json
-import numbers
 import os
 from typing import Any
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from ml_collections import config_dict
-import numpy as np
 
 from diffai_jax.app import console, network_file, schedule_warning, workfolder
 from diffai_jax.app import train as app_train
-from diffai_jax.app.config import base_config, keys_of
+from diffai_jax.app.arguments import (
+    Arrays,
+    as_value_errors,
+    examples_of,
+    job_of,
+)
 from diffai_jax.app.job import Job
 from diffai_jax.app.run import Run, of_state
-from diffai_jax.app.validation import epsilon_of, validate_values
-from diffai_jax.data import Dataset, Examples, to_floats
-from diffai_jax.data.arrays import (
-    checked_images,
-    checked_labels,
-    checked_range,
-    float32_images,
-)
-from diffai_jax.goals import Context, Goal, REGIONS, ball
-from diffai_jax.networks import canonical_name, create
-from diffai_jax.objectives import objective
-from diffai_jax.storage import sealed
-from diffai_jax.text.suggest import unknown_key
+from diffai_jax.data import Examples, to_floats
+from diffai_jax.data.arrays import checked_labels, checked_range
+from diffai_jax.goals import REGIONS, Context, Goal, ball
 from diffai_jax.training import checkpoints, metrics
-from diffai_jax.training.array_store import digest
 from diffai_jax.training.metrics import MetricsWriter
 from diffai_jax.training.saving import Saver
 from diffai_jax.training.state import TrainState, create_state
-from diffai_jax.types import ArgumentError, Mode, UsageError, shown
+from diffai_jax.types import Mode
 
-_USUAL_BATCH = 128
 _TEST_BATCH = 500  # Images that are measured at once.
-_MOST_EPSILON = 1e38  # Where data have no range.
-
-Arrays = tuple[Any, Any]  # (images, labels), of NumPy or JAX.
 
 
 def train(
@@ -104,8 +90,9 @@ def train(
     test: (images, labels) that are measured at the end of each epoch: rows have
       `test_accuracy`, and `test_verified`, the share that interval bounds hold
       for within epsilon. It estimates; `certify` proves.
-    workdir: a work folder for checkpoints and metrics, which `load` reads. One
-      that has this run already goes on from its last checkpoint.
+    workdir: a work folder for checkpoints and metrics, which `load` reads. After
+      an interrupt (Ctrl-C, a notebook's stop: KeyboardInterrupt) or a kill the
+      same call goes on from the last checkpoint.
     checkpoint_minutes: between two checkpoints.
     progress: whether a progress bar is shown.
 
@@ -129,15 +116,15 @@ def train(
   >>> len(run.metrics), run.config.epsilon
   (40, 0.02)
   """
-  with _as_value_errors():
+  with as_value_errors():
     data_range = checked_range(data_range)
-    examples = _examples(data, data_range, "data", "images", "labels")
+    examples = examples_of(data, data_range, "data", "images", "labels")
     shape = examples.images.shape[1:]
     if test is not None:
-      test = _examples(
+      test = examples_of(
           test, data_range, "test", "test images", "test labels", shape
       )
-    job = _job(
+    job = job_of(
         network, examples, goal, data_range, augment,
         dict(
             epsilon=epsilon, epochs=epochs, batch_size=batch_size,
@@ -168,177 +155,6 @@ def train(
       around, progress,
   )
   return _run(job, state, rows)
-
-
-@contextlib.contextmanager
-def _as_value_errors() -> Iterator[None]:
-  """Makes ValueErrors of UsageErrors; arguments are not called flags."""
-  try:
-    yield
-  except UsageError as error:
-    if isinstance(error, ValueError):
-      raise
-    text = str(error).replace("--config.", "")
-    raise ArgumentError(text, error.detail) from None
-
-
-def _examples(
-    data: Arrays, data_range, what: str, images_name: str, labels_name: str,
-    shape: tuple[int, ...] | None = None,
-) -> Examples:
-  """The arrays of a pair, checked."""
-  if not isinstance(data, (tuple, list)) or len(data) != 2:
-    raise ArgumentError(
-        f"{what} is {shown(data)}; expected a pair of arrays (images, labels)"
-    )
-  images = checked_images(data[0], data_range, name=images_name, shape=shape)
-  return Examples(
-      float32_images(images, images_name),
-      checked_labels(data[1], len(images), name=labels_name),
-  )
-
-
-def _job(
-    network: nn.Module | str,
-    examples: Examples,
-    goal: str | Goal,
-    data_range: tuple[float, float] | None,
-    augment: Mapping | None,
-    values: dict[str, Any],
-    optimizer: dict[str, Any],
-    regularizers: dict[str, Any],
-) -> Job:
-  """The config that arguments amount to, and what it stands for."""
-  shape = examples.images.shape[1:]
-  if isinstance(network, str):
-    name = canonical_name(network)
-    classes = int(examples.labels.max()) + 1
-    network = create(name, classes, *_statistics(examples.images))
-  else:
-    name = None
-  _check_network(network)
-  classes = _classes(network, shape)
-  chosen = dict(augment or {})
-  if any(chosen.values()) and len(shape) != 3:
-    raise ArgumentError(
-        f"augment is {shown(chosen)}, but images have the shape"
-        f" {list(examples.images.shape)}; only images [N, H, W, C] are cropped"
-        f" and flipped"
-    )
-  if values["batch_size"] is None:
-    values["batch_size"] = _batch_size(len(examples), values["accumulate"])
-  config = base_config()
-  config.network = name or _name_of(network)
-  config.dataset = f"arrays {digest([examples.images, examples.labels])[:12]}"
-  _set(config, "", values | {"goal": str(goal)})
-  _set(config, "optimizer.", optimizer)
-  _set(config, "regularizers.", regularizers)
-  _set(config, "augment.", {"crop_padding": 0, "flip": False} | chosen)
-  widest = _MOST_EPSILON
-  if data_range is not None:
-    widest = data_range[1] - data_range[0]
-  validate_values(config, min(shape[:2]) if len(shape) == 3 else 1, widest)
-  with config.ignore_type():
-    config.epsilon = epsilon_of(config, widest)
-  dataset = Dataset(
-      shape, classes, (), (), config.epsilon, **config.augment.to_dict()
-  )
-  job = Job(
-      config, dataset, network,
-      goal if isinstance(goal, Goal) else objective(goal),
-      data_range=data_range,
-  )
-  if config.batch_size > len(examples):
-    raise ArgumentError(
-        f"batch_size is {config.batch_size}, but there are only {len(examples)}"
-        f" images"
-    )
-  app_train.check_batch(job, examples)
-  return job
-
-
-def _set(
-    config: config_dict.ConfigDict, group: str, values: Mapping[str, Any]
-) -> None:
-  """Sets keys of a group; `validate_values` checks what they are.
-
-  Raises:
-    UsageError: if there is no such key.
-  """
-  holder = config[group.removesuffix(".")] if group else config
-  for name, value in values.items():
-    if not isinstance(name, str) or name not in holder:
-      raise unknown_key(f"{group}{name}", keys_of(base_config()))
-    if isinstance(value, (np.generic, np.ndarray, jax.Array)):
-      value = value.tolist()
-    elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
-      value = int(value)
-    if isinstance(value, int) and type(holder[name]) is float:
-      value = float(value)
-    with holder.ignore_type():
-      holder[name] = tuple(value) if isinstance(value, list) else value
-
-
-def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], ...]:
-  """Mean and deviation of a channel; of images without channels, of all."""
-  axes = tuple(range(images.ndim - 1)) if images.ndim == 4 else None
-  values = images.astype(np.float64)
-  if images.dtype == np.uint8:
-    values = values / 255
-  mean, std = (np.atleast_1d(f(values, axis=axes)) for f in (np.mean, np.std))
-  std = np.where(std > 0, std, 1)
-  return tuple(tuple(round(float(x), 6) for x in s) for s in (mean, std))
-
-
-def _batch_size(count: int, accumulate: Any) -> int:
-  """The usual one; of few images all of them, as far as they can be split."""
-  whole = isinstance(accumulate, int) and accumulate > 0
-  parts = jax.device_count() * (accumulate if whole else 1)
-  return max(min(_USUAL_BATCH, count) // parts, 1) * parts
-
-
-def _check_network(network: Any) -> None:
-  """Raises ArgumentError unless it is a module called with a mode."""
-  if not isinstance(network, nn.Module):
-    raise ArgumentError(
-        f"network is {shown(network)}; expected a Flax module, such as"
-        f" diffai_jax.nn.Sequential([...]), or the name of a network"
-    )
-  try:
-    inspect.signature(network.__call__).bind(None, Mode.TRAIN)
-  except TypeError:
-    raise ArgumentError(
-        f"network is a {type(network).__name__}, which is not called as"
-        f" network(value, mode); make it of diffai_jax.nn's layers, which are"
-    ) from None
-
-
-def _classes(network: nn.Module, shape: tuple[int, ...]) -> int:
-  """The number of a network's outputs.
-
-  Raises:
-    UsageError: if it does not take images of that shape, or its outputs are no
-      logits, or it has no weights.
-  """
-  images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-  output, variables = jax.eval_shape(
-      network.init_with_output, jax.random.key(0), images
-  )
-  if not jax.tree.leaves(variables.get("params", {})):
-    raise ArgumentError("network has no weights, so nothing can be trained")
-  if getattr(output, "ndim", 0) != 2:
-    raise ArgumentError(
-        f"network makes {shown(jax.tree.map(jnp.shape, output))} of one image of"
-        f" shape {list(shape)}; expected logits, [1, number of classes]; a last"
-        f" layer such as diffai_jax.nn.Linear(10) makes them"
-    )
-  return output.shape[1]
-
-
-def _name_of(network: nn.Module) -> str:
-  """What tells a network from others: its class, and digits of all it holds."""
-  written = network_file.to_data(network) or str(network)
-  return f"{type(network).__name__} {sealed.digest_of(written)[:8]}"
 
 
 def _unchanged(number: int, step):
