@@ -1,6 +1,6 @@
 """How XLA compiles: faster programs for CPUs, and none of them twice."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
 import importlib.metadata
 import importlib.util
@@ -121,11 +121,14 @@ def _remember(path: str, answers: dict) -> None:
     pass
 
 
-def computes_anew() -> bool:
+def computes_anew(options: Mapping[str, str] | None = None) -> bool:
   """Whether XLA leaves what `jax.checkpoint` runs a second time as it is.
 
   Its compiler for CPUs merges both runs, unless it takes the flag that switches
   that pass off. Found out with a small program, on the default device.
+
+  Args:
+    options: for the compiler, beside XLA_FLAGS.
   """
 
   @jax.checkpoint
@@ -136,7 +139,8 @@ def computes_anew() -> bool:
     return jnp.sum(functools.reduce(stage, kernels, x) ** 2)
 
   x, kernels = jnp.ones((4, 4)), list(jnp.ones((2, 4, 4)))
-  program = jax.jit(jax.grad(loss)).lower(x, kernels).compile().as_text()
+  lowered = jax.jit(jax.grad(loss)).lower(x, kernels)
+  program = lowered.compile(options).as_text()
   # Two products of each stage, forward and back; a third if it runs again.
   return program.count(" dot(") > 4
 
