@@ -2,11 +2,11 @@
 
   - Kernels of 1x1 are multiplied as matrices.
   - Images of one channel, such as digits, are multiplied as im2col.
-  - Strided convolutions of few channels, such as photographs, are convolutions of
-    stride 1, whose image has each stride x stride square of pixels as the
+  - Strided convolutions of few channels, such as photographs, are convolutions
+    of stride 1, whose image has each stride x stride square of pixels as the
     channels of one pixel. So are the gradients by the input of those whose
-    kernel is made of whole squares, such as 4x4 with stride 2: XLA computes them
-    with an image full of holes.
+    kernel is made of whole squares, such as 4x4 with stride 2: XLA computes
+    them with an image full of holes.
   - The gradients of a convolution 3x3 of many channels are Winograd's, see
     `winograd`.
   - The gradient by the kernel of few images is another convolution than XLA's.
@@ -54,14 +54,12 @@ def gradients(
   if winograd.applies(x, kernel, stride, padding):
     return winograd.gradients(x, kernel, cotangent)
 
-  whole = stride > 1 and all(n % stride == 0 for n in kernel.shape[:2])
-  linear = _of_squares if whole else convolve
-
-  def of_image(v):
-    return linear(v, kernel, stride, padding)
-
-  by_input, = jax.linear_transpose(of_image, x)(cotangent)
   is_product = x.shape[3] == 1 or kernel.shape[:2] == (1, 1)
+  whole = stride > 1 and all(n % stride == 0 for n in kernel.shape[:2])
+  linear = _of_squares if whole and not is_product else convolve
+  by_input, = jax.linear_transpose(
+      lambda v: linear(v, kernel, stride, padding), x
+  )(cotangent)
   if stride == 1 and len(x) <= _FEW_IMAGES and not is_product:
     return by_input, _by_kernel(x, cotangent, padding, kernel.shape[:2])
   by_kernel, = jax.linear_transpose(
@@ -81,9 +79,9 @@ def _by_kernel(
 
   The convolution that XLA makes of it has the images as its channels, which has
   both arrays transposed, and is slow where the images are few. This one has the
-  pixels of a row as channels; it goes over images and rows, and gives the rows of
-  the kernel. The cotangents moved by each column are its filters, next to each
-  other.
+  pixels of a row as channels; it goes over images and rows, and gives the rows
+  of the kernel. The cotangents moved by each column are its filters, next to
+  each other.
 
   Args:
     x: [N, H, W, C].

@@ -1,12 +1,12 @@
 """Linear maps of images: convolutions, and sums over windows.
 
-On CPUs XLA is slow at some convolutions; `cpu_images` has the forms that they take
-there, and their gradients. All are equal but for the order of their sums, which
-the allowance for rounding covers (see `domains.rounding`).
+On CPUs XLA is slow at some convolutions; `cpu_images` has the forms that they
+take there, and their gradients. All are equal but for the order of their sums,
+which the allowance for rounding covers (see `domains.rounding`).
 
-On GPUs and TPUs a convolution is a library's, which may choose an algorithm that
-adds before it multiplies (Winograd, FFT), whatever its precision. Bounds do not
-allow for that. So wherever products must be precise (`kernels.precision`),
+On GPUs and TPUs a convolution is a library's, which may choose an algorithm
+that adds before it multiplies (Winograd, FFT), whatever its precision. Bounds do
+not allow for that. So wherever products must be precise (`kernels.precision`),
 convolutions there are sums of products of matrices.
 
 Precision, and a kernel in bfloat16, are as in `matrices`.

@@ -10,7 +10,7 @@ from diffai_jax.types import Array
 
 # Up to so many operations steps are written out one after the other on CPUs:
 # XLA's programs take twice as long in a loop. Beyond, compiling takes long.
-_UNROLLED = 4000
+_UNROLLED = 3000
 
 
 def repeat(steps: int | Array, step: Callable, state):

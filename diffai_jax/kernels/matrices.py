@@ -1,4 +1,4 @@
-"""Products of arrays with matrices, and sums with vectors, fast forward and back.
+"""Products of arrays with matrices, sums with vectors; arrays in one.
 
 Products are of the last axis, and have leading axes flattened into one: where a
 gradient sums over several axes XLA transposes its operands first, and over one

@@ -19,8 +19,8 @@ import jaxlib
 _SHORTEST_SECONDS = 0.5
 
 _FLAGS = {
-    # Convolutions and dense layers in one more library: 10 to 25% off a training
-    # step. Sums are still of float32, in another order.
+    # Convolutions and dense layers in one more library: 10 to 25% off a
+    # training step. Sums are still of float32, in another order.
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT",
     # Without this pass, barriers stay until programs are fused. It would merge
     # what `nn.Sequential` computes twice to save memory, and fuse what
@@ -36,8 +36,8 @@ def set_flags() -> None:
 
   Before JAX first uses a device, when XLA reads them. Leaves alone what is set
   already, and does nothing where programs may be for another platform than
-  CPUs. The first time, with each release of jaxlib, XLA is asked in a process of
-  its own: it ends one at the sight of a flag that it does not know.
+  CPUs. The first time, with each release of jaxlib, XLA is asked in a process
+  of its own: it ends one at the sight of a flag that it does not know.
   """
   words = os.environ.get("XLA_FLAGS", "").split()
   set_already = {word.lstrip("-").partition("=")[0] for word in words}

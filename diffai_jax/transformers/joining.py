@@ -22,7 +22,6 @@ from diffai_jax.kernels import precision
 from diffai_jax.kernels.matrices import concatenate
 from diffai_jax.transformers.dispatch import check_axis, require_array
 from diffai_jax.transformers.sharing import tell_apart
-from diffai_jax.types import Array
 
 
 def add(x: Value, y: Value) -> Value:

@@ -188,7 +188,7 @@ def test_forms_are_chosen_under_every_transformation(function):
 
 
 @pytest.mark.parametrize("backend, memory, several", [
-    ("cpu", 32, False), ("gpu", float("inf"), True), ("tpu", float("inf"), True),
+    ("cpu", 32, False), ("gpu", np.inf, True), ("tpu", np.inf, True),
 ])
 def test_what_is_asked_of_a_platform(monkeypatch, backend, memory, several):
   monkeypatch.setattr(platforms.jax, "default_backend", lambda: backend)
