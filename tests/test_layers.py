@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -18,8 +19,8 @@ _HOUSE = (
         "text": ("terms", "suggest"),
         "storage": ("paths", "files", "sealed", "journal", "lock"),
         "kernels": (
-            "xla", "precision", "matrices", "taps", "kernel_gradient",
-            "overlap", "winograd", "images",
+            "xla", "platforms", "precision", "loops", "matrices", "taps",
+            "winograd", "cpu_images", "images",
         ),
         "schedules": ("piecewise", "arithmetic", "optax_schedules"),
     },
@@ -239,6 +240,34 @@ def test_the_front_door_leads_to_rooms_that_exist():
     assert getattr(diffai_jax, name) is not None
   with pytest.raises(AttributeError, match="no attribute 'nothing'"):
     diffai_jax.nothing
+
+
+_ASKING = re.compile(
+    r"\b(default_backend|platform_dependent|optimization_barrier|on_cpu"
+    r"|jax_platforms)\b|\.platform\b(?!\.)"
+)
+
+
+@pytest.mark.parametrize("room, source", _rooms().items(), ids=list(_rooms()))
+def test_no_file_above_the_kernels_asks_for_a_backend(room, source):
+  """For speed, at least; `platform_name` is for people's eyes."""
+  if not room.startswith("kernels."):
+    assert not _ASKING.findall(source)
+
+
+@pytest.mark.parametrize("source, asks", [
+    ('if jax.default_backend() == "cpu":', True),
+    ("x = lax.optimization_barrier(x)", True),
+    ("lax.platform_dependent(x, cpu=f, default=g)", True),
+    ("jax.devices()[0].platform == 'gpu'", True),
+    ("platforms.on_cpu(fast, plain, x)", True),
+    ('jax.config.jax_platforms == "cpu"', True),
+    ("name, release = platform.libc_ver()", False),
+    ('f"float32 on {platform_name()}"', False),
+    ("platforms.platform_name()", False),
+])
+def test_questions_for_a_backend_are_found(source, asks):
+  assert bool(_ASKING.search(source)) == asks
 
 
 def test_the_top_holds_folders_and_three_files():

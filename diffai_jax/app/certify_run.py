@@ -11,6 +11,7 @@ import numpy as np
 from diffai_jax.app import console, report, workfolder
 from diffai_jax.app.job import Job
 from diffai_jax.data import Examples, load
+from diffai_jax.kernels.platforms import platform_name
 from diffai_jax.networks import fold, folded
 from diffai_jax.regions import Linf
 from diffai_jax.storage import sealed
@@ -191,7 +192,7 @@ def _measure(
   here = {
       "identity": about["identity"],
       "jax": jax.__version__,
-      "platform": jax.default_backend(),
+      "platform": platform_name(),
   }
   path = os.path.join(folder, certifications.JOURNAL_FILE)
   journal = Journal(path, sealed.digest_of(here))
@@ -255,6 +256,6 @@ def _about(
   dtype = jnp.result_type(float, *jax.tree.leaves(params))
   return decides | {
       "source": checkpoint,
-      "arithmetic": f"{dtype.name} on {jax.default_backend()}",
+      "arithmetic": f"{dtype.name} on {platform_name()}",
       "identity": sealed.digest_of(decides),
   }

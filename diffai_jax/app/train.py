@@ -13,6 +13,7 @@ from diffai_jax.app import certify_run, console, interrupts, workfolder
 from diffai_jax.app.job import Job
 from diffai_jax.data import Examples, batches, load
 from diffai_jax.goals import active_at
+from diffai_jax.kernels import platforms, xla
 from diffai_jax.networks import describe, normalises
 from diffai_jax.training import checkpoints, loop
 from diffai_jax.training.metrics import MetricsWriter
@@ -60,7 +61,6 @@ def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
 def _print_plan(job: Job, description, train_data, test_data, workdir) -> None:
   """Prints what will be done."""
   config = job.config
-  devices = jax.devices()
   console.print_table(f"Training {config.network}", [
       ("network", f"{description.relus:,} ReLUs, {description.parameters:,}"
                   f" parameters, depth {description.depth}"),
@@ -71,12 +71,19 @@ def _print_plan(job: Job, description, train_data, test_data, workdir) -> None:
       ("run", f"{config.epochs:g} epochs of"
               f" {len(train_data) // config.batch_size} steps, batch"
               f" {config.batch_size}, seed {config.seed}"),
-      ("devices", f"{len(devices)} {devices[0].platform}"),
+      ("devices", f"{jax.device_count()} {platforms.platform_name()}"),
   ])
   console.print_path("work folder", workdir)
   late = job.warning()
   if late:
     console.print_warning(late)
+  if config.remat and not xla.computes_anew():
+    console.print_warning(
+        "remat will save no memory: XLA computes each stage once and keeps it"
+        " all the same, because it was not given, or does not know,"
+        " --xla_disable_hlo_passes=cse_barrier_expander; take"
+        " --config.accumulate= instead"
+    )
 
 
 def _start_of(config: config_dict.ConfigDict, workdir: str) -> str | None:

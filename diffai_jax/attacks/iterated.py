@@ -9,14 +9,10 @@ import jax.numpy as jnp
 from diffai_jax import losses
 from diffai_jax.domains import rounding
 from diffai_jax.kernels import precision
+from diffai_jax.kernels.loops import repeat
 from diffai_jax.types import Array, PRNGKey
 
 Forward = Callable[[Array], Array]
-
-# Up to so many operations steps are written out one after the other: XLA's
-# programs for CPUs take twice as long in a loop. Beyond, compiling takes long.
-_UNROLLED = 4000
-
 
 def mi_fgsm(
     forward: Forward,
@@ -70,7 +66,7 @@ def mi_fgsm(
   start = jnp.clip(images, lower, upper)
   found = jnp.zeros(images.shape[0], bool)
   state = (start, jnp.zeros_like(images), found)
-  return _repeat(steps, step, state)[0]
+  return repeat(steps, step, state)[0]
 
 
 def pgd(
@@ -132,7 +128,7 @@ def pgd(
 
   def attempt(start: Array) -> Array:
     state = (jnp.clip(start, low, high), jnp.zeros_like(center))
-    return _repeat(steps, step, state)[0]
+    return repeat(steps, step, state)[0]
 
   def drawn(number: Array | int) -> Array:
     own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
@@ -177,17 +173,6 @@ def _region(
     low, high = jnp.clip(low, *data_range), jnp.clip(high, *data_range)
     empty = empty | outside
   return jnp.where(empty, jnp.nan, low), jnp.where(empty, jnp.nan, high)
-
-
-def _repeat(steps: int | Array, step: Callable, state):
-  """The state after `steps` of state = step(number, state)."""
-  if isinstance(steps, int) and jax.default_backend() == "cpu":
-    size = len(jax.make_jaxpr(step)(0, state).eqns)
-    if steps * size <= _UNROLLED:
-      for number in range(steps):
-        state = step(number, state)
-      return state
-  return lax.fori_loop(0, steps, step, state)
 
 
 def _unit(gradient: Array) -> Array:

@@ -1,6 +1,6 @@
-"""Linear maps of arrays as fast programs: no element, no bound.
+"""Linear maps of arrays, and loops, as fast programs: no element, no bound.
 
-One form of a product or convolution for each platform that is slow without it.
-All are equal but for the order of their sums, which the allowance for rounding
-covers (`domains.rounding`).
+Beside its plain form, what CPUs are slow at has another for them (`platforms`
+decides which one a program has). All are equal but for the order of their sums,
+which the allowance for rounding covers (`domains.rounding`).
 """

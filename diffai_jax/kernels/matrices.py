@@ -1,8 +1,8 @@
-"""Products of arrays with matrices, and sums with vectors, fast forward and back.
+"""Products of arrays with matrices, sums with vectors; arrays in one.
 
-Both are of the last axis, and both have leading axes flattened into one: where a
+Products are of the last axis, and have leading axes flattened into one: where a
 gradient sums over several axes XLA transposes its operands first, and over one
-axis it does not; docs/performance.md has what that gains.
+axis it does not.
 
 Products are of the highest precision. In a training step they have the device's
 default, and a kernel in bfloat16 makes its whole product one of bfloat16,
@@ -10,7 +10,7 @@ gradients too, whatever x is; the result has the type of x again. Bounds do not
 allow for that: see `kernels.precision`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 import math
 
@@ -19,6 +19,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from diffai_jax.kernels import precision
+from diffai_jax.kernels.platforms import computed_once, on_cpu
 from diffai_jax.types import Array
 
 
@@ -63,12 +64,61 @@ def _add_vector(x: Array, bias: Array) -> Array:
   return x + bias
 
 
-def _add_vector_backward(_, slopes):
-  # XLA sums over all but the last axis slowly, and computes the slopes for it once
-  # more, all the way from the gradient of a ReLU behind.
-  slopes = lax.optimization_barrier(slopes)
-  rows = flat(slopes)
-  return slopes, jnp.ones(rows.shape[0], rows.dtype) @ rows
+def _add_vector_backward(_, cotangent):
+  """On CPUs the sum over all but the last axis is a product with ones.
+
+  XLA would sum on one core, and compute the cotangent for it once more, all the
+  way from the gradient of a ReLU behind.
+  """
+
+  def with_ones(cotangent):
+    cotangent = lax.optimization_barrier(cotangent)
+    rows = flat(cotangent)
+    return cotangent, jnp.ones(rows.shape[0], rows.dtype) @ rows
+
+  def plain(cotangent):
+    return cotangent, jnp.sum(flat(cotangent), axis=0)
+
+  return on_cpu(with_ones, plain, cotangent)
 
 
 _add_vector.defvjp(lambda x, bias: (x + bias, None), _add_vector_backward)
+
+
+def sum_of_squares(arrays: Sequence[Array]) -> Array:
+  """Over all entries of all arrays, without care for overflow."""
+
+  def products(arrays):  # XLA's sums for CPUs take several passes.
+    return sum(jnp.vdot(a, a) for a in (a.reshape(-1) for a in arrays))
+
+  def plain(arrays):
+    return sum(jnp.sum(jnp.square(a)) for a in arrays)
+
+  return on_cpu(products, plain, arrays)
+
+
+def apply_stacked(
+    function: Callable[[Array], Array], arrays: Sequence[Array]
+) -> list[Array]:
+  """[function(a) for a in arrays], as one call on all of them stacked.
+
+  Args:
+    function: maps each entry of axis 0 on its own.
+    arrays: [N, ...] of any N each.
+  """
+  if len(arrays) < 2:
+    return [function(a) for a in arrays]
+  sizes = [a.shape[0] for a in arrays]
+  ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+  # What stands before, such as a ReLU, would be computed while it is stacked.
+  stacked = jnp.concatenate(computed_once(list(arrays)))
+  return jnp.split(function(stacked), ends)
+
+
+def concatenate(arrays: Sequence[Array], axis: int) -> Array:
+  """The arrays in one, which is written down once, gradients too.
+
+  The gradient of each layer of a dense network is a sum over all later ones,
+  which would be computed anew for the layer's bias and for its kernel.
+  """
+  return computed_once(jnp.concatenate(arrays, axis=axis))

@@ -43,6 +43,15 @@ def rounds_products(kernel: Array) -> bool:
   return for_losses.value and kernel.dtype == jnp.bfloat16
 
 
+def not_merged(factor: Array) -> Array:
+  """A factor that the compiler multiplies with no other, on any platform.
+
+  Of constants, as in (x·1e-30)·1e-30, XLA multiplies the two, which underflows
+  where the products of the network do not.
+  """
+  return lax.optimization_barrier(factor)
+
+
 def widest(*values):
   """The type that holds all numbers of these, as far as JAX has it.
 

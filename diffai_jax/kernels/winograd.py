@@ -3,7 +3,7 @@
 Winograd's F(2, 3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural
 Networks", 2015) takes two outputs of a filter w of three taps, on four inputs d,
 with 4 products instead of 6: Aᵀ[(G·w) ⊙ (Bᵀ·d)]. What is linear in d and in w is
-read backwards for the gradients by each, with s the slopes of the two outputs:
+read backwards for the gradients by each, with s the cotangents of two outputs:
 
   by d: B[(G·w) ⊙ (A·s)],    by w: Gᵀ[(Bᵀ·d) ⊙ (A·s)].
 
@@ -11,8 +11,8 @@ Along both axes of an image that is 16 products of matrices, over channels for t
 one and over tiles of 2×2 outputs for the other, with 4/9 of the multiplications
 of a convolution. A·s serves both.
 
-Gradients only. Winograd's forward form is off by more than roundings of the
-terms that it sums, as an input meets taps that it cancels against later, which
+Gradients of losses only. Winograd's results are off by more than roundings of the
+terms that they sum, as an input meets taps that it cancels against later, which
 the bounds' allowance for rounding does not cover.
 """
 
@@ -23,8 +23,8 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from diffai_jax.kernels import precision
 from diffai_jax.kernels.matrices import flat, multiply
-from diffai_jax.kernels.overlap import overlap_add
 from diffai_jax.types import Array
 
 _TAPS = np.array(  # G.
@@ -33,7 +33,7 @@ _TAPS = np.array(  # G.
 _INPUTS = np.array(  # Bᵀ.
     [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]
 )
-_SLOPES = np.array([[1, 0], [1, 1], [1, -1], [0, -1]])  # A.
+_COTANGENTS = np.array([[1, 0], [1, 1], [1, -1], [0, -1]])  # A.
 # Of fewer channels, what passes through memory costs more than is saved.
 _CHANNELS = 128
 
@@ -47,7 +47,8 @@ def applies(x: Array, kernel: Array, stride: int, padding: int) -> bool:
     stride, padding: as of `images.convolve`.
   """
   return (
-      kernel.shape[:2] == (3, 3)
+      precision.for_losses.value
+      and kernel.shape[:2] == (3, 3)
       and (stride, padding) == (1, 1)
       and x.shape[1] % 2 == 0
       and x.shape[2] % 2 == 0
@@ -57,40 +58,61 @@ def applies(x: Array, kernel: Array, stride: int, padding: int) -> bool:
 
 
 @jax.jit  # Its hundreds of operations are traced once for each shape.
-def gradients(x: Array, kernel: Array, slopes: Array) -> tuple[Array, Array]:
+def gradients(
+    x: Array, kernel: Array, cotangent: Array
+) -> tuple[Array, Array]:
   """Of a convolution 3×3 with stride 1 and padding 1.
 
   Args:
     x: [N, H, W, C], of even sizes.
     kernel: [3, 3, C, F].
-    slopes: the gradient by the result, [N, H, W, F].
+    cotangent: the gradient by the result, [N, H, W, F].
 
   Returns:
     The gradients by x and by the kernel, up to roundings.
   """
   # What stands before would be computed for each of the sums below.
-  x, slopes = lax.optimization_barrier((x, slopes))
-  cells = [[slopes[:, i::2, j::2] for j in range(2)] for i in range(2)]
-  cells = _along_both(_SLOPES, cells)
+  x, cotangent = lax.optimization_barrier((x, cotangent))
+  cells = [[cotangent[:, i::2, j::2] for j in range(2)] for i in range(2)]
+  cells = _along_both(_COTANGENTS, cells)
   return _by_input(kernel, cells), _by_kernel(x, cells)
 
 
 _Grid = Sequence[Sequence[Array]]
 
 
-def _by_input(kernel: Array, slopes: _Grid) -> Array:
+def _by_input(kernel: Array, cells: _Grid) -> Array:
   taps = _along_both(_TAPS, kernel)
   products = [
       [multiply(s, k.T) for s, k in zip(*pair)]
-      for pair in zip(slopes, taps)
+      for pair in zip(cells, taps)
   ]
   tiles = _along_both(_INPUTS.T, products)
-  height, width = (2 * length for length in slopes[0][0].shape[1:3])
-  # Tiles of four pixels begin one pixel before every second one.
-  return overlap_add(tiles, 2, 1, (height, width))
+  rows = [_overlapping(row, 2) for row in tiles]
+  columns = [_overlapping(column, 1) for column in zip(*rows)]
+  # columns[r][q] has the pixels (2i + q, 2j + r).
+  image = jnp.stack([jnp.stack(row, 3) for row in zip(*columns)], 2)
+  batch, height, _, width, _, channels = image.shape
+  return image.reshape(batch, 2 * height, 2 * width, channels)
 
 
-def _by_kernel(x: Array, slopes: _Grid) -> Array:
+def _overlapping(entries: Sequence[Array], axis: int) -> list[Array]:
+  """Every second pixel from the first, and from the second, along an axis.
+
+  Tiles of four begin one pixel before every second one, and are added where
+  they overlap.
+  """
+  before, first, second, behind = entries
+  return [first + _moved(behind, axis, 1), second + _moved(before, axis, -1)]
+
+
+def _moved(array: Array, axis: int, by: int) -> Array:
+  pads = [(0, 0, 0)] * array.ndim
+  pads[axis] = (by, -by, 0)
+  return lax.pad(array, jnp.zeros((), array.dtype), pads)
+
+
+def _by_kernel(x: Array, cells: _Grid) -> Array:
   height, width = x.shape[1:3]
   padded = jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
   tiles = [
@@ -100,7 +122,7 @@ def _by_kernel(x: Array, slopes: _Grid) -> Array:
   # As matrices: for sums over three axes XLA would transpose the tiles.
   products = [
       [flat(t).T @ flat(s) for t, s in zip(*pair)]
-      for pair in zip(_along_both(_INPUTS, tiles), slopes)
+      for pair in zip(_along_both(_INPUTS, tiles), cells)
   ]
   taps = _along_both(_TAPS.T, products)
   return jnp.stack([jnp.stack(row) for row in taps])

@@ -1,43 +1,148 @@
 """How XLA compiles: faster programs for CPUs, and none of them twice."""
 
+from collections.abc import Mapping, Sequence
+import functools
+import importlib.metadata
+import importlib.util
+import json
 import os
+import platform
+import subprocess
+import sys
+import tempfile
 
 import jax
+import jax.numpy as jnp
 import jaxlib
 
 # Programs that compile faster are not worth a file.
 _SHORTEST_SECONDS = 0.5
 
 _FLAGS = {
-    # Convolutions and dense layers in one more library: 10 to 25% off a training
-    # step (docs/performance.md). Sums are still of float32, in another order.
+    # Convolutions and dense layers in one more library: 10 to 25% off a
+    # training step. Sums are still of float32, in another order.
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT",
     # Without this pass, barriers stay until programs are fused. It would merge
-    # what `nn.Sequential` computes twice to save memory, and fuse what barriers
-    # in `transformers` hold apart for speed.
+    # what `nn.Sequential` computes twice to save memory, and fuse what
+    # `platforms.computed_once` holds apart.
     "xla_disable_hlo_passes": "cse_barrier_expander",
 }
-# The releases of jaxlib that take these flags: XLA ends the process at the sight
-# of one that it does not know.
-_KNOWN_TO = ("0.10.2", "0.12.0")
+_ANSWERS = "~/.cache/diffai_jax/xla_flags.json"
+_MOST_SECONDS = 120  # That XLA may take to say whether it knows a flag.
 
 
 def set_flags() -> None:
-  """Adds the flags to XLA_FLAGS, which XLA reads when JAX first uses a device.
+  """Adds what the installed XLA knows to XLA_FLAGS.
 
-  Does nothing under another jaxlib, and leaves alone what is set already.
+  Before JAX first uses a device, when XLA reads them. Leaves alone what is set
+  already, and does nothing where programs may be for another platform than
+  CPUs. The first time, with each release of jaxlib, XLA is asked in a process
+  of its own: it ends one at the sight of a flag that it does not know.
   """
-  release = ".".join(jaxlib.__version__.split(".")[:3])
-  if release not in _KNOWN_TO:
-    return
   words = os.environ.get("XLA_FLAGS", "").split()
   set_already = {word.lstrip("-").partition("=")[0] for word in words}
-  words += [
+  wanted = [
       f"--{name}={value}"
       for name, value in _FLAGS.items()
       if name not in set_already
   ]
-  os.environ["XLA_FLAGS"] = " ".join(words)
+  if wanted and _is_for_cpus():
+    os.environ["XLA_FLAGS"] = " ".join(words + _known(wanted))
+
+
+def _is_for_cpus() -> bool:
+  """Whether CPUs are all that JAX can use, or all that it is to use.
+
+  Without asking JAX for its devices: XLA would read its flags.
+  """
+  asked = jax.config.jax_platforms
+  if asked:
+    return asked == "cpu"
+  return not (
+      importlib.metadata.entry_points(group="jax_plugins")
+      or importlib.util.find_spec("jax_plugins")
+      or importlib.util.find_spec("libtpu")
+  )
+
+
+def _known(flags: Sequence[str]) -> list[str]:
+  """Those of the flags that the installed XLA knows; answers are remembered."""
+  path = os.path.expanduser(_ANSWERS)
+  about = f"jaxlib {jaxlib.__version__} {sys.platform} {platform.machine()}"
+  answers = _remembered(path)
+  own = answers.get(about)
+  own = own if isinstance(own, dict) else {}
+  if not all(isinstance(own.get(flag), bool) for flag in flags):
+    # Usually all are known, and one process is enough.
+    together = _is_known(flags)
+    own = own | {flag: together or _is_known([flag]) for flag in flags}
+    _remember(path, answers | {about: own})
+  return [flag for flag in flags if own[flag]]
+
+
+def _is_known(flags: Sequence[str]) -> bool:
+  """Whether XLA starts with these flags, in a process of its own."""
+  environment = os.environ | {
+      "XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu",
+  }
+  try:
+    return not subprocess.run(
+        [sys.executable, "-c", "import jax; jax.devices()"],
+        env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+        check=False, timeout=_MOST_SECONDS,
+    ).returncode
+  except (OSError, subprocess.SubprocessError):
+    return False
+
+
+def _remembered(path: str) -> dict:
+  """What the file holds; nothing if it is missing, unreadable or damaged."""
+  try:
+    with open(path, encoding="utf-8") as file:
+      answers = json.load(file)
+  except (OSError, ValueError):
+    return {}
+  return answers if isinstance(answers, dict) else {}
+
+
+def _remember(path: str, answers: dict) -> None:
+  """Writes the file as a whole; where it cannot be, XLA is asked each time."""
+  folder = os.path.dirname(path)
+  try:
+    os.makedirs(folder, exist_ok=True)
+    handle, written = tempfile.mkstemp(dir=folder, prefix=".xla_flags")
+    try:
+      with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(answers, file, indent=1)
+      os.replace(written, path)
+    except OSError:
+      os.unlink(written)
+  except OSError:
+    pass
+
+
+def computes_anew(options: Mapping[str, str] | None = None) -> bool:
+  """Whether XLA leaves what `jax.checkpoint` runs a second time as it is.
+
+  Its compiler for CPUs merges both runs, unless it takes the flag that switches
+  that pass off. Found out with a small program, on the default device.
+
+  Args:
+    options: for the compiler, beside XLA_FLAGS.
+  """
+
+  @jax.checkpoint
+  def stage(x, kernel):
+    return jnp.tanh(x @ kernel)
+
+  def loss(x, kernels):
+    return jnp.sum(functools.reduce(stage, kernels, x) ** 2)
+
+  x, kernels = jnp.ones((4, 4)), list(jnp.ones((2, 4, 4)))
+  lowered = jax.jit(jax.grad(loss)).lower(x, kernels)
+  program = lowered.compile(options).as_text()
+  # Two products of each stage, forward and back; a third if it runs again.
+  return program.count(" dot(") > 4
 
 
 def use_cache(folder: str) -> None:

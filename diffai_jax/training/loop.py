@@ -13,6 +13,7 @@ import time
 import jax
 import numpy as np
 
+from diffai_jax.kernels import platforms
 from diffai_jax.training.saving import Saver
 from diffai_jax.training.state import TrainState
 from diffai_jax.training.step import Step
@@ -80,8 +81,7 @@ def run(
   """
   first = int(state.step)
   devices = jax.local_device_count()
-  forced_devices = devices > 1 and jax.default_backend() == "cpu"
-  ahead = 0 if forced_devices else _STEPS_AHEAD
+  ahead = _STEPS_AHEAD if platforms.queues_steps() else 0
   pending = collections.deque()  # (step, metrics) of steps under way.
   summary = _Summary(length, epoch_rows)
 

@@ -5,6 +5,7 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
+from diffai_jax.kernels.matrices import sum_of_squares
 from diffai_jax.objectives import parse_value
 from diffai_jax.schedules import NumberOrSchedule, Schedule, value_at
 from diffai_jax.text.suggest import unknown_name
@@ -29,8 +30,7 @@ def _scaled_norm(tree) -> tuple[Array, Array]:
   1e-23 vanish. Where neither can have happened the unit is 1.
   """
   leaves = [leaf.reshape(-1) for leaf in jax.tree.leaves(tree)]
-  # On CPUs XLA adds up in several passes, but multiplies in one.
-  squares = sum(jnp.vdot(leaf, leaf) for leaf in leaves)
+  squares = sum_of_squares(leaves)
 
   def plain():
     return jnp.sqrt(squares), jnp.ones_like(squares)

@@ -7,7 +7,6 @@ rule does the rest, and says why it is sound.
 import functools
 import math
 
-from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,6 +20,7 @@ from diffai_jax.domains.generators import (
 )
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope
 from diffai_jax.domains.product import Product, example_shape
+from diffai_jax.kernels import precision
 from diffai_jax.kernels.images import (
     convolve,
     convolve_transposed,
@@ -148,23 +148,15 @@ def scale_shift(x, factor: Array, shift: Array, *, terms: int = 1):
   """
   require_array(x, "scale_shift")
   dtype = jnp.result_type(x.dtype, factor, shift)
-  return x.astype(dtype) * _own_number(jnp.asarray(factor, dtype)) + shift
-
-
-def _own_number(factor: Array) -> Array:
-  """A factor that XLA does not know: behind a barrier.
-
-  Of known ones, as in (x·1e-30)·1e-30, XLA multiplies the two, which underflows
-  where the products of the network do not.
-  """
-  return lax.optimization_barrier(factor)
+  factor = precision.not_merged(jnp.asarray(factor, dtype))
+  return x.astype(dtype) * factor + shift
 
 
 @scale_shift.register(HybridZonotope)
 @scale_shift.register(Product)
 def _(x, factor: Array, shift: Array, *, terms: int = 1):
   x, factor, shift, narrowest = of_one_type(x, factor, shift)
-  factor = _own_number(factor)
+  factor = precision.not_merged(factor)
   return apply_affine(x, AffineMap(
       linear=lambda v: v * factor,
       absolute=lambda v: v * jnp.abs(factor),

@@ -35,7 +35,7 @@ from diffai_jax.domains.generators import Block
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius
 from diffai_jax.domains.product import Product, Value, center, parts, rebuild
 from diffai_jax.kernels import precision
-from diffai_jax.kernels.matrices import add_bias
+from diffai_jax.kernels.matrices import add_bias, apply_stacked
 from diffai_jax.types import Array
 
 
@@ -98,7 +98,7 @@ def apply_affine(
   tiny = rounding.tiny(dtype)
   largest = rounding.largest_allowance(dtype, affine.terms)
 
-  centers = _stacked(affine.linear, [center(leaf) for leaf in leaves])
+  centers = apply_stacked(affine.linear, [center(leaf) for leaf in leaves])
   elements = [leaf for leaf in leaves if isinstance(leaf, HybridZonotope)]
   widened = []
   for element in elements:
@@ -108,7 +108,7 @@ def apply_affine(
     )
     uncorrelated = element.uncorrelated
     widened.append(slack if uncorrelated is None else uncorrelated + slack)
-  radii = iter(_stacked(affine.absolute, widened))
+  radii = iter(apply_stacked(affine.absolute, widened))
   bias_slack = lax.stop_gradient(relative * jnp.abs(affine.bias))
 
   results = []
@@ -133,19 +133,3 @@ def apply_affine(
       )
     results.append(image)
   return rebuild(x, results)
-
-
-def _stacked(
-    function: Callable[[Array], Array], arrays: list[Array]
-) -> list[Array]:
-  """[function(a) for a in arrays], as one call on all of them stacked.
-
-  Behind a barrier, the identity: XLA would compute what stands before, such as
-  a ReLU, while it stacks, number by number instead of several at once.
-  """
-  if len(arrays) < 2:
-    return [function(a) for a in arrays]
-  arrays = lax.optimization_barrier(arrays)
-  sizes = [a.shape[0] for a in arrays]
-  ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
-  return jnp.split(function(jnp.concatenate(arrays)), ends)

@@ -19,9 +19,9 @@ from diffai_jax.domains.generators import scale
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, point, radius
 from diffai_jax.domains.product import Product, Value
 from diffai_jax.kernels import precision
+from diffai_jax.kernels.matrices import concatenate
 from diffai_jax.transformers.dispatch import check_axis, require_array
 from diffai_jax.transformers.sharing import tell_apart
-from diffai_jax.types import Array
 
 
 def add(x: Value, y: Value) -> Value:
@@ -131,14 +131,14 @@ def concat(values: Sequence[Value], axis: int = -1) -> Value:
       require_array(value, "concat")
     axis = _from_end(axis, values[0].ndim)
     _check_concatenable([value.shape for value in values], axis)
-    return _concatenated(values, axis=axis)
+    return concatenate(values, axis=axis)
   elements = _elements(values, "concat")
   shapes = [element.center.shape for element in elements]
   axis = _from_end(axis, len(shapes[0]))
   _check_concatenable(shapes, axis)
   uncorrelated = None
   if any(element.uncorrelated is not None for element in elements):
-    uncorrelated = _concatenated([
+    uncorrelated = concatenate([
         jnp.zeros_like(element.center) if element.uncorrelated is None
         else element.uncorrelated
         for element in elements
@@ -152,19 +152,10 @@ def concat(values: Sequence[Value], axis: int = -1) -> Value:
   }
   return dataclasses.replace(
       elements[0],
-      center=_concatenated([e.center for e in elements], axis=axis),
+      center=concatenate([e.center for e in elements], axis=axis),
       uncorrelated=uncorrelated,
       correlated=correlated,
   )
-
-
-def _concatenated(arrays: Sequence[Array], axis: int) -> Array:
-  """The arrays in one, behind a barrier: written down once, gradients too.
-
-  The gradient of each of DenseNet's layers is a sum over all later ones. XLA
-  would compute that sum anew for each layer's bias and kernel.
-  """
-  return lax.optimization_barrier(jnp.concatenate(arrays, axis=axis))
 
 
 def _check_concatenable(shapes: list[tuple], axis: int) -> None:

@@ -25,6 +25,7 @@ from diffai_jax import nn as layers
 from diffai_jax import transformers
 from diffai_jax.domains import rounding
 from diffai_jax.kernels import precision
+from diffai_jax.kernels.platforms import platform_name
 from diffai_jax.types import Array, UsageError
 
 _PLACES = 24  # Outputs that are compared, beside two corners; all channels.
@@ -87,7 +88,7 @@ def check(
     if excess > 1:
       raise UsageError(
           f"{'/'.join(call.path)} is off by {excess:.3g} times the error that"
-          f" proofs allow for, as {jax.default_backend()} computes it here, so"
+          f" proofs allow for, as {platform_name()} computes it here, so"
           f" no proof would hold; certify on CPUs (JAX_PLATFORMS=cpu), or"
           f" without flags for XLA (XLA_FLAGS, --config.xla_flags=false)"
       )

@@ -29,7 +29,7 @@ def free_bytes() -> float:
   the control group's, whichever is less, shared among the devices.
   """
   stats = jax.local_devices()[0].memory_stats() or {}
-  if jax.default_backend() != "cpu" and "bytes_limit" in stats:
+  if "bytes_limit" in stats:
     return max(0, stats["bytes_limit"] - stats.get("bytes_in_use", 0))
   free = psutil.virtual_memory().available
   return max(0, min([free, *_left_in_groups()])) / jax.local_device_count()

@@ -6,7 +6,7 @@ import contextlib
 import jax
 import numpy as np
 
-from diffai_jax.kernels import precision
+from diffai_jax.kernels import platforms, precision
 from diffai_jax.types import UsageError
 from diffai_jax.verification import memory
 from diffai_jax.verification.inputs import Inputs
@@ -21,10 +21,6 @@ from diffai_jax.verification.program_cache import (
 # Beyond these a larger batch only takes more memory. No powers of two: on CPUs
 # an attack on ConvSmall takes twice as long with 64, 128, 256 or 512 images.
 _BATCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-# On CPU, larger buffers go back to the system after each batch, and faulting
-# them in anew costs more than a larger batch saves (measured: 3.2 ms an image
-# of HBox on ConvSmall in 28 MiB, 4.5 ms in 890 MiB).
-_CPU_MEMORY_MB = 32
 # What XLA's programs take is at most so many times what `memory.peak` says
 # (measured: ResNet-18 0.5, ConvSmall 1.3, ConvBig 2.9).
 _DOUBT = 4
@@ -96,9 +92,7 @@ def _fitting(
 ) -> int:
   """The size of the largest batch that fits, at most `share` examples."""
   budget = memory.budget_mb() if memory_mb is None else memory_mb
-  wanted = budget
-  if jax.default_backend() == "cpu":
-    wanted = min(budget, _CPU_MEMORY_MB)
+  wanted = min(budget, platforms.useful_memory_mb())
   largest = max(size for size in _BATCHES if size <= share)
   if peak_mb(largest) <= wanted:  # One program is compiled, and not two.
     return largest

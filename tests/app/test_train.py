@@ -20,7 +20,7 @@ from diffai_jax.app import certify_run, interrupts, job, train
 from diffai_jax.app.config import base_config
 from diffai_jax.data import load
 from diffai_jax.domains import Product
-from diffai_jax.networks import NETWORKS, ffnn
+from diffai_jax.networks import NETWORKS, describe, ffnn
 from diffai_jax.training import checkpoints, loop, metrics
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.types import UsageError
@@ -70,6 +70,22 @@ def finished(tmp_path_factory) -> pathlib.Path:
   workdir = tmp_path_factory.mktemp("finished") / "run"
   train.train_and_certify(_config(), str(workdir))
   return workdir
+
+
+@pytest.mark.parametrize("remat, anew, expected", [
+    (True, False, 1), (True, True, 0), (False, False, 0),
+])
+def test_remat_without_effect_is_told_in_one_line(
+    monkeypatch, capsys, remat, anew, expected
+):
+  monkeypatch.setattr(train.xla, "computes_anew", lambda: anew)
+  made = job.Job.from_config(_config(remat=remat))
+  data = np.zeros(_BATCH)
+  about = describe(made.network, made.dataset.image_shape)
+  train._print_plan(made, about, data, data, "folder")
+  warnings = capsys.readouterr().err.splitlines()
+  found = [line for line in warnings if "remat will save no memory" in line]
+  assert len(found) == len(warnings) == expected
 
 
 def _files(folder: pathlib.Path) -> dict[str, bytes]:

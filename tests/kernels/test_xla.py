@@ -1,8 +1,11 @@
-"""Flags for XLA are set only where they are known, and only once."""
+"""Flags for XLA are those that the installed one knows, and set only once."""
 
+import json
 import os
+import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import jaxlib
@@ -12,20 +15,45 @@ from diffai_jax.kernels import xla
 
 NAME = "xla_cpu_experimental_ynn_fusion_type"
 OTHER = "--xla_disable_hlo_passes=cse_barrier_expander"
+BOTH = f"--{NAME}=LIBRARY_FUSION_TYPE_DOT {OTHER}"
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+  """Lists what XLA is asked; `.unknown` are the flags that it ends at."""
+  found = types.SimpleNamespace(calls=[], unknown=set(), folder=tmp_path)
+
+  def run(command, env, **_):
+    assert command[0] == sys.executable
+    assert env["JAX_PLATFORMS"] == "cpu"
+    flags = env["XLA_FLAGS"].split()
+    found.calls.append(flags)
+    return types.SimpleNamespace(
+        returncode=int(any(flag in found.unknown for flag in flags))
+    )
+
+  monkeypatch.setenv("HOME", str(tmp_path))
+  monkeypatch.delenv("XLA_FLAGS", raising=False)
+  monkeypatch.setattr(xla.subprocess, "run", run)
+  monkeypatch.setattr(xla, "_is_for_cpus", lambda: True)
+  return found
+
+
+def flags_set(monkeypatch):
+  """What XLA_FLAGS is from nothing."""
+  monkeypatch.delenv("XLA_FLAGS", raising=False)
+  xla.set_flags()
+  return os.environ["XLA_FLAGS"]
 
 
 @pytest.mark.parametrize("before, after", [
-    (None, f"--{NAME}=LIBRARY_FUSION_TYPE_DOT {OTHER}"),
-    ("--xla_dump_to=x",
-     f"--xla_dump_to=x --{NAME}=LIBRARY_FUSION_TYPE_DOT {OTHER}"),
+    (None, BOTH),
+    ("--xla_dump_to=x", f"--xla_dump_to=x {BOTH}"),
     (f"--{NAME}=", f"--{NAME}= {OTHER}"),
     (f"{OTHER} --{NAME}=", f"{OTHER} --{NAME}="),
 ])
-def test_flags_are_added_to_what_is_set(monkeypatch, before, after):
-  monkeypatch.setattr(jaxlib, "__version__", "0.10.2")
-  if before is None:
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
-  else:
+def test_flags_are_added_to_what_is_set(monkeypatch, asked, before, after):
+  if before is not None:
     monkeypatch.setenv("XLA_FLAGS", before)
   xla.set_flags()
   assert os.environ["XLA_FLAGS"] == after
@@ -33,24 +61,111 @@ def test_flags_are_added_to_what_is_set(monkeypatch, before, after):
   assert os.environ["XLA_FLAGS"] == after
 
 
-def test_nothing_is_set_under_another_jaxlib(monkeypatch):
-  monkeypatch.setattr(jaxlib, "__version__", "0.99.0")
+def test_an_answer_is_remembered(monkeypatch, asked):
+  """One process where all are known; none when it is asked again."""
+  assert flags_set(monkeypatch) == BOTH
+  assert asked.calls == [BOTH.split()]
+  assert flags_set(monkeypatch) == BOTH
+  assert len(asked.calls) == 1
+  monkeypatch.setattr(jaxlib, "__version__", "0.99.0")  # Another: ask anew.
+  asked.unknown = {OTHER}
+  assert flags_set(monkeypatch) == BOTH.split()[0]
+  assert len(asked.calls) == 4
+
+
+def test_what_xla_does_not_know_is_left_out(monkeypatch, asked):
+  asked.unknown = {OTHER}
+  for _ in range(2):
+    assert flags_set(monkeypatch) == BOTH.split()[0]
+  assert asked.calls == [BOTH.split(), BOTH.split()[:1], [OTHER]]
+
+
+@pytest.mark.parametrize("content", [
+    "", "{", "[]", '{"x": 1}', "\x00", "{ABOUT}", "null",
+])
+def test_a_damaged_file_is_asked_over_again(monkeypatch, asked, content):
+  flags_set(monkeypatch)
+  (path,) = (asked.folder / ".cache/diffai_jax").iterdir()
+  about = next(iter(json.loads(path.read_text())))
+  path.write_text(content.replace("{ABOUT}", json.dumps({about: "yes"})))
+  asked.calls.clear()
+  assert flags_set(monkeypatch) == flags_set(monkeypatch) == BOTH
+  assert len(asked.calls) == 1
+
+
+def test_where_nothing_can_be_written_it_is_asked_each_time(
+    monkeypatch, asked
+):
+  (asked.folder / ".cache").write_text("not a folder")
+  assert flags_set(monkeypatch) == flags_set(monkeypatch) == BOTH
+  assert len(asked.calls) == 2
+
+
+@pytest.mark.parametrize("error", [
+    OSError("no processes"), subprocess.TimeoutExpired("python", 1),
+])
+def test_without_an_answer_nothing_is_set(monkeypatch, asked, error):
+
+  def run(*_, **__):
+    raise error
+
+  monkeypatch.setattr(xla.subprocess, "run", run)
+  assert not flags_set(monkeypatch)
+
+
+@pytest.mark.parametrize("given, plugins, expected", [
+    (None, (), True), (None, ("cuda",), False), ("cpu", ("cuda",), True),
+    ("cuda,cpu", (), False), ("tpu", (), False),
+])
+def test_flags_are_for_cpus(monkeypatch, given, plugins, expected):
+  """JAX is not asked for its devices: XLA would read its flags."""
+  monkeypatch.setattr(
+      xla.importlib.metadata, "entry_points", lambda group: plugins
+  )
+  monkeypatch.setattr(xla.importlib.util, "find_spec", lambda name: None)
+  monkeypatch.setattr(
+      xla, "jax",
+      types.SimpleNamespace(config=types.SimpleNamespace(jax_platforms=given)),
+  )
+  assert xla._is_for_cpus() == expected
   monkeypatch.delenv("XLA_FLAGS", raising=False)
+  monkeypatch.setattr(xla, "_known", list)
   xla.set_flags()
-  assert "XLA_FLAGS" not in os.environ
+  assert ("XLA_FLAGS" in os.environ) == expected
 
 
-def test_the_installed_jaxlib_takes_what_is_set():
-  """XLA would abort the process on a flag that it does not know."""
-  code = (
-      "from diffai_jax.kernels import xla; xla.set_flags();"
-      "import jax.numpy as jnp; print(float(jnp.ones((9, 9)).sum()))"
-  )
+_REAL = """
+import os
+from diffai_jax.kernels import xla
+xla._FLAGS["xla_no_such_flag"] = "1"
+xla.set_flags()
+import jax.numpy as jnp
+print(float(jnp.ones((9, 9)).sum()), xla.computes_anew())
+print(os.environ["XLA_FLAGS"])
+"""
+
+
+def test_the_installed_xla_takes_what_is_set(tmp_path):
+  """It would end the process at the sight of a flag that it does not know."""
+  environment = os.environ | {
+      "JAX_PLATFORMS": "cpu", "HOME": str(tmp_path),
+      "PYTHONPATH": str(pathlib.Path(xla.__file__).parents[2]),
+  }
+  environment.pop("XLA_FLAGS", None)
   run = subprocess.run(
-      [sys.executable, "-c", code], capture_output=True, text=True, check=False,
-      env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.getcwd()},
+      [sys.executable, "-c", _REAL], capture_output=True, text=True,
+      check=False, env=environment,
   )
-  assert (run.returncode, run.stdout) == (0, "81.0\n"), run.stderr
+  first, *rest = run.stdout.splitlines()
+  assert (run.returncode, rest) == (0, [BOTH]), run.stderr
+  assert first == "81.0 True"
+
+
+def test_whether_stages_run_twice_is_seen_in_the_program(monkeypatch):
+  options = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+  assert xla.computes_anew(options)
+  monkeypatch.setattr(xla.jax, "checkpoint", lambda stage: stage)
+  assert not xla.computes_anew(options)
 
 
 @pytest.fixture

@@ -47,7 +47,6 @@ def test_a_device_that_counts_its_memory_is_asked(monkeypatch):
       return {"bytes_limit": 2**30, "bytes_in_use": 2**29}
 
   monkeypatch.setattr(memory.jax, "local_devices", lambda: [Device()])
-  monkeypatch.setattr(memory.jax, "default_backend", lambda: "gpu")
   assert memory.budget_mb() == 512 * memory.SHARE
 
 
