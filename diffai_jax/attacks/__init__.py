@@ -2,12 +2,18 @@
 
 from diffai_jax.attacks.iterated import (
     Forward,
+    MomentumState,
     mi_fgsm,
+    mi_fgsm_start,
+    mi_fgsm_step,
     pgd,
 )
 
 __all__ = [
     "Forward",
+    "MomentumState",
     "mi_fgsm",
+    "mi_fgsm_start",
+    "mi_fgsm_step",
     "pgd",
 ]

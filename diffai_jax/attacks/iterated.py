@@ -1,5 +1,6 @@
 """Attacks: points of a region that a network gets wrong, or nearly."""
 
+import dataclasses
 from typing import Callable
 
 import jax
@@ -13,6 +14,7 @@ from diffai_jax.kernels.loops import repeat
 from diffai_jax.types import Array, PRNGKey
 
 Forward = Callable[[Array], Array]
+
 
 def mi_fgsm(
     forward: Forward,
@@ -49,24 +51,63 @@ def mi_fgsm(
     ValueError: if a lower bound is known to be above its upper bound.
   """
 
+  lower, upper = _region(lower, upper)
+  step = lambda _, state: mi_fgsm_step(
+      forward, state, lower, upper, labels, step_size=step_size,
+      momentum=momentum,
+  )
+  return repeat(steps, step, mi_fgsm_start(images, lower, upper)).point
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class MomentumState:
+  """What MI-FGSM knows between two steps.
+
+  Attributes:
+    point: where it is, [B, ...].
+    direction: the sum of gradients, [B, ...].
+    found: whether the point is misclassified, bool [B].
+  """
+
+  point: Array
+  direction: Array
+  found: Array
+
+
+def mi_fgsm_start(images: Array, lower: Array, upper: Array) -> MomentumState:
+  """The state before the first step; arguments as of `mi_fgsm`."""
+  return MomentumState(
+      jnp.clip(images, lower, upper),
+      jnp.zeros_like(images),
+      jnp.zeros(images.shape[0], bool),
+  )
+
+
+def mi_fgsm_step(
+    forward: Forward,
+    state: MomentumState,
+    lower: Array,
+    upper: Array,
+    labels: Array,
+    *,
+    step_size: float | Array,
+    momentum: float,
+) -> MomentumState:
+  """The state after one step; arguments as of `mi_fgsm`."""
+
   def loss(x: Array) -> tuple[Array, Array]:
     logits = forward(x)
     wrong = jnp.argmax(logits, axis=1) != labels
     return losses.cross_entropy(losses.margins(logits, labels)).sum(), wrong
 
-  def step(_, state):
-    x, direction, found = state
-    gradient, wrong = jax.grad(loss, has_aux=True)(x)
-    found = found | wrong
-    direction = momentum * direction + _unit(gradient)
-    moved = jnp.clip(x + step_size * jnp.sign(direction), lower, upper)
-    return jnp.where(_per_example(found, x), x, moved), direction, found
-
-  lower, upper = _region(lower, upper)
-  start = jnp.clip(images, lower, upper)
-  found = jnp.zeros(images.shape[0], bool)
-  state = (start, jnp.zeros_like(images), found)
-  return repeat(steps, step, state)[0]
+  x = state.point
+  gradient, wrong = jax.grad(loss, has_aux=True)(x)
+  found = state.found | wrong
+  direction = momentum * state.direction + _unit(gradient)
+  moved = jnp.clip(x + step_size * jnp.sign(direction), lower, upper)
+  point = jnp.where(_per_example(found, x), x, moved)
+  return MomentumState(point, direction, found)
 
 
 def pgd(

@@ -1,18 +1,20 @@
 """What is measured of an image: its prediction, an attack, what a method proves.
 
 A measure is a function of (weights, inputs) that says something about each image;
-`programs` compiles it and runs it on batches. Measures are frozen dataclasses: equal
-ones share their compiled programs.
+`programs` compiles it and runs it on batches. One that takes many equal steps, such
+as an attack, is a `StepwiseMeasure`. Measures are frozen dataclasses: equal ones
+share their compiled programs.
 """
 
 from collections.abc import Callable
 import dataclasses
+from typing import Protocol, runtime_checkable
 
 from flax import linen as nn
 import jax.numpy as jnp
 
 from diffai_jax import losses
-from diffai_jax.attacks import mi_fgsm
+from diffai_jax.attacks import MomentumState, mi_fgsm_start, mi_fgsm_step
 from diffai_jax.data import to_floats
 from diffai_jax.types import Array
 from diffai_jax.verification.inputs import Inputs
@@ -20,6 +22,29 @@ from diffai_jax.verification.methods import Method
 
 # (weights, inputs of b examples) -> arrays [b, ...] by name.
 Measure = Callable[[dict, Inputs], dict[str, Array]]
+
+
+@runtime_checkable
+class StepwiseMeasure(Protocol):
+  """A measure that repeats a step, which is one compiled program.
+
+  A program of all steps would take long to compile where they are written out,
+  and long to run where they are a loop.
+
+  Attributes:
+    steps: how often `step` is called.
+  """
+
+  steps: int
+
+  def begin(self, params: dict, inputs: Inputs):
+    """The state before the first step, a pytree of arrays [b, ...]."""
+
+  def step(self, params: dict, inputs: Inputs, state):
+    """The state after one step."""
+
+  def end(self, params: dict, inputs: Inputs, state) -> dict[str, Array]:
+    """What a measure gives, after the last step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,18 +85,30 @@ class MeasureAttack:
   network: nn.Module
   attack: Attack
 
-  def __call__(self, params: dict, inputs: Inputs) -> dict[str, Array]:
-    def forward(x):
-      return self.network.apply({"params": params}, x)
+  @property
+  def steps(self) -> int:
+    return self.attack.steps
 
-    images, attack = to_floats(inputs.images), self.attack
-    share = attack.radius / max(attack.steps, 1)
-    attacked = mi_fgsm(
-        forward, images, *inputs.region.bounds(images), inputs.labels,
+  def begin(self, params: dict, inputs: Inputs) -> MomentumState:
+    images = to_floats(inputs.images)
+    return mi_fgsm_start(images, *inputs.region.bounds(images))
+
+  def step(
+      self, params: dict, inputs: Inputs, state: MomentumState
+  ) -> MomentumState:
+    share = self.attack.radius / max(self.attack.steps, 1)
+    return mi_fgsm_step(
+        self._forward(params), state,
+        *inputs.region.bounds(to_floats(inputs.images)), inputs.labels,
         step_size=share * inputs.region.epsilon,
-        steps=attack.steps, momentum=attack.momentum,
+        momentum=self.attack.momentum,
     )
-    logits = forward(attacked)
+
+  def end(
+      self, params: dict, inputs: Inputs, state: MomentumState
+  ) -> dict[str, Array]:
+    attacked = state.point
+    logits = self._forward(params)(attacked)
     finite = jnp.all(jnp.isfinite(logits), axis=1)
     correct = finite & (jnp.argmax(logits, axis=1) == inputs.labels)
     kept = correct.reshape((-1,) + (1,) * (attacked.ndim - 1))
@@ -79,6 +116,9 @@ class MeasureAttack:
         "correct": correct,
         "counterexample": jnp.where(kept, 0, attacked),
     }
+
+  def _forward(self, params: dict) -> Callable[[Array], Array]:
+    return lambda x: self.network.apply({"params": params}, x)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from diffai_jax.storage.journal import Found, Journal
 from diffai_jax.types import UsageError
 from diffai_jax.verification.inputs import Inputs
-from diffai_jax.verification.measures import Measure
+from diffai_jax.verification.measures import Measure, StepwiseMeasure
 from diffai_jax.verification.programs import compile_measure, run_in_batches
 
 # What a measure may fail with while others go on: too little memory for one
@@ -43,7 +43,7 @@ class Measuring:
     self._journal = journal
 
   def __call__(
-      self, phase: str, measure: Measure, which: np.ndarray
+      self, phase: str, measure: Measure | StepwiseMeasure, which: np.ndarray
   ) -> dict[str, np.ndarray] | None:
     """The measure of some examples; None if it fails.
 
@@ -80,10 +80,15 @@ class Measuring:
     }
 
   def _measure(
-      self, phase: str, measure: Measure, rows: np.ndarray, known: Found
+      self,
+      phase: str,
+      measure: Measure | StepwiseMeasure,
+      rows: np.ndarray,
+      known: Found,
   ) -> dict[str, np.ndarray]:
     devices = jax.local_device_count()
-    # However many are open, so that their number compiles nothing. The batches of a run that was killed: the same program, the same bits.
+    # However many are open: their number compiles nothing. A run that was killed
+    # goes on with its batches: the same program, the same bits.
     same = known.batch is not None and known.batch % devices == 0
     since = time.monotonic()
     size, program = compile_measure(

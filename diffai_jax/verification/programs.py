@@ -10,7 +10,7 @@ from diffai_jax.kernels import platforms, precision
 from diffai_jax.types import UsageError
 from diffai_jax.verification import memory
 from diffai_jax.verification.inputs import Inputs
-from diffai_jax.verification.measures import Measure
+from diffai_jax.verification.measures import Measure, StepwiseMeasure
 from diffai_jax.verification.program_cache import (
     LastUsed,
     shapes,
@@ -39,7 +39,7 @@ def forget() -> None:
 
 def compile_measure(
     phase: str,
-    measure: Measure,
+    measure: Measure | StepwiseMeasure,
     params: dict,
     inputs: Inputs,
     memory_mb: float | None,
@@ -68,10 +68,7 @@ def compile_measure(
   key = structure(measure), shapes(params), shapes(inputs[:1]), surroundings()
 
   def compiled(size: int):
-    def make():
-      program = _lower(measure, params, inputs, size).compile()
-      return program, _needed_mb(program)
-
+    make = lambda: _compiled(measure, params, inputs, size)
     return _PROGRAMS.get((key, size), make)
 
   if size is not None:
@@ -111,7 +108,7 @@ def _fitting(
 
 def check_memory(
     phase: str,
-    measure: Measure,
+    measure: Measure | StepwiseMeasure,
     params: dict,
     inputs: Inputs,
     memory_mb: float | None,
@@ -128,31 +125,65 @@ def check_memory(
   budget = memory.budget_mb() if memory_mb is None else memory_mb
   if _peak_mb(measure, params, inputs, 1) <= budget:
     return
-  needed = _needed_mb(_lower(measure, params, inputs, 1).compile())
+  _, needed = _compiled(measure, params, inputs, 1)
   if needed > budget:
     raise _too_large(phase, needed, budget, memory_mb)
 
 
 def _peak_mb(measure, params, inputs, size) -> float:
   """What a batch takes at most, without compiling."""
+  batch, peaks = _shapes(inputs, (size,)), []
   with _precisely():
-    traced = jax.jit(_function(measure)).trace(params, _shapes(inputs, (size,)))
-  return _DOUBT * memory.peak(traced.jaxpr.jaxpr) / 2**20
+    for function, arguments in _functions(measure, params, batch):
+      traced = jax.jit(function).trace(params, batch, *arguments)
+      peaks.append(memory.peak(traced.jaxpr.jaxpr))
+  return _DOUBT * max(peaks) / 2**20
 
 
-def _lower(measure, params, inputs, size):
-  batch = _shapes(inputs, (jax.local_device_count(), size))
-  run = jax.pmap(_function(measure), in_axes=(None, 0))
+def _compiled(measure, params, inputs, size) -> tuple[Callable, float]:
+  """The program of a measure, and the MiB that it takes."""
+  devices = jax.local_device_count()
+  batch = _shapes(inputs, (size,))
+  programs = []
   with _precisely():
-    return run.lower(params, batch)
+    for function, arguments in _functions(measure, params, batch):
+      arguments = jax.tree.map(
+          lambda leaf: jax.ShapeDtypeStruct((devices,) + leaf.shape, leaf.dtype),
+          (batch, *arguments),
+      )
+      axes = None, *(0 for _ in arguments)
+      run = jax.pmap(function, in_axes=axes).lower(params, *arguments)
+      programs.append(run.compile())
+  needed = max(map(_needed_mb, programs))
+  if len(programs) == 1:
+    return programs[0], needed
+  begin, step, end = programs
+
+  def run(params: dict, inputs: Inputs) -> dict:
+    inputs, state = begin(params, inputs)
+    for _ in range(measure.steps):
+      state = step(params, inputs, state)
+    return end(params, inputs, state)
+
+  return run, needed
 
 
-def _function(measure: Measure) -> Callable:
-  """The measure as a function that JAX takes for no other one.
+def _functions(measure: Measure | StepwiseMeasure, params, batch: Inputs):
+  """What is compiled of a measure, with the arguments behind the inputs.
 
-  Modules may be equal, or have no hash, and still share weights differently.
+  As functions that JAX takes for no other ones: modules may be equal, or have no
+  hash, and still share weights differently.
   """
-  return lambda params, inputs: measure(params, inputs)
+  if not isinstance(measure, StepwiseMeasure):
+    return [(lambda params, inputs: measure(params, inputs), ())]
+  # The inputs, too: on the devices from then on.
+  begin = lambda params, inputs: (inputs, measure.begin(params, inputs))
+  _, state = jax.eval_shape(begin, params, batch)
+  return [
+      (begin, ()),
+      (lambda *arguments: measure.step(*arguments), (state,)),
+      (lambda *arguments: measure.end(*arguments), (state,)),
+  ]
 
 
 @contextlib.contextmanager
