@@ -5,7 +5,7 @@ it is traced: one that is exported for another platform has the plain forms of
 that platform.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -40,6 +40,29 @@ def computed_once(value: Any) -> Any:
     value: a pytree of arrays.
   """
   return on_cpu(lax.optimization_barrier, lambda x: x, value)
+
+
+def inner_programs(operation) -> Iterator:
+  """The programs inside of a traced operation: of jit, scan, custom gradients.
+
+  Of `on_cpu`, whose result is one of two, that of the default platform alone.
+
+  Args:
+    operation: an equation of a jaxpr.
+  """
+  named = operation.params.get("branches_platforms")
+  if named is not None:
+    here = jax.default_backend()
+    found = (i for i, names in enumerate(named) if not names or here in names)
+    branch = operation.params["branches"][next(found)]
+    yield getattr(branch, "jaxpr", branch)
+    return
+  for parameter in operation.params.values():
+    several = isinstance(parameter, (tuple, list))
+    for one in parameter if several else (parameter,):
+      program = getattr(one, "jaxpr", one)
+      if hasattr(program, "eqns"):
+        yield program
 
 
 def platform_name() -> str:

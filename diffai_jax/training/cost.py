@@ -1,6 +1,6 @@
 """What a training step costs, from its program and without running it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import dataclasses
 import math
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffai_jax.kernels.platforms import inner_programs
 from diffai_jax.training.state import TrainState
 
 # What XLA does in place or fuses into its consumer: takes no memory of its own.
@@ -133,16 +134,6 @@ def _peak(program) -> int:
     alive |= made
     alive = {v: size for v, size in alive.items() if last_read[v] > number}
   return peak
-
-
-def inner_programs(operation) -> Iterator:
-  """The programs inside of an operation: of jit, scan, custom gradients."""
-  for parameter in operation.params.values():
-    several = isinstance(parameter, (tuple, list))
-    for one in parameter if several else (parameter,):
-      program = getattr(one, "jaxpr", one)
-      if hasattr(program, "eqns"):
-        yield program
 
 
 def _bytes(array) -> int:

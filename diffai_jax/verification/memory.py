@@ -12,6 +12,8 @@ from jax.extend import core
 import numpy as np
 import psutil
 
+from diffai_jax.kernels.platforms import inner_programs
+
 # Of the memory that is free, what one program's buffers may take.
 SHARE = 0.5
 _CGROUPS = "/sys/fs/cgroup"
@@ -104,7 +106,7 @@ def peak(program: core.Jaxpr) -> int:
   for number, equation in enumerate(program.eqns):
     own = {v: _bytes(v.aval) for v in equation.outvars}
     sizes.update(own)
-    within = max(map(peak, _inner(equation)), default=0)
+    within = max(map(peak, inner_programs(equation)), default=0)
     most = max(most, held + max(sum(own.values()), within))
     held += sum(own.values())
     for v in {*_inputs(equation), *own} - outputs:
@@ -115,15 +117,6 @@ def peak(program: core.Jaxpr) -> int:
 
 def _inputs(equation) -> list:
   return [v for v in equation.invars if not isinstance(v, core.Literal)]
-
-
-def _inner(equation) -> list[core.Jaxpr]:
-  """The programs that an operation runs, such as a loop's body."""
-  values = []
-  for value in equation.params.values():
-    values += value if isinstance(value, (tuple, list)) else [value]
-  closed = [v.jaxpr for v in values if isinstance(v, core.ClosedJaxpr)]
-  return closed + [v for v in values if isinstance(v, core.Jaxpr)]
 
 
 def _bytes(aval) -> int:

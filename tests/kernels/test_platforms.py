@@ -187,6 +187,38 @@ def test_forms_are_chosen_under_every_transformation(function):
   np.testing.assert_array_equal(function(x), 2 * x)
 
 
+@pytest.mark.parametrize("backend, primitive", [
+    ("cpu", "tanh"), ("gpu", "sin"), ("tpu", "sin"),
+])
+def test_of_two_forms_the_default_platform_s_is_looked_into(
+    monkeypatch, backend, primitive
+):
+  monkeypatch.setattr(platforms.jax, "default_backend", lambda: backend)
+  program = jax.make_jaxpr(
+      lambda x: platforms.on_cpu(jnp.tanh, jnp.sin, x)
+  )(1.0).jaxpr
+  inside = [
+      operation.primitive.name
+      for switch in program.eqns
+      for inner in platforms.inner_programs(switch)
+      for operation in inner.eqns
+  ]
+  assert inside == [primitive]
+
+
+def test_programs_of_loops_are_looked_into():
+  program = jax.make_jaxpr(
+      jax.jit(lambda x: jax.lax.fori_loop(0, 3, lambda _, x: jnp.tanh(x), x))
+  )(1.0).jaxpr
+  (loop,) = platforms.inner_programs(program.eqns[0])
+  inside = [
+      operation.primitive.name
+      for inner in platforms.inner_programs(loop.eqns[0])
+      for operation in inner.eqns
+  ]
+  assert "tanh" in inside
+
+
 @pytest.mark.parametrize("backend, memory, several", [
     ("cpu", 32, False), ("gpu", np.inf, True), ("tpu", np.inf, True),
 ])

@@ -9,8 +9,8 @@ import pytest
 from test_step import _DATASET, _EPSILON, _data, _optimizer
 
 from diffai_jax import objectives
+from diffai_jax.kernels.platforms import inner_programs
 from diffai_jax.networks import convnet
-from diffai_jax.training.cost import inner_programs
 from diffai_jax.training.state import create_state
 from diffai_jax.training.step import make_step
 
