@@ -76,9 +76,7 @@ class Program:
         name, measure, params, inputs, _MEMORY.value
     )
     self.compile_seconds = time.perf_counter() - start
-    stats = self._program.memory_analysis()
-    held = stats.temp_size_in_bytes + stats.output_size_in_bytes
-    self.mib = held / 2**20
+    self.mib = self._program.mib
     self._batch = params, jax.tree.map(
         lambda leaf: leaf[None], inputs[: self.size]
     )

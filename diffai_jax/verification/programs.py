@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import contextlib
+import dataclasses
 
 import jax
 import numpy as np
@@ -26,7 +27,23 @@ _BATCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _DOUBT = 4
 
 
-# Programs with what they need, and the sizes of batch that were chosen.
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A compiled measure: (params, inputs [devices, size, ...]) -> arrays by name.
+
+  Attributes:
+    run: it.
+    mib: what a batch takes on a device, beside its inputs.
+  """
+
+  run: Callable[[dict, Inputs], dict]
+  mib: float
+
+  def __call__(self, params: dict, inputs: Inputs) -> dict:
+    return self.run(params, inputs)
+
+
+# Programs, and the sizes of batch that were chosen.
 _PROGRAMS = LastUsed()
 _SIZES = LastUsed()
 
@@ -44,7 +61,7 @@ def compile_measure(
     inputs: Inputs,
     memory_mb: float | None,
     size: int | None = None,
-) -> tuple[int, Callable]:
+) -> tuple[int, Program]:
   """Compiles a measure for the largest batch that fits, or finds it compiled.
 
   Args:
@@ -72,17 +89,17 @@ def compile_measure(
     return _PROGRAMS.get((key, size), make)
 
   if size is not None:
-    return size, compiled(size)[0]
+    return size, compiled(size)
   share = -(-len(inputs) // jax.local_device_count())
   peak_mb = lambda size: _peak_mb(measure, params, inputs, size)
   choose = lambda: _fitting(phase, compiled, peak_mb, memory_mb, share)
   size = _SIZES.get((key, memory_mb, share), choose)
-  return size, compiled(size)[0]
+  return size, compiled(size)
 
 
 def _fitting(
     phase: str,
-    compiled: Callable,
+    compiled: Callable[[int], Program],
     peak_mb: Callable[[int], float],
     memory_mb: float | None,
     share: int,
@@ -94,13 +111,13 @@ def _fitting(
   if peak_mb(largest) <= wanted:  # One program is compiled, and not two.
     return largest
   size = min(2, share)
-  _, needed = compiled(size)
+  needed = compiled(size).mib
   # What does not grow with the batch is counted as if it did.
   fits = int(size * wanted / max(needed, 1e-3))
   largest = max(1, min(fits, share))
   chosen = max(size for size in _BATCHES if size <= largest)
   if chosen != size:
-    _, needed = compiled(chosen)
+    needed = compiled(chosen).mib
   if chosen == 1 and needed > budget:
     raise _too_large(phase, needed, budget, memory_mb)
   return chosen
@@ -125,7 +142,7 @@ def check_memory(
   budget = memory.budget_mb() if memory_mb is None else memory_mb
   if _peak_mb(measure, params, inputs, 1) <= budget:
     return
-  _, needed = _compiled(measure, params, inputs, 1)
+  needed = _compiled(measure, params, inputs, 1).mib
   if needed > budget:
     raise _too_large(phase, needed, budget, memory_mb)
 
@@ -140,8 +157,7 @@ def _peak_mb(measure, params, inputs, size) -> float:
   return _DOUBT * max(peaks) / 2**20
 
 
-def _compiled(measure, params, inputs, size) -> tuple[Callable, float]:
-  """The program of a measure, and the MiB that it takes."""
+def _compiled(measure, params, inputs, size) -> Program:
   devices = jax.local_device_count()
   batch = _shapes(inputs, (size,))
   programs = []
@@ -156,7 +172,7 @@ def _compiled(measure, params, inputs, size) -> tuple[Callable, float]:
       programs.append(run.compile())
   needed = max(map(_needed_mb, programs))
   if len(programs) == 1:
-    return programs[0], needed
+    return Program(programs[0], needed)
   begin, step, end = programs
 
   def run(params: dict, inputs: Inputs) -> dict:
@@ -165,7 +181,7 @@ def _compiled(measure, params, inputs, size) -> tuple[Callable, float]:
       state = step(params, inputs, state)
     return end(params, inputs, state)
 
-  return run, needed
+  return Program(run, needed)
 
 
 def _functions(measure: Measure | StepwiseMeasure, params, batch: Inputs):
