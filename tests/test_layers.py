@@ -20,7 +20,7 @@ _HOUSE = (
         "storage": ("paths", "files", "sealed", "journal", "lock"),
         "kernels": (
             "xla", "platforms", "precision", "loops", "matrices", "taps",
-            "winograd", "cpu_images", "images",
+            "overlap", "winograd", "cpu_images", "images",
         ),
         "schedules": ("piecewise", "arithmetic", "optax_schedules"),
     },

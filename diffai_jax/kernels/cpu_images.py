@@ -6,7 +6,8 @@
     of stride 1, whose image has each stride x stride square of pixels as the
     channels of one pixel. So are the gradients by the input of those whose
     kernel is made of whole squares, such as 4x4 with stride 2: XLA computes
-    them with an image full of holes.
+    them with an image full of holes. Those of other kernels are products of
+    matrices, see `overlap`.
   - The gradients of a convolution 3x3 of many channels are Winograd's, see
     `winograd`.
   - The gradient by the kernel of few images is another convolution than XLA's.
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 
 from diffai_jax.kernels import precision, winograd
 from diffai_jax.kernels.matrices import multiply
+from diffai_jax.kernels.overlap import gradient_by_input
 from diffai_jax.kernels.taps import (
     im2col,
     library_convolution,
@@ -56,10 +58,15 @@ def gradients(
 
   is_product = x.shape[3] == 1 or kernel.shape[:2] == (1, 1)
   whole = stride > 1 and all(n % stride == 0 for n in kernel.shape[:2])
-  linear = _of_squares if whole and not is_product else convolve
-  by_input, = jax.linear_transpose(
-      lambda v: linear(v, kernel, stride, padding), x
-  )(cotangent)
+  if stride == 1 or whole or is_product:
+    linear = _of_squares if whole and not is_product else convolve
+    by_input, = jax.linear_transpose(
+        lambda v: linear(v, kernel, stride, padding), x
+    )(cotangent)
+  else:
+    by_input = gradient_by_input(
+        kernel, cotangent, stride, padding, x.shape[1:3]
+    )
   if stride == 1 and len(x) <= _FEW_IMAGES and not is_product:
     return by_input, _by_kernel(x, cotangent, padding, kernel.shape[:2])
   by_kernel, = jax.linear_transpose(

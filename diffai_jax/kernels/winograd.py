@@ -25,6 +25,7 @@ import numpy as np
 
 from diffai_jax.kernels import precision
 from diffai_jax.kernels.matrices import flat, multiply
+from diffai_jax.kernels.overlap import overlap_add
 from diffai_jax.types import Array
 
 _TAPS = np.array(  # G.
@@ -88,28 +89,9 @@ def _by_input(kernel: Array, cells: _Grid) -> Array:
       for pair in zip(cells, taps)
   ]
   tiles = _along_both(_INPUTS.T, products)
-  rows = [_overlapping(row, 2) for row in tiles]
-  columns = [_overlapping(column, 1) for column in zip(*rows)]
-  # columns[r][q] has the pixels (2i + q, 2j + r).
-  image = jnp.stack([jnp.stack(row, 3) for row in zip(*columns)], 2)
-  batch, height, _, width, _, channels = image.shape
-  return image.reshape(batch, 2 * height, 2 * width, channels)
-
-
-def _overlapping(entries: Sequence[Array], axis: int) -> list[Array]:
-  """Every second pixel from the first, and from the second, along an axis.
-
-  Tiles of four begin one pixel before every second one, and are added where
-  they overlap.
-  """
-  before, first, second, behind = entries
-  return [first + _moved(behind, axis, 1), second + _moved(before, axis, -1)]
-
-
-def _moved(array: Array, axis: int, by: int) -> Array:
-  pads = [(0, 0, 0)] * array.ndim
-  pads[axis] = (by, -by, 0)
-  return lax.pad(array, jnp.zeros((), array.dtype), pads)
+  height, width = (2 * length for length in cells[0][0].shape[1:3])
+  # Tiles of four pixels begin one pixel before every second one.
+  return overlap_add(tiles, 2, 1, (height, width))
 
 
 def _by_kernel(x: Array, cells: _Grid) -> Array:
