@@ -11,14 +11,18 @@ import pytest
 from weights import layers
 
 from diffai_jax import losses, networks
-from diffai_jax.storage import journal
-from diffai_jax.verification import (
-    certification, measures, measuring, programs
-)
+from diffai_jax.attacks import mi_fgsm
 from diffai_jax.data import Examples
 from diffai_jax.domains import box, correlated_box
 from diffai_jax.regions import Linf
+from diffai_jax.storage import journal
 from diffai_jax.types import Mode, UsageError
+from diffai_jax.verification import (
+    certification,
+    measures,
+    measuring,
+    programs,
+)
 
 EPSILON = 0.03
 WIDE = 0.5  # At which the attack breaks some that are classified correctly.
@@ -172,6 +176,28 @@ def test_files_hold_what_was_found(case, found, tmp_path):
   for domain in ("Box", "HBox"):
     mean = arrays[f"verified_{domain}"].mean()
     assert summary["verified_accuracy"][domain] == pytest.approx(mean)
+
+
+def test_the_attack_takes_all_its_steps(fragile):
+  """Step by step it finds what MI-FGSM finds in one program."""
+  network, params, examples = fragile
+  # It reaches the ball's end with its last step, and needs all of them.
+  attack, epsilon = certification.Attack(steps=3, radius=1.0), 0.1
+  found = certification.certify(
+      network, params, examples, Linf(epsilon), attack=attack, methods=()
+  )
+  x = jnp.asarray(examples.images / np.float32(255))
+  forward = lambda x: network.apply({"params": params}, x)
+  points = jax.jit(lambda x: mi_fgsm(
+      forward, x, jnp.clip(x - epsilon, 0, 1), jnp.clip(x + epsilon, 0, 1),
+      examples.labels, step_size=attack.radius * epsilon / attack.steps,
+      steps=attack.steps, momentum=attack.momentum,
+  ))(x)
+  wrong = jax.jit(forward)(points).argmax(axis=1) != examples.labels
+  np.testing.assert_array_equal(found.falsified, wrong)
+  np.testing.assert_allclose(
+      np.stack(list(found.counterexamples.values())), points[wrong], atol=1e-5
+  )
 
 
 def test_counterexamples_are_in_the_ball_and_wrong(fragile):
