@@ -22,6 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # So programs are compiled in a quarter of the time and run slower; tests with
 # the mark `optimized` are about what the compiler makes of them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 if jaxlib.__version__.startswith("0.10."):  # Others do not know these flags.
   os.environ["XLA_FLAGS"] = " ".join((
       os.environ.get("XLA_FLAGS", ""), "--xla_cpu_use_fusion_emitters=false",

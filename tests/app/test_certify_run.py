@@ -346,7 +346,7 @@ def test_memory_is_asked_before_training(tmp_path, monkeypatch):
 
 
 def test_memory_that_is_plenty_compiles_nothing(monkeypatch):
-  monkeypatch.setattr(programs, "_lower", _forbidden)
+  monkeypatch.setattr(programs, "_compiled", _forbidden)
   certify_run.check_memory(train.Job.from_config(_config()))
 
 
