@@ -18,6 +18,9 @@ import soundness_search
 from diffai_jax import domains
 from diffai_jax.types import Mode
 
+# What is proved must hold for what XLA makes of a network.
+pytestmark = pytest.mark.optimized
+
 BATCH = 2
 
 

@@ -14,6 +14,9 @@ from diffai_jax.verification.certification_input import certified_params
 from diffai_jax.domains import Dense, Diagonal, HybridZonotope
 from diffai_jax.kernels import precision
 
+# XLA's optimiser may change what is computed in which type.
+pytestmark = pytest.mark.optimized
+
 LABELS = jnp.array([0])
 
 

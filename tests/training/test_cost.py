@@ -14,6 +14,9 @@ from diffai_jax.training.cost import step_cost
 from diffai_jax.training.state import create_state
 from diffai_jax.training.step import make_step
 
+# Estimates are of optimised programs.
+pytestmark = pytest.mark.optimized
+
 DATA = Dataset((20, 20, 2), 5, (0.4,) * 2, (0.5,) * 2, epsilon=0.1)
 BATCH = 64
 

@@ -12,6 +12,9 @@ from diffai_jax import domains, losses, transformers
 from diffai_jax.domains import Dense, HybridZonotope
 from diffai_jax.transformers.relu import RULES
 
+# XLA's optimiser may multiply constants, and flush what is small.
+pytestmark = pytest.mark.optimized
+
 
 @pytest.mark.parametrize("symbols, size, weight", [
     (1000, 1e-20, 1e-19), (784, 1.5e-38, 0.5)
