@@ -23,7 +23,6 @@ from diffai_jax.schedules import Lin
 from diffai_jax.training.state import create_state
 from diffai_jax.training.step import Regularizers, make_step
 
-
 START = Sequential((Normalize((0.4,), (0.5,)), Flatten()))
 EVERYTHING = Sequential((
     START,
