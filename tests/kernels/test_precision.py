@@ -30,7 +30,7 @@ def attained(center, radius, kernel) -> float:
 @pytest.mark.parametrize("kind", ["number", "weak", "float32", "numpy", "whole"])
 @pytest.mark.parametrize("maker", [domains.box, domains.correlated_box])
 def test_a_radius_has_the_center_s_type(kind, maker):
-  """Beside a float64 center, times a float32 kernel (issue 17)."""
+  """Beside a float64 center, times a float32 kernel."""
   rng = np.random.default_rng(0)
   center = rng.normal(size=(1, 300))
   kernel = jnp.asarray(rng.normal(size=(300, 2)), jnp.float32)
