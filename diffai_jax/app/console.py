@@ -172,37 +172,51 @@ def _notebook_bar(
   """Updates one output of the cell in place; needs no widgets."""
   from IPython.display import display
 
-  start = time.monotonic()
-  last = -math.inf
   handle = display(
       _Moment(label, first, total, unit, "", 0.0), display_id=True
   )
 
-  def update(done: int, note: str = "") -> None:
-    nonlocal last
-    now = time.monotonic()
-    if now - last < _SECONDS_BETWEEN_UPDATES and done < total:
-      return
-    last = now
-    left = (now - start) * (total - done) / max(done - first, 1)
+  def show(done: int, note: str, left: float) -> None:
     handle.update(_Moment(label, done, total, unit, note, left))
 
-  return update
+  return _paced(show, _SECONDS_BETWEEN_UPDATES, total, first, at_once=True)
 
 
 def _line_printer(
     label: str, total: int, unit: str, first: int
 ) -> Callable[[int, str], None]:
-  start = last = time.monotonic()
+
+  def show(done: int, note: str, left: float) -> None:
+    parts = [f"{label}: {done}/{total} {unit}", note, f"{left:.0f} s left"]
+    console.print("  ".join(filter(None, parts)))
+
+  return _paced(show, _SECONDS_BETWEEN_LINES, total, first)
+
+
+def _paced(
+    show: Callable[[int, str, float], None],
+    seconds: float,
+    total: int,
+    first: int,
+    at_once: bool = False,
+) -> Callable[[int, str], None]:
+  """Shows what is done, a note and the seconds left, but not too often.
+
+  Args:
+    show: what shows them.
+    seconds: between two calls of it; the end is always shown.
+    total, first: how much there is, and how much was done at the beginning.
+    at_once: whether the first update is shown, however early.
+  """
+  start = time.monotonic()
+  last = -math.inf if at_once else start
 
   def update(done: int, note: str = "") -> None:
     nonlocal last
     now = time.monotonic()
-    if now - last < _SECONDS_BETWEEN_LINES and done < total:
+    if now - last < seconds and done < total:
       return
     last = now
-    left = (now - start) * (total - done) / max(done - first, 1)
-    parts = [f"{label}: {done}/{total} {unit}", note, f"{left:.0f} s left"]
-    console.print("  ".join(filter(None, parts)))
+    show(done, note, (now - start) * (total - done) / max(done - first, 1))
 
   return update
