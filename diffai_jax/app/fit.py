@@ -256,9 +256,8 @@ def _train_in(
         ) as writer,
     ):
       if path is None:
-        saver.write(state, must=True)
-        if not app_train.total_steps(job.config, len(examples)):
-          saver.confirm(0)
+        total = app_train.total_steps(job.config, len(examples))
+        saver.begin(state, last=not total)
       state = _steps(
           job, examples, state, writer.write, around, progress, saver=saver
       )

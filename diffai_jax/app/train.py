@@ -140,10 +140,7 @@ def _train(
       show(number, note(row))
 
     if path is None:
-      # Before the first hour is spent: what cannot be saved is not begun.
-      saver.write(state, must=True)
-      if not total:
-        saver.confirm(0)
+      saver.begin(state, last=not total)
     state = take_steps(
         job, data, state, report, saver=saver,
         stopped=lambda: interrupts.requested() is not None,

@@ -63,6 +63,20 @@ class Saver:
     self._last = time.monotonic()
     return kept
 
+  def begin(self, state: TrainState, last: bool) -> None:
+    """Saves the state that a run begins with: what cannot be is not begun.
+
+    Args:
+      state: a fresh one.
+      last: whether no step follows, which would confirm it.
+
+    Raises:
+      UsageError: if it cannot be saved.
+    """
+    self.write(state, must=True)
+    if last:
+      self.confirm(int(state.step))
+
   def confirm(self, step: int) -> None:
     """What was written up to that step can go on."""
     try:
