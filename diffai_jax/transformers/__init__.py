@@ -22,6 +22,12 @@ from diffai_jax.transformers.affine import (
     scale_shift,
     sum_axes,
 )
+from diffai_jax.transformers.dispatch import (
+    TRANSFORMERS,
+    Deferred,
+    apply,
+    transformer,
+)
 from diffai_jax.transformers.correlation import (
     correlate_all,
     correlate_fixed,
@@ -40,13 +46,17 @@ from diffai_jax.transformers.joining import add, concat, subtract
 from diffai_jax.transformers.pooling import max_pool
 from diffai_jax.transformers.relu import leaky_relu, relu
 from diffai_jax.transformers.sharing import adopt_symbols
-from diffai_jax.transformers.moving import flatten, gather, reshape
+from diffai_jax.transformers.moving import constant, flatten, gather, reshape
 
 __all__ = [
+    "Deferred",
+    "TRANSFORMERS",
     "add",
     "adopt_symbols",
+    "apply",
     "average_pool",
     "concat",
+    "constant",
     "conv",
     "conv_transpose",
     "correlate_all",
@@ -76,4 +86,5 @@ __all__ = [
     "tanh",
     "to_hybrid",
     "to_zonotope",
+    "transformer",
 ]

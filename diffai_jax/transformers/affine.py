@@ -33,7 +33,11 @@ from diffai_jax.transformers.affine_rule import (
     apply_affine,
     of_one_type,
 )
-from diffai_jax.transformers.dispatch import check_axis, require_array
+from diffai_jax.transformers.dispatch import (
+    check_axis,
+    require_array,
+    transformer,
+)
 from diffai_jax.transformers.structure.block_convolution import (
     convolve_block,
     convolve_transposed_block,
@@ -43,6 +47,7 @@ from diffai_jax.transformers.structure.block_convolution import (
 from diffai_jax.types import Array
 
 
+@transformer
 @functools.singledispatch
 def dense(x, kernel: Array, bias: Array):
   """x @ kernel + bias; sound on elements by the rule of `affine_rule`.
@@ -90,6 +95,7 @@ def _(x, kernel: Array, bias: Array):
   ))
 
 
+@transformer
 @functools.singledispatch
 def conv(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
   """2-D cross-correlation plus bias; sound on elements by `affine_rule`.
@@ -130,6 +136,7 @@ def _(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
   ))
 
 
+@transformer
 @functools.singledispatch
 def scale_shift(x, factor: Array, shift: Array, *, terms: int = 1):
   """factor · x + shift, elementwise; sound on elements by `affine_rule`.
@@ -167,6 +174,7 @@ def _(x, factor: Array, shift: Array, *, terms: int = 1):
   ))
 
 
+@transformer
 @functools.singledispatch
 def conv_transpose(
     x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0
@@ -209,6 +217,7 @@ def _(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
   ))
 
 
+@transformer
 @functools.singledispatch
 def average_pool(x, window: int, *, stride: int | None = None, padding: int = 0):
   """Means over windows, channel by channel; padded zeros are counted.
@@ -261,6 +270,7 @@ def global_average_pool(x):
   return scale_shift(sum_axes(x, (0, 1)), 1 / (height * width), 0.0)
 
 
+@transformer
 @functools.singledispatch
 def sum_axes(x, axes: tuple[int, ...]):
   """Sums over axes of one example; sound on elements by `affine_rule`.

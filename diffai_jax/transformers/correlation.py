@@ -25,10 +25,15 @@ from diffai_jax.domains.hybrid_zonotope import (
 from diffai_jax.domains.identity import fresh_symbol, require_symbol
 from diffai_jax.domains.product import Value, parts, rebuild
 from diffai_jax.domains.single_symbols import select_variables
-from diffai_jax.transformers.dispatch import part_symbol, require_array
+from diffai_jax.transformers.dispatch import (
+    part_symbol,
+    require_array,
+    transformer,
+)
 from diffai_jax.types import Array, PRNGKey
 
 
+@transformer
 def correlate_all(x: Value, symbol: str | None = None) -> Value:
   """P = {i | 0 ≤ i < p}: every variable, as a Diagonal block of n numbers.
 
@@ -52,6 +57,7 @@ def correlate_all(x: Value, symbol: str | None = None) -> Value:
   return _on_elements(x, symbol, correlate)
 
 
+@transformer
 def correlate_fixed(x: Value, k: int, symbol: str | None = None) -> Value:
   """P = {⌊i·p/k⌋ | 0 ≤ i < k}, of the flattened variables.
 
@@ -70,6 +76,7 @@ def correlate_fixed(x: Value, k: int, symbol: str | None = None) -> Value:
   return _on_elements(x, symbol, correlate, k)
 
 
+@transformer
 def correlate_max(x: Value, k: int, symbol: str | None = None) -> Value:
   """P = the k variables with the largest upper bounds; ties to the lowest i.
 
@@ -87,6 +94,7 @@ def correlate_max(x: Value, k: int, symbol: str | None = None) -> Value:
   return _on_elements(x, symbol, correlate, k)
 
 
+@transformer
 def correlate_random(
     x: Value, k: int, key: PRNGKey, symbol: str | None = None
 ) -> Value:
@@ -106,6 +114,7 @@ def correlate_random(
   return _on_elements(x, symbol, correlate, k)
 
 
+@transformer
 def correlate_max_pool(
     x: Value,
     window: tuple[int, ...],

@@ -31,10 +31,15 @@ from diffai_jax.transformers.correlation import (
     correlate_all,
     require_new_symbol,
 )
-from diffai_jax.transformers.dispatch import part_symbol, require_array
+from diffai_jax.transformers.dispatch import (
+    part_symbol,
+    require_array,
+    transformer,
+)
 from diffai_jax.types import Array, PRNGKey
 
 
+@transformer
 def decorrelate_all(x: Value) -> Value:
   """h'_B,i = h_B,i + Σ_j |h_E,i,j|: no symbols are left.
 
@@ -50,6 +55,7 @@ def decorrelate_all(x: Value) -> Value:
   return _on_elements(x, 0, None, None)
 
 
+@transformer
 def decorrelate_min(x: Value, k: int, symbol: str | None = None) -> Value:
   """Keeps the k symbols with the largest Σ_i |h_E,i,j|, for each example.
 
@@ -81,6 +87,7 @@ def decorrelate_min(x: Value, k: int, symbol: str | None = None) -> Value:
   return _on_elements(x, k, symbol, decorrelate)
 
 
+@transformer
 def decorrelate_random(
     x: Value, k: int, key: PRNGKey, symbol: str | None = None
 ) -> Value:
@@ -97,6 +104,7 @@ def decorrelate_random(
   return _on_elements(x, k, symbol, decorrelate)
 
 
+@transformer
 def to_zonotope(
     x: Value, symbol: str | None = None, relu: str | None = None
 ) -> Value:
@@ -114,6 +122,7 @@ def to_zonotope(
   return _with_rules(correlate_all(x, symbol), relu, zonotope=True)
 
 
+@transformer
 def to_hybrid(x: Value, relu: str | None = None) -> Value:
   """A hybrid zonotope from here on: fresh error stays uncorrelated. Exact.
 

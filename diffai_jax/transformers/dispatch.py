@@ -1,13 +1,110 @@
-"""What every transformer does with what it is given: guard, and map over parts."""
+"""What all transformers have in common: their names, their guards, their parts."""
 
 import functools
-from typing import Callable
+import inspect
+from typing import Any, Callable
 
 import jax
 import numpy as np
 
-from diffai_jax.domains.identity import renewed_symbol
+from diffai_jax.domains.identity import fresh_symbol, renewed_symbol
 from diffai_jax.domains.product import Product
+
+# Every transformer by its name: what graphs are made of, and saved as.
+TRANSFORMERS: dict[str, Callable] = {}
+
+# What the parameters of transformers are, by their names: values that flow through
+# a network; arrays; names of new noise symbols. All others are static options.
+VALUES = frozenset(("x", "y", "values"))
+ARRAYS = frozenset(("kernel", "bias", "factor", "shift", "low", "high", "key"))
+SYMBOL = "symbol"
+
+
+class Deferred:
+  """Base of values that take note of the transformers that they meet."""
+
+  def take(
+      self,
+      name: str,
+      values: tuple,
+      arrays: dict[str, Any],
+      options: dict[str, Any],
+  ) -> "Deferred":
+    """The result of a transformer, which is not computed.
+
+    Args:
+      name: a key of TRANSFORMERS.
+      values: what flows into it, in the order of its parameters.
+      arrays: its arrays and numbers by parameter; None is left out.
+      options: its static options by parameter, without those at their default.
+    """
+    raise NotImplementedError
+
+
+def transformer(function: Callable) -> Callable:
+  """Makes a function a transformer: it has a name, and Deferred values take it.
+
+  To be put above `functools.singledispatch`, whose `register` stays.
+  """
+  name = function.__name__
+  signature = inspect.signature(function)
+
+  @functools.wraps(function)
+  def call(*args, **kwargs):
+    deferred = _deferred(args)
+    if deferred is None:
+      return function(*args, **kwargs)
+    return deferred.take(name, *_sorted(signature.bind(*args, **kwargs)))
+
+  TRANSFORMERS[name] = call
+  return call
+
+
+def apply(
+    name: str,
+    values: tuple,
+    arrays: dict[str, Any],
+    options: dict[str, Any],
+    label: str = "",
+) -> Any:
+  """Calls the transformer of that name: the inverse of `Deferred.take`.
+
+  Args:
+    name, values, arrays, options: as `Deferred.take` gets them.
+    label: what names of new noise symbols begin with.
+  """
+  function = TRANSFORMERS[name]
+  parameters = inspect.signature(function).parameters
+  own = {SYMBOL: fresh_symbol(label or name)} if SYMBOL in parameters else {}
+  if "values" in parameters:
+    values = (values,)
+  return function(*values, **arrays, **options, **own)
+
+
+def _deferred(args: tuple) -> Deferred | None:
+  """The first Deferred among a transformer's values."""
+  for value in args[:2]:
+    if isinstance(value, Deferred):
+      return value
+    if isinstance(value, (list, tuple)):
+      for part in value:
+        if isinstance(part, Deferred):
+          return part
+  return None
+
+
+def _sorted(bound: inspect.BoundArguments) -> tuple[tuple, dict, dict]:
+  """A call's values, arrays and options."""
+  values, arrays, options = [], {}, {}
+  for name, given in bound.arguments.items():
+    if name in VALUES:
+      values.extend(given if name == "values" else (given,))
+    elif name in ARRAYS:
+      if given is not None:
+        arrays[name] = given
+    elif name != SYMBOL:
+      options[name] = given
+  return tuple(values), arrays, options
 
 
 def require_array(x, name: str) -> None:

@@ -20,10 +20,15 @@ from diffai_jax.domains.hybrid_zonotope import HybridZonotope, point, radius
 from diffai_jax.domains.product import Product, Value
 from diffai_jax.kernels import precision
 from diffai_jax.kernels.matrices import concatenate
-from diffai_jax.transformers.dispatch import check_axis, require_array
+from diffai_jax.transformers.dispatch import (
+    check_axis,
+    require_array,
+    transformer,
+)
 from diffai_jax.transformers.sharing import tell_apart
 
 
+@transformer
 def add(x: Value, y: Value) -> Value:
   """x + y, of the same shape.
 
@@ -79,6 +84,7 @@ def add(x: Value, y: Value) -> Value:
   )
 
 
+@transformer
 def subtract(x: Value, y: Value) -> Value:
   """x - y, of the same shape: `add` of -y, whose negation is exact.
 
@@ -104,6 +110,7 @@ def _negate(x: Value) -> Value:
   )
 
 
+@transformer
 def concat(values: Sequence[Value], axis: int = -1) -> Value:
   """Concatenates along an axis of one example; exact.
 

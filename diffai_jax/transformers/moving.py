@@ -9,15 +9,19 @@ import numpy as np
 
 from diffai_jax.domains import generators
 from diffai_jax.domains.generators import Block, Dense, Diagonal
-from diffai_jax.domains.hybrid_zonotope import HybridZonotope
+from diffai_jax.domains.hybrid_zonotope import HybridZonotope, point
 from diffai_jax.domains.product import example_shape
+from diffai_jax.kernels import precision
 from diffai_jax.transformers.dispatch import (
     check_axis,
     register_parts,
     require_array,
+    transformer,
 )
+from diffai_jax.types import Array
 
 
+@transformer
 @functools.singledispatch
 def reshape(x, shape: tuple[int, ...]):
   """Reshapes each example to `shape`; the batch axis stays.
@@ -62,6 +66,41 @@ def flatten(x):
   return reshape(x, (math.prod(example_shape(x)),))
 
 
+@transformer
+@functools.singledispatch
+def constant(x, shift: Array):
+  """The same numbers for every example, whatever x is.
+
+  Exact: as an element it is a point. It moves with none of x's symbols, and has
+  x's rules, so that it can meet elements that do.
+
+  Args:
+    x: array [B, ...], HybridZonotope or Product: how many examples, and of which
+      kind.
+    shift: one example's numbers, [...].
+
+  Raises:
+    TypeError: for any other kind.
+  """
+  require_array(x, "constant")
+  shift = jnp.asarray(shift, precision.widest(x))
+  return jnp.broadcast_to(shift, x.shape[:1] + shift.shape)
+
+
+register_parts(constant)
+
+
+@constant.register
+def _(x: HybridZonotope, shift: Array) -> HybridZonotope:
+  held = point(jnp.asarray(shift)[None])
+  shape = x.center.shape[:1] + held.center.shape[1:]
+  spread = lambda a: None if a is None else jnp.broadcast_to(a, shape)
+  return HybridZonotope(
+      spread(held.center), spread(held.uncorrelated), {}, x.relu, x.zonotope
+  )
+
+
+@transformer
 @functools.singledispatch
 def gather(x, indices, axis: int = -1):
   """The entries of an axis at `indices`; `numpy.take` along one axis.

@@ -12,12 +12,17 @@ from diffai_jax.domains.hybrid_zonotope import HybridZonotope, lower, upper
 from diffai_jax.kernels import precision
 from diffai_jax.kernels.images import pool, stride_or
 from diffai_jax.kernels.taps import pad
-from diffai_jax.transformers.dispatch import register_parts, require_array
+from diffai_jax.transformers.dispatch import (
+    register_parts,
+    require_array,
+    transformer,
+)
 from diffai_jax.transformers.relaxation import interval_error, relax
 from diffai_jax.transformers.structure.block_convolution import pool_block
 from diffai_jax.types import Array
 
 
+@transformer
 @functools.singledispatch
 def max_pool(
     x,

@@ -16,7 +16,11 @@ import jax.numpy as jnp
 
 from diffai_jax.domains import rounding
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, lower, upper
-from diffai_jax.transformers.dispatch import register_parts, require_array
+from diffai_jax.transformers.dispatch import (
+    register_parts,
+    require_array,
+    transformer,
+)
 from diffai_jax.transformers.relaxation import relax
 from diffai_jax.types import Array
 
@@ -24,6 +28,7 @@ from diffai_jax.types import Array
 Rule = Callable[[Array, Array], tuple[Array, Array]]
 
 
+@transformer
 @functools.singledispatch
 def relu(x, *, symbol: str | None = None):
   """max(x, 0), elementwise.
@@ -60,6 +65,7 @@ def _(x: HybridZonotope, *, symbol: str | None = None) -> HybridZonotope:
   return relax(x, slope, offset, offset, symbol)
 
 
+@transformer
 @functools.singledispatch
 def leaky_relu(x, negative_slope: float = 0.01, *, symbol: str | None = None):
   """x for x ≥ 0, a·x below, elementwise, with a = negative_slope in [0, 1].

@@ -35,7 +35,11 @@ import jax.numpy as jnp
 
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, lower, upper
 from diffai_jax.kernels import precision
-from diffai_jax.transformers.dispatch import register_parts, require_array
+from diffai_jax.transformers.dispatch import (
+    register_parts,
+    require_array,
+    transformer,
+)
 from diffai_jax.transformers.relaxation import interval_error, relax
 from diffai_jax.types import Array
 
@@ -169,7 +173,7 @@ def _transformer(name: str, doc: str, f: _Activation) -> Callable:
     ValueError: if an element is a pure zonotope with symbols of that name.
     TypeError: for any other kind.
   """
-  return transform
+  return transformer(transform)
 
 
 def _elu_derivative(x: Array) -> Array:
