@@ -38,6 +38,7 @@ _HOUSE = (
             "joining",
         ),
     },
+    {"graph": ("graph", "building", "record", "surgery", "saving")},
     {
         "losses": ("margins", "regularizers"),
         "regions": ("linf",),

@@ -3,5 +3,18 @@
 from diffai_jax.graph.building import Builder, Recording
 from diffai_jax.graph.graph import Call, Graph
 from diffai_jax.graph.record import record
+from diffai_jax.graph.saving import load, save
+from diffai_jax.graph.surgery import keep, simplify, split
 
-__all__ = ["Builder", "Call", "Graph", "Recording", "record"]
+__all__ = [
+    "Builder",
+    "Call",
+    "Graph",
+    "Recording",
+    "keep",
+    "load",
+    "record",
+    "save",
+    "simplify",
+    "split",
+]
