@@ -13,6 +13,12 @@ from diffai_jax.transformers.smooth import (
     softplus,
     tanh,
 )
+from diffai_jax.transformers.arranging import (
+    broadcast,
+    pad,
+    slice_axes,
+    transpose,
+)
 from diffai_jax.transformers.affine import (
     average_pool,
     conv,
@@ -46,6 +52,7 @@ __all__ = [
     "add",
     "adopt_symbols",
     "average_pool",
+    "broadcast",
     "concat",
     "conv",
     "conv_transpose",
@@ -65,15 +72,18 @@ __all__ = [
     "global_average_pool",
     "leaky_relu",
     "max_pool",
+    "pad",
     "relu",
     "reshape",
     "scale_shift",
     "selu",
     "sigmoid",
+    "slice_axes",
     "softplus",
     "subtract",
     "sum_axes",
     "tanh",
     "to_hybrid",
     "to_zonotope",
+    "transpose",
 ]
