@@ -41,7 +41,7 @@ _HOUSE = (
     {"graph": ("graph", "building", "record", "surgery", "saving")},
     {
         "losses": ("margins", "regularizers"),
-        "regions": ("linf",),
+        "regions": ("linf", "specs", "specified"),
         "attacks": ("iterated",),
     },
     {
@@ -54,7 +54,7 @@ _HOUSE = (
     {
         "networks": (
             "assembly", "abstract_layers", "convnets", "resnets", "densenet",
-            "registry", "describe", "fold",
+            "registry", "describe", "fold", "graph_network", "as_graph",
         ),
         "goals": (
             "base", "points", "attacked", "regions", "combinators", "mixtures",
