@@ -2,9 +2,9 @@
 
 What does not depend on the input is evaluated while reading, traced or not:
 weights may be tracers of a training step. The other equations become calls of
-transformers: see `RULES` in the files `jax_*` beside this one. Patterns that have
-a sharper transformer than their parts are found by comparing equations with those
-of the function they stand for (`known_functions`), never by a name.
+transformers: see `RULES` in the files `jax_*` beside this one. Functions that have
+a sharper transformer than their equations are found by what was computed, never by
+a name: see `known_functions`.
 """
 
 from collections import Counter
@@ -21,7 +21,6 @@ from diffai_jax.graph import jax_arithmetic
 from diffai_jax.graph import jax_linear
 from diffai_jax.graph import jax_moves
 from diffai_jax.graph import jax_reductions
-from diffai_jax.graph import known_functions
 from diffai_jax.graph.building import Builder
 from diffai_jax.graph.graph import Graph
 from diffai_jax.graph.jax_constants import evaluate
@@ -149,35 +148,18 @@ class Reader:
         return np.asarray(atom.val, atom.aval.dtype)
       return values[atom]
 
-    uses = Counter(
-        atom for eqn in jaxpr.eqns for atom in eqn.invars
-        if not isinstance(atom, jex.Literal)
-    )
-    uses.update(a for a in jaxpr.outvars if not isinstance(a, jex.Literal))
-    given, skipped = {}, set()
-    for index, eqn in enumerate(jaxpr.eqns):
-      if index in skipped:
-        continue
+    for eqn in jaxpr.eqns:
       own = f"{path}/{eqn.source_info.name_stack}"
       inputs = [look_up(atom) for atom in eqn.invars]
       if any(map(depends, inputs)):
         with self.builder.named(self._names.enter(own)), _placed(eqn, own):
-          found = known_functions.find(self, jaxpr.eqns, index, look_up)
-          if found is not None:
-            window = jaxpr.eqns[index : index + found.length]
-            given[window[-1].outvars[0]] = found.value
-            if _closed(window, uses):
-              skipped.update(range(index, index + found.length))
-              values[window[-1].outvars[0]] = found.value
-              continue
           outputs = self._equation(eqn, inputs, own)
       elif eqn.primitive.name in _CALLS:
         outputs = self._call(eqn, inputs, own)
       else:
         with _placed(eqn, own):
           outputs = evaluate(eqn, inputs)
-      for variable, output in zip(eqn.outvars, outputs):
-        values[variable] = given.get(variable, output)
+      values.update(zip(eqn.outvars, outputs))
     return [look_up(atom) for atom in jaxpr.outvars]
 
   def _equation(self, eqn, inputs: list, path: str) -> list:
@@ -243,18 +225,6 @@ def _line(eqn) -> str:
     if not _LIBRARIES.search(frame.file_name):
       return f"{os.path.basename(frame.file_name)}:{frame.line_num}"
   return ""
-
-
-def _closed(window: Sequence, uses: Counter) -> bool:
-  """Whether no other equation uses what these give, but for the last one's."""
-  inside = Counter(
-      atom for eqn in window for atom in eqn.invars
-      if not isinstance(atom, jex.Literal)
-  )
-  return all(
-      inside[variable] == uses[variable]
-      for eqn in window[:-1] for variable in eqn.outvars
-  )
 
 
 def _scopes(stack: str) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from diffai_jax import transformers
 from diffai_jax.graph import jax_patterns as patterns
+from diffai_jax.graph import known_functions
 from diffai_jax.graph.building import Recording
 from diffai_jax.graph.jax_constants import now
 from diffai_jax.graph.jax_moves import spread
@@ -69,24 +70,20 @@ def _subtract(reader, x, constant, first) -> Recording:
 
 
 def _multiply(reader, x, constant, first) -> Recording:
-  return patterns.scaled_by(reader, x, constant)
+  return known_functions.scaled(reader, x, constant)
 
 
 def _divide(reader, x, constant, first) -> Recording:
   if first:
     return patterns.divided(reader, x, constant)
-  return patterns.fraction(reader, constant, x)
-
-
-def _quotient(reader, x, y) -> Recording:
-  return transformers.multiply(x, transformers.reciprocal(y))
+  return known_functions.fraction(reader, constant, x)
 
 
 def _maximum(reader, x, constant, first) -> Recording:
   at = number(constant)
   if at == -math.inf:
     return x
-  found = patterns.variance(reader, x) if at == 0 else None
+  found = known_functions.variance(reader, x) if at == 0 else None
   return patterns.clipped(reader, x, constant, None) if found is None else found
 
 
@@ -211,7 +208,7 @@ def _chosen(reader, eqn, which: Compared, below, above) -> Batched:
     inner = lambda v: v.value if isinstance(v, Batched) else (
         for_one(v, left.axis)
     )
-    found = patterns.piecewise(
+    found = known_functions.piecewise(
         reader, left.value, inner(right), inner(below), inner(above)
     )
   if found is None:
@@ -228,13 +225,13 @@ def _same(reader, eqn, *values) -> list:
 
 RULES = {
     "abs": _unary(transformers.absolute),
-    "add": _binary(lambda reader, x, y: transformers.add(x, y), _add),
-    "add_any": _binary(lambda reader, x, y: transformers.add(x, y), _add),
+    "add": _binary(known_functions.total, _add),
+    "add_any": _binary(known_functions.total, _add),
     "clamp": _clamp,
     "convert_element_type": _convert,
     "copy": _same,
     "copy_p": _same,
-    "div": _binary(_quotient, _divide),
+    "div": _binary(known_functions.quotient, _divide),
     "erf": _unary(transformers.erf),
     "erfc": _unary(lambda x: scale_shift(transformers.erf(x), -1.0, 1.0)),
     "exp": _unary(transformers.exp),
@@ -245,17 +242,17 @@ RULES = {
     "integer_pow": _integer_pow,
     "is_finite": lambda reader, eqn, x: np.array(True),
     "log": lambda reader, eqn, x: Batched(
-        patterns.logarithm(reader, x.value), x.axis
+        known_functions.logarithm(reader, x.value), x.axis
     ),
     "log1p": lambda reader, eqn, x: Batched(
-        patterns.logarithm(reader, scale_shift(x.value, 1.0, 1.0)), x.axis
+        known_functions.logarithm(reader, scale_shift(x.value, 1.0, 1.0)), x.axis
     ),
     "logistic": _unary(transformers.sigmoid),
-    "max": _binary(patterns.maximum, _maximum),
+    "max": _binary(known_functions.maximum, _maximum),
     "min": _binary(
         lambda reader, x, y: transformers.minimum(x, y), _minimum
     ),
-    "mul": _binary(patterns.product, _multiply),
+    "mul": _binary(known_functions.product, _multiply),
     "neg": _unary(negated),
     "optimization_barrier": _same,
     "pow": _binary(_two_powers, _power),

@@ -13,6 +13,12 @@ from diffai_jax.transformers.smooth import (
     softplus,
     tanh,
 )
+from diffai_jax.transformers.arranging import (
+    broadcast,
+    pad,
+    slice_axes,
+    transpose,
+)
 from diffai_jax.transformers.affine import (
     average_pool,
     conv,
@@ -55,6 +61,7 @@ __all__ = [
     "adopt_symbols",
     "apply",
     "average_pool",
+    "broadcast",
     "concat",
     "constant",
     "conv",
@@ -75,11 +82,13 @@ __all__ = [
     "global_average_pool",
     "leaky_relu",
     "max_pool",
+    "pad",
     "relu",
     "reshape",
     "scale_shift",
     "selu",
     "sigmoid",
+    "slice_axes",
     "softplus",
     "subtract",
     "sum_axes",
@@ -87,4 +96,5 @@ __all__ = [
     "to_hybrid",
     "to_zonotope",
     "transformer",
+    "transpose",
 ]
