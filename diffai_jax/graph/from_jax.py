@@ -127,6 +127,7 @@ class Reader:
   def __init__(self, builder: Builder, batch: int, names: "_Names"):
     self.builder, self.batch = builder, batch
     self._names = names
+    self._seen: dict[tuple, list] = {}
 
   def run(
       self, jaxpr: jex.Jaxpr, constants: Sequence, arguments: Sequence,
@@ -148,7 +149,7 @@ class Reader:
         return np.asarray(atom.val, atom.aval.dtype)
       return values[atom]
 
-    for eqn in jaxpr.eqns:
+    for eqn in _needed(jaxpr):
       own = f"{path}/{eqn.source_info.name_stack}"
       inputs = [look_up(atom) for atom in eqn.invars]
       if any(map(depends, inputs)):
@@ -163,7 +164,24 @@ class Reader:
     return [look_up(atom) for atom in jaxpr.outvars]
 
   def _equation(self, eqn, inputs: list, path: str) -> list:
-    """What an equation gives that depends on the network's input."""
+    """What an equation gives that depends on the network's input.
+
+    The same equation of the same value gives the same result: once noted, its
+    parts move together.
+    """
+    key = None
+    if len(inputs) == 1 and isinstance(inputs[0], Batched):
+      key = eqn.primitive.name, str(eqn.params), inputs[0].number, inputs[0].axis
+      if eqn.primitive.name in _CALLS:
+        key = None
+    if key not in self._seen:
+      outputs = self._noted(eqn, inputs, path)
+      if key is None:
+        return outputs
+      self._seen[key] = outputs
+    return self._seen[key]
+
+  def _noted(self, eqn, inputs: list, path: str) -> list:
     name = eqn.primitive.name
     if name in _CALLS:
       return self._call(eqn, inputs, path)
@@ -199,6 +217,20 @@ class Reader:
     body = branches[int(np.clip(index, 0, len(branches) - 1))]
     return self.run(body.jaxpr, body.consts, inputs[1:], path)
 
+
+
+def _needed(jaxpr: jex.Jaxpr) -> list:
+  """Equations that what a jaxpr gives needs, in order."""
+  wanted, kept = set(_variables(jaxpr.outvars)), []
+  for eqn in reversed(jaxpr.eqns):
+    if wanted.intersection(_variables(eqn.outvars)):
+      kept.append(eqn)
+      wanted.update(_variables(eqn.invars))
+  return kept[::-1]
+
+
+def _variables(atoms: Sequence) -> list:
+  return [atom for atom in atoms if not isinstance(atom, jex.Literal)]
 
 
 @contextlib.contextmanager

@@ -155,7 +155,7 @@ def _compare(name: str) -> Callable:
 
   def rule(reader, eqn, left, right) -> Any:
     if isinstance(left, Batched) and isinstance(right, Batched):
-      if left == right:  # Numbers are not NaN: NaN proves nothing.
+      if left.number == right.number:  # Numbers are not NaN: NaN proves nothing.
         return np.array(name in ("eq", "ge", "le"))
     return Compared(name, left, right)
 

@@ -109,20 +109,44 @@ def _split(reader, eqn, x: Batched) -> list[Batched]:
 
 
 def _concatenate(reader, eqn, *parts) -> Batched:
-  like = next(part for part in parts if isinstance(part, Batched))
-  axis = like.inner(eqn.params["dimension"])
+  axis = _batch(parts)
+  inner = eqn.params["dimension"]
+  if inner == axis:
+    raise MixesBatch("concatenates along the batch")
+  return _joined(eqn, parts, axis, inner - (inner > axis), None)
+
+
+def _stack(reader, eqn, *parts) -> Batched:
+  axis, place = _batch(parts), eqn.params["axis"]
+  found = _joined(eqn, parts, axis, place - (place > axis), place)
+  return Batched(found.value, axis + (place <= axis))
+
+
+def _batch(parts: Sequence) -> int:
+  """The axis of the batch in values, which must agree."""
+  axes = {part.axis for part in parts if isinstance(part, Batched)}
+  if len(axes) > 1:
+    raise MixesBatch("joins the batch with another axis")
+  return axes.pop()
+
+
+def _joined(eqn, parts, batch: int, axis: int, new: int | None) -> Batched:
+  """Values and constants along an axis of one example, which may be new."""
+  like = next(part.value for part in parts if isinstance(part, Batched))
   values = []
   for atom, part in zip(eqn.invars, parts):
-    if not isinstance(part, Batched):
-      shape = like.without_batch(atom.aval.shape)
-      row = for_one(part, like.axis)
-      row = now(lambda a: jnp.broadcast_to(a, shape), row)
-      values.append(transformers.constant(like.value, row))
-    elif part.axis != like.axis:
-      raise MixesBatch("concatenates the batch with another axis")
+    shape = list(atom.aval.shape)
+    del shape[batch]
+    if isinstance(part, Batched):
+      value = part.value
     else:
-      values.append(part.value)
-  return Batched(transformers.concat(values, axis), like.axis)
+      row = for_one(part, batch)
+      row = now(lambda a, s=tuple(shape): jnp.broadcast_to(a, s), row)
+      value = transformers.constant(like, row)
+    if new is not None:
+      value = shaped(value, shape[:axis] + [1] + shape[axis:])
+    values.append(value)
+  return Batched(transformers.concat(values, axis), batch)
 
 
 def _pad(reader, eqn, x: Batched, fill) -> Batched:
@@ -227,5 +251,6 @@ RULES = {
     "slice": _slice,
     "split": _split,
     "squeeze": _squeeze,
+    "stack": _stack,
     "transpose": _transpose,
 }

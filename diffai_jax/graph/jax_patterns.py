@@ -15,7 +15,7 @@ from diffai_jax import transformers
 from diffai_jax.graph.building import Recording
 from diffai_jax.graph.graph import Call
 from diffai_jax.graph.jax_constants import now
-from diffai_jax.graph.jax_values import known, number
+from diffai_jax.graph.jax_values import number
 from diffai_jax.types import Array
 
 scale_shift = transformers.scale_shift
@@ -158,16 +158,11 @@ def scaled_by(reader, x: Recording, constant: Array) -> Recording:
 
 
 def divided(reader, x: Recording, constant: Array) -> Recording:
-  """x / constant; sums of windows become means again."""
+  """x / constant; a known factor that it undoes goes, as of sums of windows."""
   by = number(constant)
-  call = made_by(reader, x)
-  if by and call is not None and call.transformer == "scale_shift":
-    pooled = operand(reader, x, 0)
-    factor = number(call.arrays["factor"])
-    if factor and is_a(reader, pooled, "average_pool") and not np.any(
-        known(call.arrays["shift"])
-    ):
-      return scaled_by(reader, pooled, factor / by)
+  found = line(reader, x)
+  if by is not None and found.factor == by and found.shift == 0:
+    return found.root
   if by == 1:
     return x
   if by:

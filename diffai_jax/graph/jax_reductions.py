@@ -33,10 +33,8 @@ def _least(x: Recording, axes: tuple[int, ...]) -> Recording:
   return negated(transformers.max_axes(negated(x), axes))
 
 
-def _sum_pool(x: Recording, window, stride, padding) -> Recording:
-  """Sums over windows: means, times their size, which a division undoes."""
-  mean = transformers.average_pool(x, window, stride=stride, padding=padding)
-  return transformers.scale_shift(mean, float(math.prod(window)), 0.0)
+def _mean_pool(x: Recording, window, stride, padding) -> Recording:
+  return transformers.average_pool(x, window, stride=stride, padding=padding)
 
 
 def _max_pool(x: Recording, window, stride, padding) -> Recording:
@@ -51,7 +49,7 @@ def _windows(pool: Callable, fill: float) -> Callable:
   """The rule of a pool.
 
   Args:
-    pool: (x over [H, W, C], window, stride, padding) -> pooled.
+    pool: (x over [H, W, C], window, stride, padding) -> pooled; means for sums.
     fill: what padding means.
   """
 
@@ -76,7 +74,7 @@ def _windows(pool: Callable, fill: float) -> Callable:
          b - 1)
         for (low, high), b in zip(padding, base)
     ]
-    if pool is not _sum_pool and max(base) > 1:
+    if pool is not _mean_pool and max(base) > 1:
       raise Unreadable("its input is dilated")
     value = padded(x.value, before, fill)
     padding = [
@@ -100,7 +98,10 @@ def _windows(pool: Callable, fill: float) -> Callable:
     of = lambda v, unit: (unit,) * one + tuple(v[axis] for axis in active)
     value = pool(value, of(window, 1), of(stride, 1), of(padding, (0, 0)))
     value = shaped(value, [*value.shape[1 + one : -1], *kept])
-    return Batched(turned(value, np.argsort(active + rest)), x.axis)
+    value = turned(value, np.argsort(active + rest))
+    if pool is _mean_pool:  # A sum: its division by the size undoes this.
+      value = transformers.scale_shift(value, float(math.prod(window)), 0.0)
+    return Batched(value, x.axis)
 
   return rule
 
@@ -141,5 +142,5 @@ RULES = {
     "reduce_window": _reduce_window,
     "reduce_window_max": _windows(_max_pool, -math.inf),
     "reduce_window_min": _windows(_min_pool, math.inf),
-    "reduce_window_sum": _windows(_sum_pool, 0.0),
+    "reduce_window_sum": _windows(_mean_pool, 0.0),
 }

@@ -89,7 +89,7 @@ def _gelu_argument(reader, x: Recording) -> Recording | None:
     z = operand(reader, outer.root, 1 - place)
     base = _cubed(reader, cube.root)
     found = base and common(reader, z, base)
-    if found and found[0] == found[1] and not cube.shift and near(
+    if found and found[0][1:] == found[1][1:] and not cube.shift and near(
         x, outer.factor, _GELU_STEEPNESS
     ) and near(x, cube.factor, _GELU_CUBE):
       return z
