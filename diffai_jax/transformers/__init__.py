@@ -49,7 +49,7 @@ from diffai_jax.transformers.decorrelation import (
     to_zonotope,
 )
 from diffai_jax.transformers.joining import add, concat, subtract
-from diffai_jax.transformers.pooling import max_pool
+from diffai_jax.transformers.pooling import max_axes, max_pool
 from diffai_jax.transformers.relu import leaky_relu, relu
 from diffai_jax.transformers.sharing import adopt_symbols
 from diffai_jax.transformers.moving import constant, flatten, gather, reshape
@@ -81,6 +81,7 @@ __all__ = [
     "gelu",
     "global_average_pool",
     "leaky_relu",
+    "max_axes",
     "max_pool",
     "pad",
     "relu",

@@ -136,6 +136,27 @@ def convolve_transposed_block(
   )
 
 
+def multiply_pixels(block: Diagonal | Local, kernel: Array) -> Block:
+  """A dense layer on the last axis of several, on every symbol's coefficients.
+
+  Over images it is a convolution with a window of one pixel. A Diagonal over
+  other axes becomes Dense: a symbol moves the outputs of its own entry.
+
+  Args:
+    block: over [..., n], of two axes or more.
+    kernel: [n, k].
+  """
+  if isinstance(block, Local) or block.coefficients.ndim == 4:
+    return convolve_block(block, kernel[None, None], 1, 0)
+  coefficients = block.coefficients
+  batch, *lead, size = coefficients.shape
+  outputs, entries = kernel.shape[1], math.prod(lead)
+  products = coefficients.reshape(batch, entries, size, 1, 1) * kernel[:, None]
+  own = jnp.eye(entries, dtype=bool)[:, None, :, None]
+  dense = jnp.where(own, products, 0)
+  return Dense(dense.reshape((batch, entries * size, *lead, outputs)))
+
+
 def multiply_windows(block: Local, kernel: Array) -> Dense:
   """A dense layer on every symbol's coefficients.
 
