@@ -54,7 +54,8 @@ _HOUSE = (
     {
         "networks": (
             "assembly", "abstract_layers", "convnets", "resnets", "densenet",
-            "registry", "describe", "fold", "graph_network", "as_graph",
+            "registry", "fold", "graph_network", "plain", "as_graph",
+            "certified", "describe",
         ),
         "goals": (
             "base", "points", "attacked", "regions", "combinators", "mixtures",

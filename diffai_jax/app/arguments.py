@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 import contextlib
-import inspect
 import numbers
 from typing import Any
 
@@ -24,12 +23,20 @@ from diffai_jax.data.arrays import (
     float32_images,
 )
 from diffai_jax.goals import Goal
-from diffai_jax.networks import canonical_name, create
+from diffai_jax.graph import Graph
+from diffai_jax.networks import (
+    PlainNetwork,
+    canonical_name,
+    create,
+    network_of_graph,
+    takes_mode,
+)
+from diffai_jax.nn import AbstractLayer
 from diffai_jax.objectives import objective
 from diffai_jax.storage import sealed
 from diffai_jax.text.suggest import unknown_key
 from diffai_jax.training.array_store import digest
-from diffai_jax.types import ArgumentError, Mode, UsageError, shown
+from diffai_jax.types import ArgumentError, UsageError, shown
 
 _USUAL_BATCH = 128
 _MOST_EPSILON = 1e38  # Where data have no range.
@@ -66,7 +73,8 @@ def examples_of(
 
 
 def job_of(
-    network: nn.Module | str,
+    network: nn.Module | Graph | str,
+    abstract_layers: Mapping[str, Any] | None,
     examples: Examples,
     goal: str | Goal,
     data_range: tuple[float, float] | None,
@@ -83,7 +91,7 @@ def job_of(
     network = create(name, classes, *_statistics(examples.images))
   else:
     name = None
-  _check_network(network)
+  network = _as_network(network, abstract_layers or {})
   classes = _classes(network, shape)
   chosen = dict(augment or {})
   if any(chosen.values()) and len(shape) != 3:
@@ -164,20 +172,45 @@ def _batch_size(count: int, accumulate: Any) -> int:
   return max(min(_USUAL_BATCH, count) // parts, 1) * parts
 
 
-def _check_network(network: Any) -> None:
-  """Raises ArgumentError unless it is a module called with a mode."""
-  if not isinstance(network, nn.Module):
+def _as_network(
+    given: Any, abstract_layers: Mapping[str, Any]
+) -> nn.Module:
+  """The module that is trained: called with a mode.
+
+  Raises:
+    ArgumentError: if it is neither a module nor a graph, or one of our layers that
+      is given abstract layers.
+  """
+  if isinstance(given, Graph):
+    given = network_of_graph(given)[0]
+  if not isinstance(given, nn.Module):
     raise ArgumentError(
-        f"network is {shown(network)}; expected a Flax module, such as"
-        f" diffai_jax.nn.Sequential([...]), or the name of a network"
+        f"network is {shown(given)}; expected a Flax module, such as"
+        f" diffai_jax.nn.Sequential([...]), a graph, or the name of a network"
     )
-  try:
-    inspect.signature(network.__call__).bind(None, Mode.TRAIN)
-  except TypeError:
+  if not takes_mode(given):
+    return PlainNetwork(given, _placed(abstract_layers))
+  if abstract_layers:
     raise ArgumentError(
-        f"network is a {type(network).__name__}, which is not called as"
-        f" network(value, mode); make it of diffai_jax.nn's layers, which are"
-    ) from None
+        f"abstract_layers is {shown(abstract_layers)}, but network takes a mode;"
+        f" put the layers where they belong in it"
+    )
+  return given
+
+
+def _placed(abstract_layers: Mapping[str, Any]) -> tuple:
+  """Abstract layers by name, as `PlainNetwork` takes them."""
+  placed = []
+  for name, layers in abstract_layers.items():
+    layers = (layers,) if isinstance(layers, nn.Module) else tuple(layers)
+    for layer in layers:
+      if not isinstance(layer, AbstractLayer):
+        raise ArgumentError(
+            f"abstract_layers[{name!r}] has {shown(layer)}; expected abstract"
+            f" layers, such as diffai_jax.nn.CorrelateAll()"
+        )
+    placed.append((name, layers))
+  return tuple(placed)
 
 
 def _classes(network: nn.Module, shape: tuple[int, ...]) -> int:

@@ -12,7 +12,7 @@ from diffai_jax.app import console, report, workfolder
 from diffai_jax.app.job import Job
 from diffai_jax.data import Examples, load
 from diffai_jax.kernels.platforms import platform_name
-from diffai_jax.networks import fold, folded
+from diffai_jax.networks import certified, certified_network
 from diffai_jax.regions import Linf
 from diffai_jax.storage import sealed
 from diffai_jax.storage.journal import Journal
@@ -45,7 +45,7 @@ def check_memory(job: Job) -> None:
     UsageError: if those of one example do not.
   """
   shape = job.dataset.image_shape
-  network = folded(job.network, shape)
+  network = certified_network(job.network, shape)
   variables = jax.eval_shape(
       lambda: network.init(jax.random.key(0), jnp.zeros((1, *shape)))
   )
@@ -149,7 +149,9 @@ def certify_state(
   """
   config = job.config
   # What is certified is the folded network, without batch normalisation.
-  network, params = fold(job.network, state.variables)
+  network, params = certified(
+      job.network, state.variables, job.dataset.image_shape
+  )
   params = certified_params(params)
   about = _about(job, state, params, data, source or workdir, workdir)
   given = certifications.settings(json.loads(config.to_json()))

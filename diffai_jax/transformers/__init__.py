@@ -32,6 +32,7 @@ from diffai_jax.transformers.dispatch import (
     TRANSFORMERS,
     Deferred,
     apply,
+    named,
     transformer,
 )
 from diffai_jax.transformers.correlation import (
@@ -83,6 +84,7 @@ __all__ = [
     "leaky_relu",
     "max_axes",
     "max_pool",
+    "named",
     "pad",
     "relu",
     "reshape",
