@@ -41,7 +41,10 @@ _HOUSE = (
     {"graph": ("graph", "building", "record", "surgery", "saving")},
     {
         "losses": ("margins", "regularizers"),
-        "regions": ("linf",),
+        "regions": (
+            "box_bounds", "linf", "l2", "specs", "vnnlib_syntax",
+            "vnnlib_formula", "vnnlib",
+        ),
         "attacks": ("iterated",),
     },
     {
