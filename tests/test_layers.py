@@ -19,8 +19,8 @@ _HOUSE = (
         "text": ("terms", "suggest"),
         "storage": ("paths", "files", "sealed", "journal", "lock"),
         "kernels": (
-            "xla", "platforms", "precision", "loops", "matrices", "taps",
-            "overlap", "winograd", "cpu_images", "images",
+            "xla", "platforms", "precision", "loops", "geometry", "matrices",
+            "taps", "overlap", "winograd", "cpu_images", "images",
         ),
         "schedules": ("piecewise", "arithmetic", "optax_schedules"),
     },
@@ -34,8 +34,8 @@ _HOUSE = (
         "transformers.structure": ("window_convolution", "block_convolution"),
         "transformers": (
             "dispatch", "affine_rule", "affine", "correlation", "decorrelation",
-            "relaxation", "relu", "smooth", "pooling", "moving", "sharing",
-            "joining",
+            "relaxation", "relu", "smooth", "pooling", "moving", "arranging",
+            "sharing", "joining",
         ),
     },
     {"graph": ("graph", "building", "record", "surgery", "saving")},

@@ -1,21 +1,24 @@
 """Windows of images taken apart: what each tap of a kernel meets."""
 
 from collections.abc import Sequence
+import functools
+import operator
 
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.kernels import precision
+from diffai_jax.kernels.geometry import Number, Sides, pair, reach, sides
 from diffai_jax.kernels.matrices import multiply
 from diffai_jax.types import Array
 
 _FEW_CHANNELS = 4
 
 
-def pad(x: Array, padding: int, fill: float = 0) -> Array:
+def pad(x: Array, padding: Sides, fill: float = 0) -> Array:
   """Images [N, H, W, C] with `padding` rows and columns of `fill` on each side."""
-  pads = [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)]
+  pads = [(0, 0), *sides(padding), (0, 0)]
   return jnp.pad(x, pads, constant_values=fill)
 
 
@@ -23,17 +26,18 @@ def pixels_at(
     x: Array,
     window: Sequence[int],
     taps: Sequence[tuple[int, int]],
-    stride: int,
-    padding: int,
+    stride: Number,
+    padding: Sides,
 ) -> list[Array]:
   """The pixels [N, H', W', C] that each of some taps of a window meets."""
   padded = pad(x, padding)
+  down, across = pair(stride)
   height, width = (
-      (length - size) // stride * stride + 1
-      for length, size in zip(padded.shape[1:3], window)
+      (length - size) // step * step + 1
+      for length, size, step in zip(padded.shape[1:3], window, (down, across))
   )
   return [
-      padded[:, p : p + height : stride, q : q + width : stride]
+      padded[:, p : p + height : down, q : q + width : across]
       for p, q in taps
   ]
 
@@ -129,3 +133,43 @@ def space_to_depth(
   )
   kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(*taps, -1, filters)
   return x, kernel
+
+
+def multiply_groups(
+    x: Array, kernel: Array, stride: Number, padding: Sides, dilation: Number,
+    groups: int,
+) -> Array:
+  """`multiply_windows` of any geometry: a product for each tap and group.
+
+  Args:
+    x: [N, H, W, C].
+    kernel: [kh, kw, C/groups, F]; group g of the channels makes group g of the
+      filters.
+    stride, padding, dilation: of each direction.
+    groups: how many.
+
+  Returns:
+    [N, H', W', F].
+  """
+  window, steps = kernel.shape[:2], pair(dilation)
+  taps = list(np.ndindex(window))
+  spread = [(p * steps[0], q * steps[1]) for p, q in taps]
+  seen = pixels_at(x, reach(window, dilation), spread, stride, padding)
+  return functools.reduce(operator.add, (
+      _multiply_grouped(pixels, kernel[tap], groups)
+      for tap, pixels in zip(taps, seen)
+  ))
+
+
+def _multiply_grouped(x: Array, kernel: Array, groups: int) -> Array:
+  """x @ kernel by groups of channels, [..., C] and [C/groups, F]."""
+  if groups == 1:
+    return multiply(x, kernel)
+  own, filters = kernel.shape
+  product = jnp.einsum(
+      "...gc,cgf->...gf",
+      x.reshape(x.shape[:-1] + (groups, own)),
+      kernel.reshape(own, groups, filters // groups),
+      precision=precision.of_products(),
+  )
+  return product.reshape(x.shape[:-1] + (filters,))

@@ -13,6 +13,12 @@ from diffai_jax.transformers.smooth import (
     softplus,
     tanh,
 )
+from diffai_jax.transformers.arranging import (
+    broadcast,
+    pad,
+    slice_axes,
+    transpose,
+)
 from diffai_jax.transformers.affine import (
     average_pool,
     conv,
@@ -43,7 +49,7 @@ from diffai_jax.transformers.decorrelation import (
     to_zonotope,
 )
 from diffai_jax.transformers.joining import add, concat, subtract
-from diffai_jax.transformers.pooling import max_pool
+from diffai_jax.transformers.pooling import max_axes, max_pool
 from diffai_jax.transformers.relu import leaky_relu, relu
 from diffai_jax.transformers.sharing import adopt_symbols
 from diffai_jax.transformers.moving import constant, flatten, gather, reshape
@@ -55,6 +61,7 @@ __all__ = [
     "adopt_symbols",
     "apply",
     "average_pool",
+    "broadcast",
     "concat",
     "constant",
     "conv",
@@ -74,12 +81,15 @@ __all__ = [
     "gelu",
     "global_average_pool",
     "leaky_relu",
+    "max_axes",
     "max_pool",
+    "pad",
     "relu",
     "reshape",
     "scale_shift",
     "selu",
     "sigmoid",
+    "slice_axes",
     "softplus",
     "subtract",
     "sum_axes",
@@ -87,4 +97,5 @@ __all__ = [
     "to_hybrid",
     "to_zonotope",
     "transformer",
+    "transpose",
 ]

@@ -17,10 +17,12 @@ from diffai_jax.domains.generators import (
     Local,
     scale,
     to_dense,
+    variable_shape,
 )
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope
 from diffai_jax.domains.product import Product, example_shape
 from diffai_jax.kernels import precision
+from diffai_jax.kernels.geometry import Number, Sides, pair
 from diffai_jax.kernels.images import (
     convolve,
     convolve_transposed,
@@ -41,6 +43,7 @@ from diffai_jax.transformers.dispatch import (
 from diffai_jax.transformers.structure.block_convolution import (
     convolve_block,
     convolve_transposed_block,
+    multiply_pixels,
     multiply_windows,
     pool_block,
 )
@@ -57,12 +60,13 @@ def dense(x, kernel: Array, bias: Array):
   flat Local block meet only their own rows of the kernel.
 
   Args:
-    x: array [B, n], HybridZonotope or Product over [n].
+    x: array [B, ..., n], HybridZonotope or Product over [..., n]: with leading
+      axes, as of pixels or words, each of their entries is multiplied alike.
     kernel: [n, k].
     bias: [k].
 
   Returns:
-    The same kind, over [k].
+    The same kind, over [..., k].
 
   Raises:
     TypeError: for any other kind.
@@ -77,7 +81,10 @@ def _(x, kernel: Array, bias: Array):
   x, kernel, bias, narrowest = of_one_type(x, kernel, bias)
   magnitude = jnp.abs(kernel)
 
-  def block(generators: Block) -> Dense:
+  def block(generators: Block) -> Block:
+    rank = len(variable_shape(generators)) - 1
+    if rank > 1 and not isinstance(generators, Dense):
+      return multiply_pixels(generators, kernel)
     if isinstance(generators, Local):
       return multiply_windows(generators, kernel)
     coefficients = generators.coefficients
@@ -97,7 +104,10 @@ def _(x, kernel: Array, bias: Array):
 
 @transformer
 @functools.singledispatch
-def conv(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
+def conv(
+    x, kernel: Array, bias: Array, *, stride: Number = 1, padding: Sides = 0,
+    dilation: Number = 1, groups: int = 1,
+):
   """2-D cross-correlation plus bias; sound on elements by `affine_rule`.
 
   Zero padding adds variables that are exactly 0. A Diagonal block becomes
@@ -105,31 +115,42 @@ def conv(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
 
   Args:
     x: array [B, H, W, C], HybridZonotope or Product over [H, W, C].
-    kernel: [kh, kw, C, F].
+    kernel: [kh, kw, C/groups, F].
     bias: [F].
-    stride: of both directions.
-    padding: rows and columns of zeros on each side.
+    stride: of both directions, or (rows, columns).
+    padding: rows and columns of zeros on each side, or ((top, bottom), (left,
+      right)), as SAME paddings with a stride are.
+    dilation: from one tap of the kernel to the next, as `stride`.
+    groups: of consecutive channels, each of which makes as many of the filters.
 
   Returns:
     The same kind, over [H', W', F].
 
   Raises:
+    ValueError: if the window does not fit the padded image, or the kernel the
+      channels.
     TypeError: for any other kind.
   """
   require_array(x, "conv")
-  return add_bias(convolve(x, kernel, stride, padding), bias)
+  return add_bias(
+      convolve(x, kernel, stride, padding, dilation, groups), bias
+  )
 
 
 @conv.register(HybridZonotope)
 @conv.register(Product)
-def _(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
+def _(
+    x, kernel: Array, bias: Array, *, stride: Number = 1, padding: Sides = 0,
+    dilation: Number = 1, groups: int = 1,
+):
   x, kernel, bias, narrowest = of_one_type(x, kernel, bias)
   magnitude = jnp.abs(kernel)
+  geometry = stride, padding, dilation, groups
 
   return apply_affine(x, AffineMap(
-      linear=lambda v: convolve(v, kernel, stride, padding),
-      absolute=lambda v: convolve(v, magnitude, stride, padding),
-      block=lambda g: convolve_block(g, kernel, stride, padding),
+      linear=lambda v: convolve(v, kernel, *geometry),
+      absolute=lambda v: convolve(v, magnitude, *geometry),
+      block=lambda g: convolve_block(g, kernel, *geometry),
       bias=bias,
       terms=kernel[..., 0].size,
       narrowest=narrowest,
@@ -177,40 +198,50 @@ def _(x, factor: Array, shift: Array, *, terms: int = 1):
 @transformer
 @functools.singledispatch
 def conv_transpose(
-    x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0
+    x, kernel: Array, bias: Array, *, stride: Number = 1, padding: Sides = 0,
+    dilation: Number = 1, groups: int = 1,
 ):
   """Transposed convolution plus bias; sound on elements by `affine_rule`.
 
-  Input pixel i adds x[i]·kernel[a] to output i·stride + a - padding: the
-  transpose of `conv` as a linear map. A Diagonal block becomes Local.
+  Input pixel i adds x[i]·kernel[a] to output i·stride + a·dilation - padding:
+  the transpose of `conv` as a linear map. A Diagonal block becomes Local.
 
   Args:
     x: array [B, H, W, C], HybridZonotope or Product over [H, W, C].
-    kernel: [kh, kw, C, F].
+    kernel: [kh, kw, C/groups, F].
     bias: [F].
-    stride: of both directions.
-    padding: rows and columns that are cut off on each side.
+    stride: of both directions, or (rows, columns).
+    padding: rows and columns that are cut off on each side, or ((top, bottom),
+      (left, right)); of these, negative ones add rows and columns, which are
+      the bias where no pixel reaches.
+    dilation, groups: as of `conv`.
 
   Returns:
-    The same kind, over [(H-1)·stride + kh - 2·padding, ..., F].
+    The same kind, over [(H-1)·stride + (kh-1)·dilation + 1 - 2·padding, ..., F].
 
   Raises:
     TypeError: for any other kind.
   """
   require_array(x, "conv_transpose")
-  return add_bias(convolve_transposed(x, kernel, stride, padding), bias)
+  return add_bias(
+      convolve_transposed(x, kernel, stride, padding, dilation, groups), bias
+  )
 
 
 @conv_transpose.register(HybridZonotope)
 @conv_transpose.register(Product)
-def _(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
+def _(
+    x, kernel: Array, bias: Array, *, stride: Number = 1, padding: Sides = 0,
+    dilation: Number = 1, groups: int = 1,
+):
   x, kernel, bias, narrowest = of_one_type(x, kernel, bias)
   magnitude = jnp.abs(kernel)
+  geometry = stride, padding, dilation, groups
 
   return apply_affine(x, AffineMap(
-      linear=lambda v: convolve_transposed(v, kernel, stride, padding),
-      absolute=lambda v: convolve_transposed(v, magnitude, stride, padding),
-      block=lambda g: convolve_transposed_block(g, kernel, stride, padding),
+      linear=lambda v: convolve_transposed(v, kernel, *geometry),
+      absolute=lambda v: convolve_transposed(v, magnitude, *geometry),
+      block=lambda g: convolve_transposed_block(g, kernel, *geometry),
       bias=bias,
       terms=kernel[..., 0].size,
       narrowest=narrowest,
@@ -219,14 +250,17 @@ def _(x, kernel: Array, bias: Array, *, stride: int = 1, padding: int = 0):
 
 @transformer
 @functools.singledispatch
-def average_pool(x, window: int, *, stride: int | None = None, padding: int = 0):
+def average_pool(
+    x, window: Number, *, stride: Number | None = None, padding: Sides = 0
+):
   """Means over windows, channel by channel; padded zeros are counted.
 
   Args:
     x: array [B, H, W, C], HybridZonotope or Product over [H, W, C].
-    window: height and width.
-    stride: of both directions; None is `window`.
-    padding: rows and columns of zeros on each side.
+    window: height and width, or (height, width).
+    stride: likewise; None is `window`.
+    padding: rows and columns of zeros on each side, or ((top, bottom), (left,
+      right)).
 
   Returns:
     The same kind, over [H', W', C].
@@ -240,7 +274,7 @@ def average_pool(x, window: int, *, stride: int | None = None, padding: int = 0)
 
 @average_pool.register(HybridZonotope)
 @average_pool.register(Product)
-def _(x, window: int, *, stride: int | None = None, padding: int = 0):
+def _(x, window: Number, *, stride: Number | None = None, padding: Sides = 0):
   x, narrowest = of_one_type(x)
   weights, stride = _mean(window), stride_or(stride, window)
   linear = lambda v: pool(v, weights, stride, padding)
@@ -254,10 +288,11 @@ def _(x, window: int, *, stride: int | None = None, padding: int = 0):
   ))
 
 
-def _mean(window: int) -> np.ndarray:
-  if window < 1:
+def _mean(window: Number) -> np.ndarray:
+  sizes = pair(window)
+  if min(sizes) < 1:
     raise ValueError(f"average_pool's window is {window}; it must be 1 or more")
-  return np.full((window, window), 1 / window**2)
+  return np.full(sizes, 1 / math.prod(sizes))
 
 
 def global_average_pool(x):
@@ -285,7 +320,7 @@ def sum_axes(x, axes: tuple[int, ...]):
     TypeError: for any other kind.
   """
   require_array(x, "sum_axes")
-  return x.sum(axis=_behind_batch(axes, x.ndim - 1))
+  return x.sum(axis=behind_batch(axes, x.ndim - 1))
 
 
 @sum_axes.register(HybridZonotope)
@@ -293,24 +328,28 @@ def sum_axes(x, axes: tuple[int, ...]):
 def _(x, axes: tuple[int, ...]):
   x, narrowest = of_one_type(x)
   shape = example_shape(x)
-  behind = _behind_batch(axes, len(shape))
+  behind = behind_batch(axes, len(shape))
   linear = lambda v: v.sum(axis=behind)
   return apply_affine(x, AffineMap(
       linear=linear,
       absolute=linear,
-      block=lambda block: _sum_block(block, behind),
+      block=lambda block: sum_block(block, behind),
       bias=0.0,
       terms=math.prod(shape[axis - 1] for axis in behind),
       narrowest=narrowest,
   ))
 
 
-def _behind_batch(axes: tuple[int, ...], rank: int) -> tuple[int, ...]:
+def behind_batch(axes: tuple[int, ...], rank: int) -> tuple[int, ...]:
   """Axes of one example as non-negative axes of the whole array."""
   return tuple(check_axis(axis, rank) + 1 for axis in axes)
 
 
-def _sum_block(block: Block, axes: tuple[int, ...]) -> Dense:
+def sum_block(block: Block, axes: tuple[int, ...]) -> Dense:
+  """Every symbol's coefficients, summed over axes of [B, ...].
+
+  A Diagonal block of n variables becomes n·k numbers for k sums.
+  """
   if isinstance(block, Local) and axes == (1, 2):
     sums = block.coefficients.sum(axis=(4, 5))
     return Dense(sums.reshape((sums.shape[0], -1) + sums.shape[4:]))

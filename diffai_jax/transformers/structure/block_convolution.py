@@ -22,6 +22,14 @@ from diffai_jax.domains.generators import (
     to_dense,
 )
 from diffai_jax.domains.merging import to_windows
+from diffai_jax.kernels.geometry import (
+    Number,
+    Sides,
+    expanded,
+    pair,
+    reach,
+    sides,
+)
 from diffai_jax.kernels.images import convolve, convolve_transposed, pool
 from diffai_jax.kernels.matrices import multiply
 from diffai_jax.transformers.structure.window_convolution import (
@@ -38,23 +46,28 @@ _MOST_PRODUCTS = 256
 
 
 def convolve_block(
-    block: Block, kernel: Array, stride: int, padding: int
+    block: Block, kernel: Array, stride: Number, padding: Sides,
+    dilation: Number = 1, groups: int = 1,
 ) -> Block:
   """The convolution of every symbol's coefficients.
 
   Args:
     block: over [H, W, C].
-    kernel, stride, padding: as of `convolve`.
+    kernel, stride, padding, dilation, groups: as of `convolve`.
 
   Returns:
     A block of the same symbols over [H', W', F]: Local from a Diagonal or
     Local block, Dense once the windows would cost more than whole images.
   """
   if isinstance(block, Dense):
-    return _as_batch(block, lambda v: convolve(v, kernel, stride, padding))
-  taps = kernel.shape[:2]
+    return _as_batch(
+        block,
+        lambda v: convolve(v, kernel, stride, padding, dilation, groups),
+    )
+  taps = reach(kernel.shape[:2], dilation)
   axes = axes_of(block, taps, stride, padding)
   if isinstance(block, Diagonal):
+    kernel = expanded(kernel, dilation, groups)
 
     def spread(pixels, shifts):
       """Symbol k of a pixel moves its channel k alone."""
@@ -64,11 +77,14 @@ def convolve_block(
   # Multiply-adds for each symbol and pair of channels.
   reached = math.prod(axis.extent for axis in axes)
   by_rows = math.prod(block.extent) * reached
-  by_images = math.prod(taps) * reached
-  whole = math.prod(taps) * math.prod(axis.size for axis in axes)
+  by_images = math.prod(kernel.shape[:2]) * reached
+  whole = math.prod(kernel.shape[:2]) * math.prod(axis.size for axis in axes)
   if min(by_rows, by_images) >= whole:
-    return convolve_block(to_dense(block), kernel, stride, padding)
-  if by_rows <= by_images:
+    return convolve_block(
+        to_dense(block), kernel, stride, padding, dilation, groups
+    )
+  if by_rows <= by_images and groups == 1:
+    kernel = expanded(kernel, dilation, groups)
     return convolve_windows(
         block.coefficients, axes,
         lambda few, shifts: as_rows(few, shifts, axes, kernel),
@@ -77,13 +93,16 @@ def convolve_block(
       block.coefficients, axes,
       lambda few, shifts: as_images(
           few, shifts, axes, taps, stride,
-          lambda v, padding: convolve(v, kernel, stride, padding),
+          lambda v, padding: convolve(
+              v, kernel, stride, padding, dilation, groups
+          ),
       ),
   )
 
 
 def convolve_transposed_block(
-    block: Block, kernel: Array, stride: int, padding: int
+    block: Block, kernel: Array, stride: Number, padding: Sides,
+    dilation: Number = 1, groups: int = 1,
 ) -> Block:
   """The transposed convolution of every symbol's coefficients.
 
@@ -91,14 +110,18 @@ def convolve_transposed_block(
   becomes Local; Local ones become Dense.
   """
   if isinstance(block, Diagonal):
-    _, height, width, _ = block.coefficients.shape
+    kernel = expanded(kernel, dilation, groups)
+    axes = list(zip(
+        block.coefficients.shape[1:3], kernel.shape[:2], pair(stride),
+        sides(padding),
+    ))
     sizes = [
-        (length - 1) * stride + taps - 2 * padding
-        for length, taps in zip((height, width), kernel.shape[:2])
+        (length - 1) * step + taps - before - behind
+        for length, taps, step, (before, behind) in axes
     ]
     rows, columns = (
-        tuple(i * stride - padding for i in range(length))
-        for length in (height, width)
+        tuple(i * step - before for i in range(length))
+        for length, _, step, (before, _) in axes
     )
     kept = windows.cut(rows, columns, kernel.shape[:2], sizes)
     # Symbol (i, j, k) is channel k of its pixel: kernel[:, :, k] is its window.
@@ -106,8 +129,32 @@ def convolve_transposed_block(
     cells = block.coefficients[..., None, None, None] * by_channel
     return Local(jnp.where(kept, cells, 0), rows, columns, tuple(sizes))
   return _as_batch(
-      to_dense(block), lambda v: convolve_transposed(v, kernel, stride, padding)
+      to_dense(block),
+      lambda v: convolve_transposed(
+          v, kernel, stride, padding, dilation, groups
+      ),
   )
+
+
+def multiply_pixels(block: Diagonal | Local, kernel: Array) -> Block:
+  """A dense layer on the last axis of several, on every symbol's coefficients.
+
+  Over images it is a convolution with a window of one pixel. A Diagonal over
+  other axes becomes Dense: a symbol moves the outputs of its own entry.
+
+  Args:
+    block: over [..., n], of two axes or more.
+    kernel: [n, k].
+  """
+  if isinstance(block, Local) or block.coefficients.ndim == 4:
+    return convolve_block(block, kernel[None, None], 1, 0)
+  coefficients = block.coefficients
+  batch, *lead, size = coefficients.shape
+  outputs, entries = kernel.shape[1], math.prod(lead)
+  products = coefficients.reshape(batch, entries, size, 1, 1) * kernel[:, None]
+  own = jnp.eye(entries, dtype=bool)[:, None, :, None]
+  dense = jnp.where(own, products, 0)
+  return Dense(dense.reshape((batch, entries * size, *lead, outputs)))
 
 
 def multiply_windows(block: Local, kernel: Array) -> Dense:
@@ -156,12 +203,15 @@ def _multiply_rows(block: Local, kernel: Array) -> Dense:
   out = jnp.zeros(lead + kernel.shape[1:], coefficients.dtype)
   for y in range(height):
     entries = y - np.asarray(block.rows)
-    reach = np.flatnonzero((entries >= 0) & (entries < block.extent[0]))
-    if reach.size:  # Consecutive, since places never decrease.
-      some = coefficients[:, reach, :, :, entries[reach]]
+    lines = np.flatnonzero((entries >= 0) & (entries < block.extent[0]))
+    if lines.size:
+      some = coefficients[:, lines, :, :, entries[lines]]
       product = multiply(some.reshape(some.shape[:4] + (-1,)), slabs[y])
       product = jnp.moveaxis(product, 0, 1)
-      out = out.at[:, reach[0] : reach[-1] + 1].add(product)
+      first, last = lines[0], lines[-1] + 1
+      # Consecutive, unless the image's axes have been exchanged.
+      where = slice(first, last) if last - first == lines.size else lines
+      out = out.at[:, where].add(product)
   return Dense(out.reshape(lead[0], -1, kernel.shape[1]))
 
 
@@ -192,7 +242,7 @@ def _runs(places: windows.Places) -> list[slice]:
 
 
 def pool_block(
-    block: Block, weights: np.ndarray, stride: int, padding: int
+    block: Block, weights: np.ndarray, stride: Number, padding: Sides
 ) -> Block:
   """`pool` of every symbol's coefficients; windows stay windows.
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from diffai_jax.domains import windows
 from diffai_jax.domains.generators import Diagonal, Local
+from diffai_jax.kernels.geometry import Number, Sides, pair, sides
 from diffai_jax.kernels.matrices import multiply
 from diffai_jax.types import Array
 
@@ -23,9 +24,9 @@ class Axis:
   """How windows move along one axis under a convolution.
 
   A window at place o with h entries meets outputs q with
-  0 ≤ o + a + padding - q·stride < k for some a < h. They begin at
-  first = ⌈(o + padding - k + 1) / stride⌉; entry a and output first + q meet by
-  kernel row a + shift - q·stride, with shift = o + padding - first·stride,
+  0 ≤ o + a + before - q·stride < k for some a < h. They begin at
+  first = ⌈(o + before - k + 1) / stride⌉; entry a and output first + q meet by
+  kernel row a + shift - q·stride, with shift = o + before - first·stride,
   which takes at most `stride` different values.
 
   Attributes:
@@ -36,8 +37,9 @@ class Axis:
   """
 
   def __init__(self, places, extent, size, kernel, stride, padding):
-    starts = np.asarray(places) + padding
-    self.size = (size + 2 * padding - kernel) // stride + 1
+    before, behind = padding
+    starts = np.asarray(places) + before
+    self.size = (size + before + behind - kernel) // stride + 1
     self.firsts = -((kernel - 1 - starts) // stride)
     lasts = (starts + extent - 1) // stride
     self.shifts = starts - self.firsts * stride
@@ -56,7 +58,8 @@ class Axis:
 
 
 def axes_of(
-    block: Diagonal | Local, taps: tuple[int, int], stride: int, padding: int
+    block: Diagonal | Local, taps: tuple[int, int], stride: Number,
+    padding: Sides,
 ) -> list[Axis]:
   """How a block's windows move along rows and columns.
 
@@ -69,8 +72,9 @@ def axes_of(
     shape, extent = block.shape, block.extent
     places = (block.rows, block.columns)
   return [
-      Axis(place, length, size, kernel, stride, padding)
-      for place, length, size, kernel in zip(places, extent, shape, taps)
+      Axis(*of_axis) for of_axis in zip(
+          places, extent, shape, taps, pair(stride), sides(padding)
+      )
   ]
 
 
@@ -139,19 +143,22 @@ def as_rows(
 
 def as_images(
     few: Array, shifts: tuple[int, int], axes: list[Axis],
-    taps: tuple[int, int], stride: int, function: Callable[[Array, int], Array],
+    taps: tuple[int, int], stride: Number,
+    function: Callable[[Array, int], Array],
 ) -> Array:
   """Every window as a small image of its own, padded to what it meets.
 
   Args:
     few, shifts: as of `contract` in `convolve_windows`.
     axes: of all windows.
-    taps, stride: of the convolution.
+    taps, stride: of the convolution; taps are those that it reaches over.
     function: of images [N, H, W, C] and a padding; their convolution.
   """
   pads = [
-      (shift, (axis.extent - 1) * stride + size - shift - length)
-      for axis, shift, size, length in zip(axes, shifts, taps, few.shape[4:6])
+      (shift, (axis.extent - 1) * step + size - shift - length)
+      for axis, shift, size, length, step in zip(
+          axes, shifts, taps, few.shape[4:6], pair(stride)
+      )
   ]
   images = few.reshape((-1,) + few.shape[4:])
   padding = pads[0][0]
