@@ -38,7 +38,13 @@ _HOUSE = (
             "sharing", "joining",
         ),
     },
-    {"graph": ("graph", "building", "record", "surgery", "saving")},
+    {
+        "graph": (
+            "graph", "building", "record", "surgery", "saving", "onnx_values",
+            "onnx_file", "onnx_layers", "onnx_elementwise", "onnx_moves",
+            "from_onnx",
+        ),
+    },
     {
         "losses": ("margins", "regularizers"),
         "regions": (
