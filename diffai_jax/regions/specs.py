@@ -86,6 +86,21 @@ class Spec:
     members = np.asarray(groups) == np.arange(max(groups) + 1)[:, None]
     return jnp.all(jnp.any((bounds < 0)[:, None] & members, 2), 1)
 
+  def margins(self, bounds: Array) -> Array:
+    """How far below 0 the bounds are: the least of all groups' best rows, [B].
+
+    Above 0 exactly where `proved` holds; NaN where any bound is.
+
+    Args:
+      bounds: [B, S], as of `proved`.
+    """
+    groups = self.check()
+    members = np.asarray(groups) == np.arange(max(groups) + 1)[:, None]
+    best = jnp.where(members, -bounds[:, None], -jnp.inf).max(axis=2)
+    return jnp.where(
+        jnp.any(jnp.isnan(bounds), axis=1), jnp.nan, best.min(axis=1)
+    )
+
   def check(self) -> tuple[int, ...]:
     """The group of each row.
 
