@@ -48,8 +48,8 @@ _HOUSE = (
     {
         "losses": ("margins", "regularizers"),
         "regions": (
-            "box_bounds", "linf", "l2", "specs", "vnnlib_syntax",
-            "vnnlib_formula", "vnnlib",
+            "box_bounds", "linf", "l2", "specs", "specified",
+            "vnnlib_syntax", "vnnlib_formula", "vnnlib",
         ),
         "attacks": ("iterated",),
     },
@@ -63,7 +63,7 @@ _HOUSE = (
     {
         "networks": (
             "assembly", "abstract_layers", "convnets", "resnets", "densenet",
-            "registry", "describe", "fold",
+            "registry", "describe", "fold", "graph_network", "as_graph",
         ),
         "goals": (
             "base", "points", "attacked", "regions", "combinators", "mixtures",

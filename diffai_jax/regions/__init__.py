@@ -3,6 +3,7 @@
 from diffai_jax.regions.box_bounds import Bounds
 from diffai_jax.regions.l2 import L2
 from diffai_jax.regions.linf import Linf
+from diffai_jax.regions.specified import upper_bounds
 from diffai_jax.regions.specs import Spec, labels, linear, targets
 from diffai_jax.regions.vnnlib import read_vnnlib, write_vnnlib
 
@@ -15,5 +16,6 @@ __all__ = [
     "linear",
     "read_vnnlib",
     "targets",
+    "upper_bounds",
     "write_vnnlib",
 ]

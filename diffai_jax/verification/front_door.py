@@ -19,14 +19,15 @@ from diffai_jax.networks import fold
 from diffai_jax.regions import Linf
 from diffai_jax.text.suggest import unknown_name
 from diffai_jax.types import ArgumentError, Array, UsageError, shown
-from diffai_jax.verification import affine_check, certification
+from diffai_jax.verification import certification
 from diffai_jax.verification.bisection import largest_proved
 from diffai_jax.verification.certification_input import (
     certified_params,
+    check_arithmetic,
     check_memory_mb,
     check_network,
 )
-from diffai_jax.verification.inputs import Inputs, checked, float_type
+from diffai_jax.verification.inputs import checked
 from diffai_jax.verification.layer_bounds import layer_bounds
 from diffai_jax.verification.measures import Attack
 from diffai_jax.verification.methods import METHODS, Domain, Method, parse
@@ -174,7 +175,7 @@ def bounds(
   check_memory_mb(memory_mb)
   inputs = checked(images, None, region)
   check_network(network, variables, inputs, needs_logits=False)
-  _check_arithmetic(*_folded(network, variables), inputs)
+  check_arithmetic(network, variables, inputs)
   found = layer_bounds(network, variables, inputs, method, at, memory_mb)
   return found if at is None else found[at]
 
@@ -249,7 +250,7 @@ def largest_epsilon(
     )
   inputs = checked(images, labels, Linf(most, data_range))
   check_network(network, {"params": params}, inputs)
-  _check_arithmetic(network, params, inputs)
+  check_arithmetic(network, {"params": params}, inputs)
   return largest_proved(
       network, params, inputs, method, int(steps), memory_mb,
       progress or _no_progress,
@@ -302,8 +303,3 @@ def _folded(network: nn.Module, variables: dict) -> tuple[nn.Module, dict]:
     raise UsageError(
         f"the network's variables are another network's: they have no {error}"
     ) from None
-
-
-def _check_arithmetic(network: nn.Module, params: dict, inputs: Inputs) -> None:
-  dtype = float_type(inputs.images.dtype)
-  affine_check.check(network, params, inputs.images.shape[1:], dtype)

@@ -1,0 +1,173 @@
+"""Graphs: recorded networks run as the modules do, on arrays and elements."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import random_networks
+
+from diffai_jax import networks, nn, transformers
+from diffai_jax.domains import Product, box, correlated_box, lower, upper
+from diffai_jax.graph import Builder, record
+from diffai_jax.types import Mode, UsageError
+
+SHAPES = {
+    "FFNN": (6, 6, 1), "ConvSmall": (12, 12, 1), "ConvMed": (12, 12, 1),
+    "CNN7": (8, 8, 3), "ResNet-Tiny": (8, 8, 3),
+}
+
+
+def network_of(name):
+  """The network, its variables with drawn statistics, and the example's shape."""
+  shape = SHAPES[name]
+  network = networks.create(name, 3, (0.4,) * shape[-1], (0.3,) * shape[-1])
+  like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *shape)))
+  rng = np.random.default_rng(0)
+  draw = lambda leaf: rng.uniform(0.02, 0.2, leaf.shape) * rng.choice(
+      [-1, 1], leaf.shape
+  )
+  variables = jax.tree.map(draw, like)
+  if "batch_stats" in variables:
+    variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"])
+  return network, variables, shape
+
+
+def images(shape, count=2):
+  return np.random.default_rng(1).uniform(size=(count, *shape))
+
+
+@pytest.mark.parametrize("name", ["ConvSmall", "ResNet-Tiny"])
+def test_a_recorded_network_is_the_network(name, float64):
+  network, variables, shape = network_of(name)
+  run = lambda mode: lambda x: network.apply(variables, x, mode)
+  x = images(shape)
+  for element in (
+      jnp.asarray(x), box(x, np.full(x.shape, 0.02)),
+      correlated_box(x, np.full(x.shape, 0.02)),
+  ):
+    graph = record(run(Mode.CERTIFY), shape, np.float64)
+    # As one program, each: what is compared is what they compute.
+    bounds = jax.jit(lambda f, e: _ends(f(e)), static_argnums=0)
+    expected = bounds(run(Mode.CERTIFY), element)
+    found = jax.jit(lambda graph, e: _ends(graph(e)))(graph, element)
+    for a, b in zip(found, expected, strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def _ends(output):
+  if isinstance(output, jax.Array):
+    return output, output
+  return lower(output), upper(output)
+
+
+def test_a_recorded_network_has_its_layers_names():
+  network, variables, shape = network_of("ResNet-Tiny")
+  graph = record(lambda x: network.apply(variables, x), shape)
+  assert graph.output_shape == (3,)
+  assert {call.transformer for call in graph.calls} >= {"add", "conv"}
+  sizes = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+  assert graph.parameters() >= sizes
+  assert graph.number("layers_0") < graph.number("layers_1")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_networks_are_recorded(seed):
+  network, shape = random_networks.draw(np.random.default_rng(seed)), (6, 6, 2)
+  x = np.random.default_rng(seed).uniform(size=(2, *shape)).astype(np.float32)
+  variables = network.init(jax.random.key(seed), x)
+  graph = record(lambda v: network.apply(variables, v, Mode.CERTIFY), shape)
+  np.testing.assert_allclose(
+      graph(x), network.apply(variables, x), rtol=1e-5, atol=1e-6
+  )
+
+
+def test_modes_decide_which_abstract_layers_are_calls():
+  network = nn.Sequential((
+      nn.Linear(4), nn.CorrelateAll(only_train=True), nn.CorrelateMax(k=2),
+      nn.Linear(2),
+  ))
+  variables = network.init(jax.random.key(0), jnp.zeros((1, 3)))
+
+  def names(mode):
+    graph = record(lambda x: network.apply(variables, x, mode), (3,))
+    return [call.transformer for call in graph.calls]
+
+  assert names(Mode.CONCRETE) == ["dense", "dense"]
+  assert names(Mode.CERTIFY) == ["dense", "correlate_max", "dense"]
+  assert names(Mode.TRAIN) == [
+      "dense", "correlate_all", "correlate_max", "dense"
+  ]
+
+
+def test_each_run_and_each_call_has_symbols_of_its_own():
+  relu = lambda x: transformers.relu(x)
+  graph = record(
+      lambda x: transformers.subtract(
+          relu(x), relu(transformers.scale_shift(x, -1.0, 0.0))
+      ), (1,),
+  )
+  element = dataclasses.replace(
+      correlated_box(jnp.zeros((1, 1)), jnp.ones((1, 1))), relu="box",
+      zonotope=True,
+  )
+  for run in (graph, jax.jit(lambda e: graph(e))):
+    for _ in range(2):
+      found = run(element)
+      # relu(x) - relu(-x) is x: ±1 is attained.
+      assert lower(found) <= -1 and upper(found) >= 1
+
+
+def test_products_and_jit_and_gradients():
+  network, variables, shape = network_of("FFNN")
+  graph = record(lambda x: network.apply(variables, x), shape)
+  x = jnp.asarray(images(shape), jnp.float32)
+  both = graph(Product((x, box(x, jnp.full(x.shape, 0.1)))))
+  np.testing.assert_allclose(both[0], graph(x), rtol=1e-6)
+  loss = lambda graph: jnp.sum(upper(graph(box(x, jnp.full(x.shape, 0.1)))))
+  gradient = jax.jit(jax.grad(loss))(graph)
+  kernels = [c.arrays["kernel"] for c in gradient.calls if "kernel" in c.arrays]
+  assert all(float(jnp.abs(k).max()) > 0 for k in kernels)
+
+
+def test_constants_meet_the_input():
+  one = jnp.ones((1, 2))
+  graph = record(
+      lambda x: transformers.concat([transformers.add(x, one), one], -1), (2,)
+  )
+  np.testing.assert_array_equal(
+      graph(jnp.zeros((3, 2))), np.ones((3, 4), np.float32)
+  )
+  element = graph(box(jnp.zeros((3, 2)), jnp.ones((3, 2))))
+  assert bool(jnp.all(element.uncorrelated[:, 2:] == 0))
+
+
+def test_names_are_found_and_guessed():
+  network, variables, shape = network_of("ConvSmall")
+  graph = record(lambda x: network.apply(variables, x), shape)
+  assert graph.number("layers_3/layers_3") == len(graph.calls)
+  with pytest.raises(UsageError, match="did you mean 'layers_1/layers_0'"):
+    graph.number("layers_1/layer_0")
+
+
+def test_what_is_no_transformer_is_refused():
+  with pytest.raises(TypeError):
+    record(lambda x: jnp.sin(x), (2,))
+  with pytest.raises(UsageError, match="computed from its input"):
+    record(lambda x: jnp.zeros((1, 2)), (2,))
+  with pytest.raises(UsageError, match="must be 1"):
+    record(lambda x: transformers.add(x, jnp.zeros((4, 2))), (2,))
+  first, second = Builder((2,)), Builder((2,))
+  with pytest.raises(UsageError, match="two graphs"):
+    transformers.add(first.input, second.input)
+
+
+def test_calls_that_nothing_needs_are_left_out():
+  def forward(x):
+    transformers.relu(x)
+    return transformers.tanh(x)
+
+  graph = record(forward, (2,))
+  assert [call.transformer for call in graph.calls] == ["tanh"]
+  assert str(graph) == "%0 = input [2]\n%1 = tanh(%0) -> [2]\nreturn %1"
