@@ -38,10 +38,19 @@ _HOUSE = (
             "sharing", "joining",
         ),
     },
-    {"graph": ("graph", "building", "record", "surgery", "saving")},
+    {
+        "graph": (
+            "graph", "building", "record", "surgery", "saving", "onnx_values",
+            "onnx_file", "onnx_layers", "onnx_elementwise", "onnx_moves",
+            "from_onnx",
+        ),
+    },
     {
         "losses": ("margins", "regularizers"),
-        "regions": ("linf", "specs", "specified"),
+        "regions": (
+            "box_bounds", "linf", "l2", "specs", "specified",
+            "vnnlib_syntax", "vnnlib_formula", "vnnlib",
+        ),
         "attacks": ("iterated",),
     },
     {

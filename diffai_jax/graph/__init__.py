@@ -2,6 +2,7 @@
 
 from diffai_jax.graph.building import Builder, Recording
 from diffai_jax.graph.from_jax import from_jax
+from diffai_jax.graph.from_onnx import from_onnx
 from diffai_jax.graph.graph import Call, Graph
 from diffai_jax.graph.record import record
 from diffai_jax.graph.saving import load, save
@@ -19,6 +20,7 @@ __all__ = [
     "Recording",
     "correlate_before_last",
     "from_jax",
+    "from_onnx",
     "keep",
     "load",
     "record",
