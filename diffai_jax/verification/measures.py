@@ -101,10 +101,12 @@ class MeasureAttack:
       self, params: dict, inputs: Inputs, state: MomentumState
   ) -> MomentumState:
     share = self.attack.radius / max(self.attack.steps, 1)
+    images, region = to_floats(inputs.images), inputs.region
+    move = lambda x, direction: region.project(
+        x + share * region.steepest(direction), images
+    )
     return mi_fgsm_step(
-        self._forward(params), state,
-        *inputs.region.bounds(to_floats(inputs.images)), inputs.labels,
-        step_size=share * inputs.region.epsilon,
+        self._forward(params), state, inputs.labels, move,
         momentum=self.attack.momentum,
     )
 
