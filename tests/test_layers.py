@@ -63,8 +63,9 @@ _HOUSE = (
     {
         "objectives": ("syntax", "dsl", "diffai", "schemes"),
         "data": (
-            "datasets", "splits", "prepared", "sources", "augment", "batches",
-            "arrays",
+            "places", "datasets", "arrays", "splits", "pictures", "folders",
+            "tiny_imagenet", "archives", "tfds_folders", "prepared", "sources",
+            "augment", "batches",
         ),
     },
     {

@@ -7,8 +7,8 @@ from diffai_jax.data.augment import (
     to_unit_range,
 )
 from diffai_jax.data.batches import batches, epoch_order
-from diffai_jax.data.datasets import DATASETS, Dataset, dataset
-from diffai_jax.data.sources import Examples, load
+from diffai_jax.data.datasets import DATASETS, Dataset, known, source_of
+from diffai_jax.data.sources import Examples, dataset, load
 
 __all__ = [
     "Augmentation",
@@ -19,7 +19,9 @@ __all__ = [
     "batches",
     "dataset",
     "epoch_order",
+    "known",
     "load",
+    "source_of",
     "to_floats",
     "to_unit_range",
 ]
