@@ -84,10 +84,10 @@ _HOUSE = (
     },
     {
         "app": (
-            "process", "huge_pages", "interrupts", "config", "validation",
-            "command_line", "config_file", "console", "workfolder", "plot",
-            "report", "schedule_warning", "job", "certify_run", "train",
-            "network_file", "run", "arguments", "fit",
+            "process", "huge_pages", "interrupts", "config", "data_keys",
+            "validation", "command_line", "config_file", "console",
+            "workfolder", "plot", "report", "schedule_warning", "job",
+            "network_file", "certify_run", "train", "run", "arguments", "fit",
         ),
     },
     {"": ("main",)},

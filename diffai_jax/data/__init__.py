@@ -1,5 +1,6 @@
 """Datasets: sources, splits, the order of batches, augmentation."""
 
+from diffai_jax.data.arrays import statistics
 from diffai_jax.data.augment import (
     Augmentation,
     augment,
@@ -22,6 +23,7 @@ __all__ = [
     "known",
     "load",
     "source_of",
+    "statistics",
     "to_floats",
     "to_unit_range",
 ]
