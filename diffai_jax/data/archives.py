@@ -147,13 +147,12 @@ def _opened(path: str) -> np.lib.npyio.NpzFile:
         f"{shown(path)} {wrong}; give the file with --config.dataset=npz:FILE"
     )
   with _reading(path):
-    archive = np.load(path, allow_pickle=False)
-  if isinstance(archive, np.ndarray):
-    raise UsageError(
-        f"{shown(path)} holds one array alone; {_EXPECTED}, as np.savez writes"
-        f" them"
-    )
-  return archive
+    if zipfile.is_zipfile(path):
+      return np.load(path, allow_pickle=False)
+  raise UsageError(
+      f"{shown(path)} is no archive of arrays; {_EXPECTED}, as np.savez writes"
+      f" them"
+  )
 
 
 def _names(path: str, archive) -> _Names:
@@ -206,7 +205,10 @@ def _labels(path: str, archive, key: str) -> np.ndarray:
     labels = labels[:, 0]
   if not labels.size:
     raise UsageError(f"{key} of {shown(path)} is empty; expected a label or more")
-  return checked_labels(labels, len(labels), name=f"{key} of {shown(path)}")
+  try:
+    return checked_labels(labels, len(labels), name=key)
+  except UsageError as error:
+    raise UsageError(f"{shown(path)}: {error}") from None
 
 
 def _classes(path: str, key: str, labels: np.ndarray) -> int:
@@ -216,9 +218,8 @@ def _classes(path: str, key: str, labels: np.ndarray) -> int:
   if missing.size or len(used) < 2:
     empty = missing[0] if missing.size else 1
     raise UsageError(
-        f"{key} of {shown(path)} has labels up to {used[-1]}, but none is"
-        f" {empty}; expected two classes or more, 0 to K-1, each with an"
-        f" example"
+        f"{shown(path)}: {key} go up to {used[-1]}, but none is {empty};"
+        f" expected two classes or more, 0 to K-1, each with an example"
     )
   return len(used)
 
@@ -238,13 +239,13 @@ def _images(
         f" are {list(shape)}; expected one shape"
     )
   try:
-    images = float32_images(checked_images(images, data_range, name=name), name)
+    images = float32_images(checked_images(images, data_range, name=key), key)
   except UsageError as error:  # Which speaks of arguments of Python's.
     text = re.sub(
         r"data_range=\(([\w.]+), ([\w.]+)\)", r"--config.data_range=\1,\2",
         str(error),
     )
-    raise UsageError(text) from None
+    raise UsageError(f"{shown(path)}: {text}") from None
   if len(images) != count:
     raise UsageError(
         f"{name} has {len(images)} examples, but there are {count} labels;"

@@ -108,7 +108,8 @@ def _classes(path: str) -> dict[str, list[str]]:
   if not names:
     loose = len(list(filter(pictures.is_picture, listed(path, _FORM))))
     raise UsageError(
-        f"{shown(path)} has no folder a class, but {loose} images; {_FORM}"
+        f"{shown(path)} has no folder a class (and {loose} images beside);"
+        f" {_FORM}"
     )
   if len(names) == 1:
     raise UsageError(
