@@ -74,8 +74,9 @@ _HOUSE = (
     {
         "objectives": ("syntax", "dsl", "diffai", "schemes"),
         "data": (
-            "datasets", "splits", "prepared", "sources", "augment", "batches",
-            "arrays",
+            "places", "datasets", "arrays", "splits", "pictures", "folders",
+            "tiny_imagenet", "archives", "tfds_folders", "prepared", "sources",
+            "augment", "batches",
         ),
     },
     {
@@ -94,10 +95,10 @@ _HOUSE = (
     },
     {
         "app": (
-            "process", "huge_pages", "interrupts", "config", "validation",
-            "command_line", "config_file", "console", "workfolder", "plot",
-            "report", "schedule_warning", "job", "certify_run", "train",
-            "network_file", "run", "arguments", "fit",
+            "process", "huge_pages", "interrupts", "config", "data_keys",
+            "validation", "command_line", "config_file", "console",
+            "workfolder", "plot", "report", "schedule_warning", "job",
+            "network_file", "certify_run", "train", "run", "arguments", "fit",
         ),
     },
     {"": ("main",)},

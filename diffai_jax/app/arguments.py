@@ -16,7 +16,7 @@ from diffai_jax.app import train as app_train
 from diffai_jax.app.config import base_config, keys_of
 from diffai_jax.app.job import Job
 from diffai_jax.app.validation import epsilon_of, validate_values
-from diffai_jax.data import Dataset, Examples
+from diffai_jax.data import Dataset, Examples, statistics
 from diffai_jax.data.arrays import (
     checked_images,
     checked_labels,
@@ -39,7 +39,6 @@ from diffai_jax.training.array_store import digest
 from diffai_jax.types import ArgumentError, UsageError, shown
 
 _USUAL_BATCH = 128
-_MOST_EPSILON = 1e38  # Where data have no range.
 
 Arrays = tuple[Any, Any]  # (images, labels), of NumPy or JAX.
 
@@ -88,7 +87,7 @@ def job_of(
   if isinstance(network, str):
     name = canonical_name(network)
     classes = int(examples.labels.max()) + 1
-    network = create(name, classes, *_statistics(examples.images))
+    network = create(name, classes, *statistics(examples.images))
   else:
     name = None
   network = _as_network(network, abstract_layers or {})
@@ -105,16 +104,15 @@ def job_of(
   config = base_config()
   config.network = name or _name_of(network)
   config.dataset = f"arrays {digest([examples.images, examples.labels])[:12]}"
-  _set(config, "", values | {"goal": str(goal)})
+  _set(config, "", values | {
+      "goal": str(goal), "data_range": data_range or (),
+  })
   _set(config, "optimizer.", optimizer)
   _set(config, "regularizers.", regularizers)
   _set(config, "augment.", {"crop_padding": 0, "flip": False} | chosen)
-  widest = _MOST_EPSILON
-  if data_range is not None:
-    widest = data_range[1] - data_range[0]
-  validate_values(config, min(shape[:2]) if len(shape) == 3 else 1, widest)
+  validate_values(config, min(shape[:2]) if len(shape) == 3 else 1)
   with config.ignore_type():
-    config.epsilon = epsilon_of(config, widest)
+    config.epsilon = epsilon_of(config)
   dataset = Dataset(
       shape, classes, (), (), config.epsilon, **config.augment.to_dict()
   )
@@ -152,17 +150,6 @@ def _set(
       value = float(value)
     with holder.ignore_type():
       holder[name] = tuple(value) if isinstance(value, list) else value
-
-
-def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], ...]:
-  """Mean and deviation of a channel; of images without channels, of all."""
-  axes = tuple(range(images.ndim - 1)) if images.ndim == 4 else None
-  values = images.astype(np.float64)
-  if images.dtype == np.uint8:
-    values = values / 255
-  mean, std = (np.atleast_1d(f(values, axis=axes)) for f in (np.mean, np.std))
-  std = np.where(std > 0, std, 1)
-  return tuple(tuple(round(float(x), 6) for x in s) for s in (mean, std))
 
 
 def _batch_size(count: int, accumulate: Any) -> int:

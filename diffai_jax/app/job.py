@@ -8,8 +8,9 @@ from ml_collections import config_dict
 import optax
 
 from diffai_jax.app import schedule_warning
+from diffai_jax.app.data_keys import range_of
 from diffai_jax.app.validation import domains_of, epsilon_of, validate
-from diffai_jax.data import Dataset, dataset
+from diffai_jax.data import Dataset
 from diffai_jax.goals import Goal
 from diffai_jax.networks import canonical_name, create, describe
 from diffai_jax.objectives import objective, parse_value
@@ -42,28 +43,37 @@ class Job:
 
   @classmethod
   def from_config(cls, config: config_dict.ConfigDict) -> "Job":
-    """Checks the config and builds what it names; reads no data.
+    """Checks the config and builds what it names.
+
+    Of data no example is read; of a user's own their shape and classes are.
 
     Raises:
       UsageError: if a value is out of range or names nothing.
     """
-    validate(config)
+    data = validate(config)
     config = config.copy_and_resolve_references()
     config.network = canonical_name(config.network)
     with config.ignore_type(), config.certify.ignore_type():  # Of text.
       config.epsilon = epsilon_of(config)
       config.certify.domains = domains_of(config)
+      data_range = range_of(config)
+      config.data_range = data_range or ()
+      for key in ("mean", "std"):
+        if config[key] is not None:
+          config[key] = getattr(data, key)
     if config.checkpoint:
       config.checkpoint = checked_path(config.checkpoint, "checkpoint")
-    chosen = {k: v for k, v in config.augment.items() if v is not None}
-    data = dataclasses.replace(dataset(config.dataset), **chosen)
+    channels = len(data.mean or data.std or (0,))
     network = create(
-        config.network, data.num_classes, data.mean, data.std,
+        config.network, data.num_classes,
+        data.mean or (0.0,) * channels, data.std or (1.0,) * channels,
         abstract_layers=config.abstract_layers,
         dropout=parse_value(config.dropout), initializer=config.initializer,
         remat=config.remat, batch_norm=config.batch_norm,
     )
-    return cls(config, data, network, objective(config.goal))
+    return cls(
+        config, data, network, objective(config.goal), data_range=data_range
+    )
 
   def describe(self) -> str:
     """The network's listing and sizes, the objective's full text, ε, the cost.

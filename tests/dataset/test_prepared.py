@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from diffai_jax.data import load
+from diffai_jax.data import DATASETS, load
 from diffai_jax.data import prepared
 from diffai_jax.types import UsageError
 
@@ -188,7 +188,9 @@ def test_the_tilde_is_ones_home(mnist, monkeypatch):
 def test_labels_out_of_range(labels):
   images = np.zeros((2, 28, 28, 1), np.uint8)
   with pytest.raises(UsageError, match="label .* from 0 to 9"):
-    prepared._checked("mnist", "here", images, np.asarray(labels))
+    prepared._checked(
+        "mnist", "here", DATASETS["mnist"], images, np.asarray(labels)
+    )
 
 
 @pytest.mark.parametrize("shape, dtype", [
@@ -198,4 +200,6 @@ def test_images_of_another_kind(shape, dtype):
   """NumPy would broadcast some of them."""
   images = np.zeros((2, *shape), dtype)
   with pytest.raises(UsageError, match="holds images"):
-    prepared._checked("mnist", "here", images, np.zeros(2, int))
+    prepared._checked(
+        "mnist", "here", DATASETS["mnist"], images, np.zeros(2, int)
+    )
