@@ -96,7 +96,7 @@ _HOUSE = (
     {
         "app": (
             "process", "huge_pages", "interrupts", "config", "data_keys",
-            "validation", "command_line", "config_file", "console",
+            "own_network", "validation", "command_line", "config_file", "console",
             "workfolder", "plot", "report", "schedule_warning", "job",
             "network_file", "certify_run", "train", "run", "arguments", "fit",
         ),

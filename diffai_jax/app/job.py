@@ -7,12 +7,12 @@ import jax
 from ml_collections import config_dict
 import optax
 
-from diffai_jax.app import schedule_warning
+from diffai_jax.app import own_network, schedule_warning
 from diffai_jax.app.data_keys import range_of
 from diffai_jax.app.validation import domains_of, epsilon_of, validate
 from diffai_jax.data import Dataset
 from diffai_jax.goals import Goal
-from diffai_jax.networks import canonical_name, create, describe
+from diffai_jax.networks import create, describe
 from diffai_jax.objectives import objective, parse_value
 from diffai_jax.storage.paths import checked_path
 from diffai_jax.training import optimizers
@@ -52,7 +52,7 @@ class Job:
     """
     data = validate(config)
     config = config.copy_and_resolve_references()
-    config.network = canonical_name(config.network)
+    config.network = own_network.checked_name(config.network)
     with config.ignore_type(), config.certify.ignore_type():  # Of text.
       config.epsilon = epsilon_of(config)
       config.certify.domains = domains_of(config)
@@ -63,16 +63,9 @@ class Job:
           config[key] = getattr(data, key)
     if config.checkpoint:
       config.checkpoint = checked_path(config.checkpoint, "checkpoint")
-    channels = len(data.mean or data.std or (0,))
-    network = create(
-        config.network, data.num_classes,
-        data.mean or (0.0,) * channels, data.std or (1.0,) * channels,
-        abstract_layers=config.abstract_layers,
-        dropout=parse_value(config.dropout), initializer=config.initializer,
-        remat=config.remat, batch_norm=config.batch_norm,
-    )
     return cls(
-        config, data, network, objective(config.goal), data_range=data_range
+        config, data, _network_of(config, data), objective(config.goal),
+        data_range=data_range,
     )
 
   def describe(self) -> str:
@@ -147,3 +140,17 @@ class Job:
     if config.schedule_epochs is None or not in_all:
       return epochs
     return epochs * (config.schedule_epochs / in_all)
+
+
+def _network_of(config: config_dict.ConfigDict, data: Dataset) -> nn.Module:
+  """The network that a config names, for its dataset."""
+  if own_network.is_own(config.network):
+    return own_network.create(config.network, data)
+  channels = len(data.mean or data.std or (0,))
+  return create(
+      config.network, data.num_classes,
+      data.mean or (0.0,) * channels, data.std or (1.0,) * channels,
+      abstract_layers=config.abstract_layers,
+      dropout=parse_value(config.dropout), initializer=config.initializer,
+      remat=config.remat, batch_norm=config.batch_norm,
+  )

@@ -14,6 +14,7 @@ import optax
 from diffai_jax.app import console, network_file, workfolder
 from diffai_jax.app.config import base_config, keys_of
 from diffai_jax.app.job import Job
+from diffai_jax.app.own_network import is_own
 from diffai_jax.data import DATASETS
 from diffai_jax.data.datasets import KINDS
 from diffai_jax.networks import NETWORKS
@@ -170,7 +171,8 @@ def _stored(
   if stored is None:  # Of the command line: named in the config.
     data = str(config.get("dataset"))
     known = data in DATASETS or data.partition(":")[0] in KINDS
-    if not known or config.get("network") not in NETWORKS:
+    name = config.get("network")
+    if not known or not (name in NETWORKS or is_own(name)):
       raise UsageError(
           f"{folder} has no {network_file.FILE}, and its config names no network"
           f" and dataset that are known; put that file back"

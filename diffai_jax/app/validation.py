@@ -2,6 +2,7 @@
 
 from ml_collections import config_dict
 
+from diffai_jax.app import own_network
 from diffai_jax.app.config import base_config, groups_of, keys_of, kind_of
 from diffai_jax.app.data_keys import dataset_of, range_of
 from diffai_jax.data import Dataset
@@ -45,9 +46,13 @@ _RANGES = (
     ("certify.attack.radius", 0, _LARGEST, float),
 )
 _PATHS = ("data_dir", "compilation_cache", "checkpoint")
+# What only networks of this package have. (How they begin, and whether they have
+# batch normalisation or rematerialise, is left to a network of the user's.)
+_OURS_ALONE = ("abstract_layers", "dropout")
 _MAY_BE_NULL = (
-    "batch_norm", "checkpoint", "data_range", "mean", "std", "schedule_epochs", "augment.crop_padding",
-    "augment.flip", "certify.examples", "certify.memory_mb",
+    "batch_norm", "checkpoint", "data_range", "mean", "std",
+    "schedule_epochs", "augment.crop_padding", "augment.flip",
+    "certify.examples", "certify.memory_mb",
 )
 
 
@@ -61,7 +66,7 @@ def validate(config: config_dict.ConfigDict) -> Dataset:
     UsageError: names the first key that is out of range, and what it may be.
   """
   _check_form(config)
-  layers_of(canonical_name(config.network), config.abstract_layers)
+  _check_network(config)
   found = dataset_of(config)
   shape = found.image_shape
   validate_values(config, min(shape[:2]) if len(shape) == 3 else 0)
@@ -96,6 +101,20 @@ def validate_values(config: config_dict.ConfigDict, side: int) -> None:
   _check_range(config, "augment.crop_padding", 0, side, int)
   _check_milestones(config.optimizer.milestones)
   _check_clock(config)
+
+
+def _check_network(config: config_dict.ConfigDict) -> None:
+  """Checks its name, and what only networks of ours have."""
+  if not own_network.is_own(config.network):
+    layers_of(canonical_name(config.network), config.abstract_layers)
+    return
+  for key in _OURS_ALONE:
+    if get(config, key) != get(base_config(), key):
+      raise UsageError(
+          f"{key} is {shown(get(config, key))}, but config.network,"
+          f" {shown(config.network)}, is a network of your own; leave --config.{key}"
+          f" out"
+      )
 
 
 def _check_form(config) -> None:
