@@ -137,6 +137,15 @@ class Graph:
       counts[own] += 1
     return calls | layers
 
+  def layers(self) -> dict[str, int]:
+    """Numbers of results, each once: of layers by their path, else of calls."""
+    found = {}
+    for name, number in self.names().items():
+      path = self.calls[number - 1].name
+      if name == path or not path:
+        found[name] = number
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
   def number(self, name: str) -> int:
     """The number of the result of that name.
 
