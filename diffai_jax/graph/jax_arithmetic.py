@@ -19,6 +19,7 @@ from diffai_jax.graph.jax_values import (
     Batched,
     Compared,
     MixesBatch,
+    Repeated,
     Unreadable,
     depends,
     for_one,
@@ -151,12 +152,18 @@ def _convert(reader, eqn, x: Batched) -> Batched:
   return x
 
 
+def _true(eqn, value: bool = True) -> Repeated:
+  """A constant that is true everywhere, or false."""
+  shape = eqn.outvars[0].aval.shape
+  return Repeated(np.full((1,) * len(shape), value), shape)
+
+
 def _compare(name: str) -> Callable:
 
   def rule(reader, eqn, left, right) -> Any:
     if isinstance(left, Batched) and isinstance(right, Batched):
       if left.number == right.number:  # Numbers are not NaN: NaN proves nothing.
-        return np.array(name in ("eq", "ge", "le"))
+        return _true(eqn, name in ("eq", "ge", "le"))
     return Compared(name, left, right)
 
   return rule
@@ -170,9 +177,7 @@ def _select(reader, eqn, which, *cases) -> Any:
   like = next(case for case in cases if isinstance(case, Batched))
   picked = known(which)
   if picked is not None and picked.size and (picked == picked.flat[0]).all():
-    case = cases[int(picked.flat[0])]
-    if isinstance(case, Batched):
-      return case
+    return cases[int(picked.flat[0])]
   shape = like.without_batch(eqn.outvars[0].aval.shape)
   which = for_one(which, like.axis)
   constant, total = jnp.zeros((), like.value.dtype), None
@@ -240,7 +245,7 @@ RULES = {
     ),
     "expm1": _unary(lambda x: scale_shift(transformers.exp(x), 1.0, -1.0)),
     "integer_pow": _integer_pow,
-    "is_finite": lambda reader, eqn, x: np.array(True),
+    "is_finite": lambda reader, eqn, x: _true(eqn),
     "log": lambda reader, eqn, x: Batched(
         known_functions.logarithm(reader, x.value), x.axis
     ),

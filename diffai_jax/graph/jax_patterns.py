@@ -146,15 +146,23 @@ def _by_channel(constant: Array, channels: int) -> Array | None:
   return now(lambda a: jnp.broadcast_to(a, (channels,)), flat)
 
 
-def scaled_by(reader, x: Recording, constant: Array) -> Recording:
-  """constant · x; known factors that make up 1 go."""
+def scaled_by(
+    reader, x: Recording, constant: Array, terms: int = 1
+) -> Recording:
+  """constant · x; known factors that make up 1 go.
+
+  Args:
+    x, constant: the constant broadcasts against one example.
+    terms: as of `scale_shift`: more than 1 if the constant was computed here.
+  """
   by = number(constant)
   if by == 1:
     return x
   found = line(reader, x)
   if by is not None and found.factor * by == 1 and found.shift == 0:
     return found.root
-  return scale_shift(x, constant, 0.0)
+  options = {"terms": terms} if terms > 1 else {}
+  return scale_shift(x, constant, 0.0, **options)
 
 
 def divided(reader, x: Recording, constant: Array) -> Recording:

@@ -32,6 +32,8 @@ scale_shift = transformers.scale_shift
 _SQRT_HALF = math.sqrt(0.5)
 # Of GELU by tanh (Hendrycks and Gimpel 2016).
 _GELU_STEEPNESS, _GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
+# Roundings of a factor that is computed from several of the network's.
+_TERMS = 4
 # SELU's constants (Klambauer et al. 2017).
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
@@ -59,7 +61,7 @@ def _gated(reader, x: Recording, gate: Recording) -> Recording | None:
     found = multiples(reader, x, inner)
     if found and found[1].factor:
       factor = outer.factor * found[0].factor / found[1].factor
-      return scaled_by(reader, transformers.silu(inner), factor)
+      return scaled_by(reader, transformers.silu(inner), factor, _TERMS)
   if call.transformer == "erf":
     # a·z·(s + s·erf(z/√2)) = 2·a·s·gelu(z), and erf(-z) = -erf(z).
     found = multiples(reader, x, operand(reader, outer.root, 0))
@@ -68,14 +70,14 @@ def _gated(reader, x: Recording, gate: Recording) -> Recording | None:
         outer.shift,
     ):
       factor = 2 * outer.shift * found[0].factor
-      return scaled_by(reader, transformers.gelu(found[0].root), factor)
+      return scaled_by(reader, transformers.gelu(found[0].root), factor, _TERMS)
   if call.transformer == "tanh" and near(x, outer.factor, outer.shift):
     found = _gelu_argument(reader, operand(reader, outer.root, 0))
     inner = found and multiples(reader, x, found)
     if inner and inner[1].factor == 1:
       factor = 2 * outer.shift * inner[0].factor
       result = transformers.gelu(found, approximate=True)
-      return scaled_by(reader, result, factor)
+      return scaled_by(reader, result, factor, _TERMS)
   return None
 
 
