@@ -38,7 +38,14 @@ _HOUSE = (
             "sharing", "joining",
         ),
     },
-    {"graph": ("graph", "building", "record", "surgery", "saving")},
+    {
+        "graph": (
+            "graph", "building", "record", "surgery", "saving", "jax_values",
+            "jax_constants", "jax_sharing", "jax_moves", "jax_patterns",
+            "jax_softmax", "jax_piecewise", "known_functions", "jax_linear",
+            "jax_reductions", "jax_arithmetic", "from_jax",
+        ),
+    },
     {
         "losses": ("margins", "regularizers"),
         "regions": ("linf",),

@@ -1,6 +1,7 @@
 """A network as data: its calls of transformers, and what reads them."""
 
 from diffai_jax.graph.building import Builder, Recording
+from diffai_jax.graph.from_jax import from_jax
 from diffai_jax.graph.graph import Call, Graph
 from diffai_jax.graph.record import record
 from diffai_jax.graph.saving import load, save
@@ -11,6 +12,7 @@ __all__ = [
     "Call",
     "Graph",
     "Recording",
+    "from_jax",
     "keep",
     "load",
     "record",

@@ -10,6 +10,7 @@ import numpy as np
 
 from diffai_jax import transformers
 from diffai_jax.graph import jax_patterns as patterns
+from diffai_jax.graph import jax_piecewise
 from diffai_jax.graph import known_functions
 from diffai_jax.graph.building import Recording
 from diffai_jax.graph.jax_constants import now
@@ -103,28 +104,28 @@ def _power(reader, x, constant, first) -> Recording:
     return transformers.exp(scale_shift(x, math.log(base), 0.0, terms=2))
   if exponent is None:
     raise Unreadable("its exponent is not one known number")
-  return raised(x, exponent)
+  return raised(reader, x, exponent)
 
 
-def raised(x: Recording, exponent: float) -> Recording:
+def raised(reader, x: Recording, exponent: float) -> Recording:
   """x to a known power; powers that are not whole want x > 0."""
   if exponent < 0:
-    return transformers.reciprocal(raised(x, -exponent))
+    return patterns.inverse(reader, raised(reader, x, -exponent))
   if exponent == 0:
     return transformers.constant(x, np.ones(x.shape[1:], x.dtype))
   if exponent == 0.5:
-    return transformers.sqrt(x)
+    return patterns.root(reader, x)
   if exponent != int(exponent) or exponent > 64:
     logarithm = scale_shift(transformers.log(x), exponent, 0.0)
     return transformers.exp(logarithm)
   if exponent == 1:
     return x
-  half = transformers.square(raised(x, exponent // 2))
+  half = transformers.square(raised(reader, x, exponent // 2))
   return transformers.multiply(half, x) if exponent % 2 else half
 
 
 def _integer_pow(reader, eqn, x: Batched) -> Batched:
-  return Batched(raised(x.value, int(eqn.params["y"])), x.axis)
+  return Batched(raised(reader, x.value, int(eqn.params["y"])), x.axis)
 
 
 def _two_powers(reader, x, y) -> Recording:
@@ -213,7 +214,7 @@ def _chosen(reader, eqn, which: Compared, below, above) -> Batched:
     inner = lambda v: v.value if isinstance(v, Batched) else (
         for_one(v, left.axis)
     )
-    found = known_functions.piecewise(
+    found = jax_piecewise.piecewise(
         reader, left.value, inner(right), inner(below), inner(above)
     )
   if found is None:
@@ -253,7 +254,7 @@ RULES = {
         known_functions.logarithm(reader, scale_shift(x.value, 1.0, 1.0)), x.axis
     ),
     "logistic": _unary(transformers.sigmoid),
-    "max": _binary(known_functions.maximum, _maximum),
+    "max": _binary(jax_piecewise.maximum, _maximum),
     "min": _binary(
         lambda reader, x, y: transformers.minimum(x, y), _minimum
     ),
@@ -261,12 +262,14 @@ RULES = {
     "neg": _unary(negated),
     "optimization_barrier": _same,
     "pow": _binary(_two_powers, _power),
-    "rsqrt": _unary(
-        lambda x: transformers.reciprocal(transformers.sqrt(x))
+    "rsqrt": lambda reader, eqn, x: Batched(
+        patterns.inverse(reader, patterns.root(reader, x.value)), x.axis
     ),
     "select_n": _select,
     "sharding_constraint": _same,
-    "sqrt": _unary(transformers.sqrt),
+    "sqrt": lambda reader, eqn, x: Batched(
+        patterns.root(reader, x.value), x.axis
+    ),
     "square": _unary(transformers.square),
     "stop_gradient": _same,
     "sub": _binary(
