@@ -116,7 +116,8 @@ def raised(reader, x: Recording, exponent: float) -> Recording:
   if exponent == 0.5:
     return patterns.root(reader, x)
   if exponent != int(exponent) or exponent > 64:
-    logarithm = scale_shift(transformers.log(x), exponent, 0.0)
+    logarithm = known_functions.logarithm(reader, x)
+    logarithm = scale_shift(logarithm, exponent, 0.0)
     return transformers.exp(logarithm)
   if exponent == 1:
     return x
@@ -130,7 +131,7 @@ def _integer_pow(reader, eqn, x: Batched) -> Batched:
 
 def _two_powers(reader, x, y) -> Recording:
   return transformers.exp(
-      transformers.multiply(y, transformers.log(x))
+      transformers.multiply(y, known_functions.logarithm(reader, x))
   )
 
 

@@ -161,8 +161,24 @@ def scaled_by(
   found = line(reader, x)
   if by is not None and found.factor * by == 1 and found.shift == 0:
     return found.root
-  options = {"terms": terms} if terms > 1 else {}
-  return scale_shift(x, constant, 0.0, **options)
+  if by is None:
+    return scale_shift(x, constant, 0.0, **_rounded(terms))
+  return _before_moves(reader, x, by, terms)
+
+
+def _rounded(terms: int) -> dict:
+  return {"terms": terms} if terms > 1 else {}
+
+
+def _before_moves(
+    reader, x: Recording, factor: float, terms: int
+) -> Recording:
+  """factor · x, computed before x was reshaped and broadcast."""
+  call = made_by(reader, x)
+  if call is None or call.transformer not in ("reshape", "broadcast"):
+    return scale_shift(x, factor, 0.0, **_rounded(terms))
+  inner = scaled_by(reader, operand(reader, x, 0), factor, terms)
+  return transformers.TRANSFORMERS[call.transformer](inner, x.shape[1:])
 
 
 def divided(reader, x: Recording, constant: Array) -> Recording:
@@ -174,6 +190,10 @@ def divided(reader, x: Recording, constant: Array) -> Recording:
   if by == 1:
     return x
   if by:
+    call = made_by(reader, x)
+    if call is not None and call.transformer in ("reshape", "broadcast"):
+      inner = divided(reader, operand(reader, x, 0), constant)
+      return transformers.TRANSFORMERS[call.transformer](inner, x.shape[1:])
     return scale_shift(x, 1 / by, 0.0, terms=2)
   return scale_shift(x, now(lambda c: 1 / c, constant), 0.0, terms=2)
 
@@ -254,7 +274,9 @@ def above_zero(reader, x: Recording) -> Recording:
   a logarithm or a root's derivative end.
   """
   below = least(reader, x)
-  return transformers.clip(x, below * _ROUNDED, None) if below > 0 else x
+  if below <= 0 or is_a(reader, x, "clip"):
+    return x
+  return transformers.clip(x, below * _ROUNDED, None)
 
 
 def root(reader, x: Recording) -> Recording:
