@@ -35,12 +35,15 @@ _HOUSE = (
         "transformers": (
             "dispatch", "affine_rule", "affine", "correlation", "decorrelation",
             "relaxation", "relu", "smooth", "pooling", "moving", "arranging",
-            "sharing", "joining",
+            "sharing", "joining", "curves", "clipping", "products", "softmax",
         ),
     },
     {
         "graph": (
-            "graph", "building", "record", "surgery", "saving", "onnx_values",
+            "graph", "building", "record", "surgery", "saving", "jax_values",
+            "jax_constants", "jax_sharing", "jax_moves", "jax_patterns",
+            "jax_softmax", "jax_piecewise", "known_functions", "jax_linear",
+            "jax_reductions", "jax_arithmetic", "from_jax", "onnx_values",
             "onnx_file", "onnx_layers", "onnx_elementwise", "onnx_moves",
             "from_onnx",
         ),

@@ -8,13 +8,14 @@ a name: see `known_functions`.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import os
 import re
 
 import jax
 from jax.extend import core as jex
+import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.graph import jax_arithmetic
@@ -24,6 +25,7 @@ from diffai_jax.graph import jax_reductions
 from diffai_jax.graph.building import Builder
 from diffai_jax.graph.graph import Graph
 from diffai_jax.graph.jax_constants import evaluate
+from diffai_jax.graph.jax_sharing import SharingBuilder
 from diffai_jax.graph.jax_values import (
     Batched,
     Compared,
@@ -78,10 +80,15 @@ def from_jax(
       transformer, or if an example's result depends on other examples.
   """
   shape = tuple(map(int, input_shape))
+  dtype = jax.dtypes.canonicalize_dtype(dtype)
+  if not jnp.issubdtype(dtype, jnp.floating):
+    raise UsageError(
+        f"a network's input is of type {dtype}; expected floats, such as float32"
+    )
   free = [batch for batch in _BATCHES if batch not in shape]
   for last, batch in enumerate(free, start=1):
     try:
-      return _read(function, shape, np.dtype(dtype), batch)
+      return _read(function, shape, dtype, batch)
     except UsageError as error:
       # Another size of the batch tells whether an axis had it by chance.
       if last == len(free) or not isinstance(error.__cause__, MixesBatch):
@@ -90,10 +97,16 @@ def from_jax(
 
 
 def _read(function, shape: tuple[int, ...], dtype, batch: int) -> Graph:
-  traced = jax.make_jaxpr(function)(
-      jax.ShapeDtypeStruct((batch, *shape), dtype)
-  )
-  builder = Builder(shape, dtype)
+  try:
+    traced = jax.make_jaxpr(function)(
+        jax.ShapeDtypeStruct((batch, *shape), dtype)
+    )
+  except jax.errors.ConcretizationTypeError as error:
+    raise UsageError(
+        f"the network does with numbers of its input what can only be done once"
+        f" they are known, such as `if`: {reason(error)}"
+    ) from error
+  builder = SharingBuilder(shape, dtype)
   reader = Reader(builder, batch, _Names(traced.jaxpr))
   outputs = reader.run(
       traced.jaxpr, traced.consts, [Batched(builder.input, 0)], ""
@@ -127,7 +140,7 @@ class Reader:
   def __init__(self, builder: Builder, batch: int, names: "_Names"):
     self.builder, self.batch = builder, batch
     self._names = names
-    self._seen: dict[tuple, list] = {}
+    self._outermost = None  # The equation that is being read, not inside a call.
 
   def run(
       self, jaxpr: jex.Jaxpr, constants: Sequence, arguments: Sequence,
@@ -152,36 +165,19 @@ class Reader:
     for eqn in _needed(jaxpr):
       own = f"{path}/{eqn.source_info.name_stack}"
       inputs = [look_up(atom) for atom in eqn.invars]
-      if any(map(depends, inputs)):
-        with self.builder.named(self._names.enter(own)), _placed(eqn, own):
-          outputs = self._equation(eqn, inputs, own)
-      elif eqn.primitive.name in _CALLS:
-        outputs = self._call(eqn, inputs, own)
-      else:
-        with _placed(eqn, own):
+      with self._placed(eqn, own):
+        if any(map(depends, inputs)):
+          with self.builder.named(self._names.enter(own)):
+            outputs = self._equation(eqn, inputs, own)
+        elif eqn.primitive.name in _CALLS:
+          outputs = self._call(eqn, inputs, own)
+        else:
           outputs = evaluate(eqn, inputs)
       values.update(zip(eqn.outvars, outputs))
     return [look_up(atom) for atom in jaxpr.outvars]
 
   def _equation(self, eqn, inputs: list, path: str) -> list:
-    """What an equation gives that depends on the network's input.
-
-    The same equation of the same value gives the same result: once noted, its
-    parts move together.
-    """
-    key = None
-    if len(inputs) == 1 and isinstance(inputs[0], Batched):
-      key = eqn.primitive.name, str(eqn.params), inputs[0].number, inputs[0].axis
-      if eqn.primitive.name in _CALLS:
-        key = None
-    if key not in self._seen:
-      outputs = self._noted(eqn, inputs, path)
-      if key is None:
-        return outputs
-      self._seen[key] = outputs
-    return self._seen[key]
-
-  def _noted(self, eqn, inputs: list, path: str) -> list:
+    """What an equation gives that depends on the network's input."""
     name = eqn.primitive.name
     if name in _CALLS:
       return self._call(eqn, inputs, path)
@@ -219,6 +215,27 @@ class Reader:
 
 
 
+  @contextlib.contextmanager
+  def _placed(self, eqn, path: str) -> Iterator[None]:
+    """Errors in the block name the equation's primitive and place."""
+    outermost = self._outermost
+    self._outermost = outermost or eqn
+    try:
+      yield
+    except UsageError:
+      raise  # An equation inside of this one's call has named itself.
+    except (Unreadable, ValueError, IndexError) as error:
+      layer = "/".join(_scopes(path)) or "the network's function"
+      # Equations of jitted functions remember where these were called first.
+      line = _line(self._outermost)
+      place = f"{layer} ({line})" if line else layer
+      raise UsageError(
+          f"cannot read {eqn.primitive.name!r} in {place}: {reason(error)}"
+      ) from error
+    finally:
+      self._outermost = outermost
+
+
 def _needed(jaxpr: jex.Jaxpr) -> list:
   """Equations that what a jaxpr gives needs, in order."""
   wanted, kept = set(_variables(jaxpr.outvars)), []
@@ -231,22 +248,6 @@ def _needed(jaxpr: jex.Jaxpr) -> list:
 
 def _variables(atoms: Sequence) -> list:
   return [atom for atom in atoms if not isinstance(atom, jex.Literal)]
-
-
-@contextlib.contextmanager
-def _placed(eqn, path: str):
-  """Errors in the block name the equation's primitive and place."""
-  try:
-    yield
-  except UsageError:
-    raise  # An equation inside of this one's call has named itself.
-  except (Unreadable, ValueError, IndexError) as error:
-    layer = "/".join(_scopes(path)) or "the network's function"
-    line = _line(eqn)
-    place = f"{layer} ({line})" if line else layer
-    raise UsageError(
-        f"cannot read {eqn.primitive.name!r} in {place}: {reason(error)}"
-    ) from error
 
 
 def _line(eqn) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from diffai_jax import transformers
 from diffai_jax.graph import jax_patterns as patterns
+from diffai_jax.graph import jax_piecewise
 from diffai_jax.graph import known_functions
 from diffai_jax.graph.building import Recording
 from diffai_jax.graph.jax_constants import now
@@ -19,6 +20,7 @@ from diffai_jax.graph.jax_values import (
     Batched,
     Compared,
     MixesBatch,
+    Repeated,
     Unreadable,
     depends,
     for_one,
@@ -102,33 +104,34 @@ def _power(reader, x, constant, first) -> Recording:
     return transformers.exp(scale_shift(x, math.log(base), 0.0, terms=2))
   if exponent is None:
     raise Unreadable("its exponent is not one known number")
-  return raised(x, exponent)
+  return raised(reader, x, exponent)
 
 
-def raised(x: Recording, exponent: float) -> Recording:
+def raised(reader, x: Recording, exponent: float) -> Recording:
   """x to a known power; powers that are not whole want x > 0."""
   if exponent < 0:
-    return transformers.reciprocal(raised(x, -exponent))
+    return patterns.inverse(reader, raised(reader, x, -exponent))
   if exponent == 0:
     return transformers.constant(x, np.ones(x.shape[1:], x.dtype))
   if exponent == 0.5:
-    return transformers.sqrt(x)
+    return patterns.root(reader, x)
   if exponent != int(exponent) or exponent > 64:
-    logarithm = scale_shift(transformers.log(x), exponent, 0.0)
+    logarithm = known_functions.logarithm(reader, x)
+    logarithm = scale_shift(logarithm, exponent, 0.0)
     return transformers.exp(logarithm)
   if exponent == 1:
     return x
-  half = transformers.square(raised(x, exponent // 2))
+  half = transformers.square(raised(reader, x, exponent // 2))
   return transformers.multiply(half, x) if exponent % 2 else half
 
 
 def _integer_pow(reader, eqn, x: Batched) -> Batched:
-  return Batched(raised(x.value, int(eqn.params["y"])), x.axis)
+  return Batched(raised(reader, x.value, int(eqn.params["y"])), x.axis)
 
 
 def _two_powers(reader, x, y) -> Recording:
   return transformers.exp(
-      transformers.multiply(y, transformers.log(x))
+      transformers.multiply(y, known_functions.logarithm(reader, x))
   )
 
 
@@ -151,12 +154,18 @@ def _convert(reader, eqn, x: Batched) -> Batched:
   return x
 
 
+def _true(eqn, value: bool = True) -> Repeated:
+  """A constant that is true everywhere, or false."""
+  shape = eqn.outvars[0].aval.shape
+  return Repeated(np.full((1,) * len(shape), value), shape)
+
+
 def _compare(name: str) -> Callable:
 
   def rule(reader, eqn, left, right) -> Any:
     if isinstance(left, Batched) and isinstance(right, Batched):
       if left.number == right.number:  # Numbers are not NaN: NaN proves nothing.
-        return np.array(name in ("eq", "ge", "le"))
+        return _true(eqn, name in ("eq", "ge", "le"))
     return Compared(name, left, right)
 
   return rule
@@ -170,9 +179,7 @@ def _select(reader, eqn, which, *cases) -> Any:
   like = next(case for case in cases if isinstance(case, Batched))
   picked = known(which)
   if picked is not None and picked.size and (picked == picked.flat[0]).all():
-    case = cases[int(picked.flat[0])]
-    if isinstance(case, Batched):
-      return case
+    return cases[int(picked.flat[0])]
   shape = like.without_batch(eqn.outvars[0].aval.shape)
   which = for_one(which, like.axis)
   constant, total = jnp.zeros((), like.value.dtype), None
@@ -208,7 +215,7 @@ def _chosen(reader, eqn, which: Compared, below, above) -> Batched:
     inner = lambda v: v.value if isinstance(v, Batched) else (
         for_one(v, left.axis)
     )
-    found = known_functions.piecewise(
+    found = jax_piecewise.piecewise(
         reader, left.value, inner(right), inner(below), inner(above)
     )
   if found is None:
@@ -240,7 +247,7 @@ RULES = {
     ),
     "expm1": _unary(lambda x: scale_shift(transformers.exp(x), 1.0, -1.0)),
     "integer_pow": _integer_pow,
-    "is_finite": lambda reader, eqn, x: np.array(True),
+    "is_finite": lambda reader, eqn, x: _true(eqn),
     "log": lambda reader, eqn, x: Batched(
         known_functions.logarithm(reader, x.value), x.axis
     ),
@@ -248,7 +255,7 @@ RULES = {
         known_functions.logarithm(reader, scale_shift(x.value, 1.0, 1.0)), x.axis
     ),
     "logistic": _unary(transformers.sigmoid),
-    "max": _binary(known_functions.maximum, _maximum),
+    "max": _binary(jax_piecewise.maximum, _maximum),
     "min": _binary(
         lambda reader, x, y: transformers.minimum(x, y), _minimum
     ),
@@ -256,12 +263,14 @@ RULES = {
     "neg": _unary(negated),
     "optimization_barrier": _same,
     "pow": _binary(_two_powers, _power),
-    "rsqrt": _unary(
-        lambda x: transformers.reciprocal(transformers.sqrt(x))
+    "rsqrt": lambda reader, eqn, x: Batched(
+        patterns.inverse(reader, patterns.root(reader, x.value)), x.axis
     ),
     "select_n": _select,
     "sharding_constraint": _same,
-    "sqrt": _unary(transformers.sqrt),
+    "sqrt": lambda reader, eqn, x: Batched(
+        patterns.root(reader, x.value), x.axis
+    ),
     "square": _unary(transformers.square),
     "stop_gradient": _same,
     "sub": _binary(

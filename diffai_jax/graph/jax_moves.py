@@ -122,6 +122,17 @@ def _stack(reader, eqn, *parts) -> Batched:
   return Batched(found.value, axis + (place <= axis))
 
 
+def _tile(reader, eqn, x: Batched) -> Batched:
+  times = eqn.params["reps"]
+  if times[x.axis] != 1:
+    raise MixesBatch("repeats the batch")
+  value = x.value
+  for axis, count in enumerate(x.without_batch(tuple(times))):
+    if count != 1:
+      value = transformers.concat([value] * int(count), axis)
+  return Batched(value, x.axis)
+
+
 def _batch(parts: Sequence) -> int:
   """The axis of the batch in values, which must agree."""
   axes = {part.axis for part in parts if isinstance(part, Batched)}
@@ -252,5 +263,6 @@ RULES = {
     "split": _split,
     "squeeze": _squeeze,
     "stack": _stack,
+    "tile": _tile,
     "transpose": _transpose,
 }

@@ -146,15 +146,39 @@ def _by_channel(constant: Array, channels: int) -> Array | None:
   return now(lambda a: jnp.broadcast_to(a, (channels,)), flat)
 
 
-def scaled_by(reader, x: Recording, constant: Array) -> Recording:
-  """constant · x; known factors that make up 1 go."""
+def scaled_by(
+    reader, x: Recording, constant: Array, terms: int = 1
+) -> Recording:
+  """constant · x; known factors that make up 1 go.
+
+  Args:
+    x, constant: the constant broadcasts against one example.
+    terms: as of `scale_shift`: more than 1 if the constant was computed here.
+  """
   by = number(constant)
   if by == 1:
     return x
   found = line(reader, x)
   if by is not None and found.factor * by == 1 and found.shift == 0:
     return found.root
-  return scale_shift(x, constant, 0.0)
+  if by is None:
+    return scale_shift(x, constant, 0.0, **_rounded(terms))
+  return _before_moves(reader, x, by, terms)
+
+
+def _rounded(terms: int) -> dict:
+  return {"terms": terms} if terms > 1 else {}
+
+
+def _before_moves(
+    reader, x: Recording, factor: float, terms: int
+) -> Recording:
+  """factor · x, computed before x was reshaped and broadcast."""
+  call = made_by(reader, x)
+  if call is None or call.transformer not in ("reshape", "broadcast"):
+    return scale_shift(x, factor, 0.0, **_rounded(terms))
+  inner = scaled_by(reader, operand(reader, x, 0), factor, terms)
+  return transformers.TRANSFORMERS[call.transformer](inner, x.shape[1:])
 
 
 def divided(reader, x: Recording, constant: Array) -> Recording:
@@ -166,6 +190,10 @@ def divided(reader, x: Recording, constant: Array) -> Recording:
   if by == 1:
     return x
   if by:
+    call = made_by(reader, x)
+    if call is not None and call.transformer in ("reshape", "broadcast"):
+      inner = divided(reader, operand(reader, x, 0), constant)
+      return transformers.TRANSFORMERS[call.transformer](inner, x.shape[1:])
     return scale_shift(x, 1 / by, 0.0, terms=2)
   return scale_shift(x, now(lambda c: 1 / c, constant), 0.0, terms=2)
 
@@ -193,3 +221,71 @@ def clipped(reader, x: Recording, low, high) -> Recording:
     ):
       return transformers.clip(operand(reader, x, 0), low, inner)
   return transformers.clip(x, low, high)
+
+
+# Transformers whose results are nowhere below 0; that move numbers; that are as
+# large as one of their operand's.
+_POSITIVE = frozenset((
+    "absolute", "exp", "relu", "sigmoid", "softmax", "softplus", "square",
+))
+_MOVING = frozenset((
+    "broadcast", "gather", "max_axes", "max_pool", "reshape", "slice_axes",
+    "transpose",
+))
+# Of a known lower bound: what rounding may take from the number itself.
+_ROUNDED = 1 - 1e-5
+
+
+def least(reader, x: Recording) -> float:
+  """A number that x is nowhere below, whatever the input; -inf if none is known.
+
+  Rounding of x may be below it by a few units in the last place.
+  """
+  call = made_by(reader, x)
+  if call is None:
+    return -math.inf
+  inner = [operand(reader, x, place) for place in range(len(call.inputs))]
+  if call.transformer in _MOVING:
+    return least(reader, inner[0])
+  if call.transformer == "scale_shift":
+    found = line(reader, x)
+    if found.root.number == x.number or found.factor < 0:
+      return -math.inf
+    return found.factor * least(reader, found.root) + found.shift
+  if call.transformer == "add":
+    return sum(least(reader, value) for value in inner)
+  if call.transformer == "sqrt":
+    return math.sqrt(max(least(reader, inner[0]), 0))
+  if call.transformer == "clip" and "low" in call.arrays:
+    low = number(call.arrays["low"])
+    return -math.inf if low is None else low
+  if call.transformer in ("sum_axes", "average_pool"):
+    # At least one of the summands, if none is below 0.
+    below = least(reader, inner[0])
+    summed = call.transformer == "sum_axes"
+    return (below if summed else 0.0) if below >= 0 else -math.inf
+  return 0.0 if call.transformer in _POSITIVE else -math.inf
+
+
+def above_zero(reader, x: Recording) -> Recording:
+  """x, cut where it is known never to be if that is above 0.
+
+  So that what rounding takes from its bounds does not reach 0, where a reciprocal,
+  a logarithm or a root's derivative end.
+  """
+  below = least(reader, x)
+  if below <= 0 or is_a(reader, x, "clip"):
+    return x
+  return transformers.clip(x, below * _ROUNDED, None)
+
+
+def root(reader, x: Recording) -> Recording:
+  """√x."""
+  below = least(reader, x)
+  cut = transformers.relu(x) if below == 0 else above_zero(reader, x)
+  return transformers.sqrt(cut)
+
+
+def inverse(reader, x: Recording) -> Recording:
+  """1/x."""
+  return transformers.reciprocal(above_zero(reader, x))

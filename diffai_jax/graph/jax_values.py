@@ -114,12 +114,13 @@ def known(value: Any) -> np.ndarray | None:
 def number(value: Any) -> float | None:
   """A constant's one number; None if it has several or they are traced."""
   found = known(value)
-  if found is None or not found.size or not np.issubdtype(
-      jax.dtypes.canonicalize_dtype(found.dtype), np.number
+  if found is None or not found.size or not jax.numpy.issubdtype(
+      found.dtype, np.number
   ):
     return None
-  first = found.reshape(-1)[0]
-  return float(first) if (found == first).all() else None
+  flat = found.reshape(-1)
+  same = flat[0] == flat[-1] and (flat == flat[0]).all()
+  return float(flat[0]) if same else None
 
 
 def whole(value: Any) -> Array:

@@ -42,7 +42,7 @@ _unary("Erf", lambda x: t.erf(x))
 _unary("Exp", lambda x: t.exp(x))
 _unary("Log", lambda x: t.log(x))
 _unary("Sqrt", lambda x: t.sqrt(x))
-_unary("Abs", lambda x: t.TRANSFORMERS["abs"](x))
+_unary("Abs", lambda x: t.absolute(x))
 _unary("Reciprocal", lambda x: t.reciprocal(x))
 
 

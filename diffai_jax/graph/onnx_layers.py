@@ -80,13 +80,13 @@ def _matmul(node: Node) -> Flow:
     return _product(left, right)
   if isinstance(left, Flow):
     matrix = _matrix(node, right, left.rank)
-    flow = lifted(left, max(left.rank, np.ndim(right)))
+    flow = _lifted_to_meet(left, right)
     if matrix.ndim == 1:
       return _dropped(_contract(flow, matrix[:, None], flow.rank - 1), -1)
     bias = node.bias_after(matrix.shape[1])
     return _contract(flow, matrix, flow.rank - 1, bias=bias)
   matrix = _matrix(node, left, right.rank)
-  flow = lifted(right, max(right.rank, np.ndim(left)))
+  flow = _lifted_to_meet(right, left)
   axis = max(0, flow.rank - 2)
   if matrix.ndim == 1:
     return _dropped(_contract(flow, matrix[:, None], axis), axis)
@@ -101,6 +101,11 @@ def _matrix(node: Node, array: np.ndarray, rank: int) -> np.ndarray:
         f"its constant is {list(array.shape)}; supported are one matrix, or vector"
     )
   return array.reshape(array.shape[-2:]) if array.ndim > 2 else array
+
+
+def _lifted_to_meet(flow: Flow, array: np.ndarray) -> Flow:
+  """A value with as many axes as its product with a constant has."""
+  return lifted(flow, max(flow.rank, np.ndim(array))) if np.ndim(array) > 2 else flow
 
 
 def _as_bias(array: np.ndarray, width: int) -> np.ndarray | None:

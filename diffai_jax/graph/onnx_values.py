@@ -30,12 +30,14 @@ class Flow:
     shape: of the ONNX tensor, the batch axis included.
     axes: the ONNX axis that each axis of our example is; the others are of size 1.
     sigmoid_of: the value that this is the sigmoid of, if it is one.
+    _arranged: the same value in other layouts that were asked for.
   """
 
   value: Recording
   shape: tuple[int, ...]
   axes: tuple[int, ...]
   sigmoid_of: "Flow | None" = None
+  _arranged: dict = dataclasses.field(default_factory=dict, repr=False)
 
   @property
   def rank(self) -> int:
@@ -59,10 +61,20 @@ def natural(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def arranged(flow: Flow, axes: Sequence[int]) -> Flow:
-  """The same value with exactly these axes, in this order."""
-  axes, value = tuple(axes), flow.value
+  """The same value with exactly these axes, in this order.
+
+  Asked twice, it is the same call: what two convolutions take is turned once.
+  """
+  axes = tuple(axes)
   if axes == flow.axes:
     return flow
+  if axes not in flow._arranged:
+    flow._arranged[axes] = _turned(flow, axes)
+  return flow._arranged[axes]
+
+
+def _turned(flow: Flow, axes: tuple[int, ...]) -> Flow:
+  value = flow.value
   sizes = lambda kept: tuple(flow.shape[axis] for axis in kept)
   large = lambda kept: [axis for axis in kept if flow.shape[axis] != 1]
   if large(axes) != large(flow.axes):
