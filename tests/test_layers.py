@@ -35,7 +35,7 @@ _HOUSE = (
         "transformers": (
             "dispatch", "affine_rule", "affine", "correlation", "decorrelation",
             "relaxation", "relu", "smooth", "pooling", "moving", "arranging",
-            "sharing", "joining",
+            "sharing", "joining", "curves", "clipping", "products", "softmax",
         ),
     },
     {

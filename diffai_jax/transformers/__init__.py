@@ -7,9 +7,11 @@ Product it does both to its parts.
 
 from diffai_jax.transformers.smooth import (
     elu,
+    erf,
     gelu,
     selu,
     sigmoid,
+    silu,
     softplus,
     tanh,
 )
@@ -53,15 +55,27 @@ from diffai_jax.transformers.pooling import max_axes, max_pool
 from diffai_jax.transformers.relu import leaky_relu, relu
 from diffai_jax.transformers.sharing import adopt_symbols
 from diffai_jax.transformers.moving import constant, flatten, gather, reshape
+from diffai_jax.transformers.curves import (
+    exp,
+    log,
+    reciprocal,
+    sqrt,
+    square,
+)
+from diffai_jax.transformers.clipping import absolute, clip
+from diffai_jax.transformers.products import maximum, minimum, multiply
+from diffai_jax.transformers.softmax import softmax
 
 __all__ = [
     "Deferred",
     "TRANSFORMERS",
+    "absolute",
     "add",
     "adopt_symbols",
     "apply",
     "average_pool",
     "broadcast",
+    "clip",
     "concat",
     "constant",
     "conv",
@@ -76,21 +90,32 @@ __all__ = [
     "decorrelate_random",
     "dense",
     "elu",
+    "erf",
+    "exp",
     "flatten",
     "gather",
     "gelu",
     "global_average_pool",
     "leaky_relu",
+    "log",
     "max_axes",
     "max_pool",
+    "maximum",
+    "minimum",
+    "multiply",
     "pad",
+    "reciprocal",
     "relu",
     "reshape",
     "scale_shift",
     "selu",
     "sigmoid",
+    "silu",
     "slice_axes",
+    "softmax",
     "softplus",
+    "sqrt",
+    "square",
     "subtract",
     "sum_axes",
     "tanh",

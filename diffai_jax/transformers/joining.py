@@ -49,15 +49,15 @@ def add(x: Value, y: Value) -> Value:
     TypeError: for any other kind.
   """
   if isinstance(x, Product) or isinstance(y, Product):
-    return Product(tuple(add(*pair) for pair in _part_by_part((x, y))))
+    return Product(tuple(add(*pair) for pair in part_by_part((x, y))))
   if not any(isinstance(value, HybridZonotope) for value in (x, y)):
     require_array(x, "add")
     require_array(y, "add")
-    _check_shapes("add", x.shape, y.shape)
+    check_shapes("add", x.shape, y.shape)
     return x + y
   types = jax.tree.leaves((x, y))
-  x, y = _elements((x, y), "add")
-  _check_shapes("add", x.center.shape, y.center.shape)
+  x, y = to_elements((x, y), "add")
+  check_shapes("add", x.center.shape, y.center.shape)
   correlated = dict(x.correlated)
   for name, block in y.correlated.items():
     known = correlated.get(name)
@@ -90,13 +90,13 @@ def subtract(x: Value, y: Value) -> Value:
 
   So rounding, underflow and overflow are allowed for there.
   """
-  return add(x, _negate(y))
+  return add(x, negate(y))
 
 
-def _negate(x: Value) -> Value:
+def negate(x: Value) -> Value:
   """-x: centers and generators change their sign, radii stay."""
   if isinstance(x, Product):
-    return Product(tuple(_negate(part) for part in x.parts))
+    return Product(tuple(negate(part) for part in x.parts))
   if not isinstance(x, HybridZonotope):
     require_array(x, "subtract")
     return -x
@@ -131,7 +131,7 @@ def concat(values: Sequence[Value], axis: int = -1) -> Value:
     raise ValueError("concat wants at least one value")
   if any(isinstance(value, Product) for value in values):
     return Product(
-        tuple(concat(group, axis) for group in _part_by_part(values))
+        tuple(concat(group, axis) for group in part_by_part(values))
     )
   if not any(isinstance(value, HybridZonotope) for value in values):
     for value in values:
@@ -139,7 +139,7 @@ def concat(values: Sequence[Value], axis: int = -1) -> Value:
     axis = _from_end(axis, values[0].ndim)
     _check_concatenable([value.shape for value in values], axis)
     return concatenate(values, axis=axis)
-  elements = _elements(values, "concat")
+  elements = to_elements(values, "concat")
   shapes = [element.center.shape for element in elements]
   axis = _from_end(axis, len(shapes[0]))
   _check_concatenable(shapes, axis)
@@ -180,7 +180,7 @@ def _from_end(axis: int, rank: int) -> int:
   return check_axis(axis, rank - 1) - (rank - 1)
 
 
-def _part_by_part(values: Sequence[Value]) -> list[tuple]:
+def part_by_part(values: Sequence[Value]) -> list[tuple]:
   """The values' first parts, their second parts, and so on."""
   counts = {
       len(value.parts) if isinstance(value, Product) else 0 for value in values
@@ -193,7 +193,7 @@ def _part_by_part(values: Sequence[Value]) -> list[tuple]:
   return list(zip(*(value.parts for value in values)))
 
 
-def _elements(values: Sequence[Value], name: str) -> list[HybridZonotope]:
+def to_elements(values: Sequence[Value], name: str) -> list[HybridZonotope]:
   """All values as elements with the same rules, of one type; arrays are points.
 
   What they share is known: see `tell_apart`.
@@ -217,6 +217,6 @@ def _elements(values: Sequence[Value], name: str) -> list[HybridZonotope]:
   ]))
 
 
-def _check_shapes(name: str, first: tuple, second: tuple) -> None:
+def check_shapes(name: str, first: tuple, second: tuple) -> None:
   if first != second:
     raise ValueError(f"{name} met the shapes {first} and {second}")

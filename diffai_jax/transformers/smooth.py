@@ -1,4 +1,4 @@
-"""Smooth activations: an interval rule for all, a linear rule for monotone ones.
+"""Smooth activations, and the rules of all curves: an interval, and a line.
 
 Interval rule, for elements of ReLU rule `box` or without generators: the
 function's range over [l, u], which is [f(l), f(u)] where it is monotone.
@@ -7,12 +7,17 @@ Linear rule, for the other elements: a slope s and the range of f(x) - s·x (see
 `relaxation`), so that generators are kept. Two arguments bound that range over
 the whole real line:
 
-- Convex f (softplus, ELU): f(x) - s·x is largest at l or u. With s = f'(p), p the
-  middle of [l, u], it is at least f(p) - s·p: the graph lies above its tangent.
-- f whose slope is least at l or u (sigmoid, tanh, SELU: f' rises, then falls):
+- Convex f (softplus, ELU): f(x) - s·x is largest at l or u. With s = f'(p), p any
+  point of [l, u], such as the middle, it is at least f(p) - s·p: the graph lies
+  above its tangent. (Concave f: the other way round.)
+- f whose slope is least at l or u (sigmoid, tanh, erf, SELU: f' rises, then falls):
   with s = min(f'(l), f'(u)) the difference has slope f'(x) - s ≥ 0, so it goes
   from f(l) - s·l up to f(u) - s·u (Singh et al. 2018, "Fast and effective
   robustness certification", theorem 3.2).
+- f with |f''| ≤ M (GELU, SiLU, whose slope falls, rises and falls): between two
+  neighbours of a grid of step h, f(x) - s·x is off from the line through its values
+  there by at most M·h²/8, whatever s; so its range is that of the values, wider by
+  as much.
 
 Where the linear rule's error would not be less than the interval's, or is not
 finite, the interval rule is taken: each is sound, so any choice is.
@@ -27,6 +32,7 @@ NumPy's formulae). What underflows is covered by smallest normal numbers.
 
 import dataclasses
 import functools
+import math
 from typing import Callable
 
 import jax
@@ -45,27 +51,38 @@ from diffai_jax.types import Array
 
 _ULPS = 32
 _ULPS_OF_ONE = 8
+_PIECES = 8  # Of `grid`.
 # SELU's constants (Klambauer et al. 2017).
 _SELU_ALPHA = 1.6732632423543772
 _SELU_SCALE = 1.0507009873554805
-# Where GELU is least, and a number below its value there.
+# Where GELU and SiLU are least, and a number below the value there.
 _GELU_BOTTOM = -0.7517915246935645
 _GELU_LEAST = -0.16997120747990369
+_GELU_TANH_BOTTOM = -0.7524614220710163
+_GELU_TANH_LEAST = -0.17004075057125415
+_SILU_BOTTOM = -1.2784645427610738
+_SILU_LEAST = -0.27846454276107396
 
 # (f, l, u) -> (slope, least and largest value of f(x) - slope·x on [l, u]).
-_Linear = Callable[["_Activation", Array, Array], tuple[Array, Array, Array]]
+Line = Callable[["Curve", Array, Array], tuple[Array, Array, Array]]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Activation:
-  """What the rules need to know of a function.
+class Curve:
+  """What the rules need to know of a function of one variable.
 
   Attributes:
     function: f, elementwise.
     derivative: f', or None without a linear rule.
     linear: which argument of this file bounds f(x) - s·x, or None.
-    bottom: (x, f(x)) where f is least, or None if f is nowhere falling.
+    bottom: (x, f(x)) where f is least, falling before and rising behind; None if
+      f only rises or only falls.
     straight: the slope of f on x ≥ 0, if it is a line there.
+    touch: where a tangent touches f, by l and u.
+    bend: M of this file, for f whose values on a grid bound it.
+    domain: whether f is defined on all of [l, u], by l and u; None is everywhere.
+    wanted: what the domain is, for a message.
+    lost: what a value may lose where its argument underflows, by the argument.
     scale: the largest number that a formula of f passes through, as a function
       of the argument.
     growth: how much of its argument's relative error a value may show, as a
@@ -74,49 +91,90 @@ class _Activation:
 
   function: Callable[[Array], Array]
   derivative: Callable[[Array], Array] | None = None
-  linear: _Linear | None = None
+  linear: Line | None = None
   bottom: tuple[float, float] | None = None
   straight: float | None = None
+  touch: Callable[[Array, Array], Array] = lambda low, high: (low + high) / 2
+  bend: float | None = None
+  domain: Callable[[Array, Array], Array] | None = None
+  wanted: str = ""
+  lost: Callable[[Array], Array] = jnp.zeros_like
   scale: Callable[[Array], Array] = jnp.ones_like
   growth: Callable[[Array], Array] = jnp.ones_like
 
 
-def _tangent(f: _Activation, low: Array, high: Array):
-  """Convex f: the tangent at the middle.
+def tangent(f: Curve, low: Array, high: Array):
+  """Convex f: the tangent at `touch`.
 
   Any slope is sound. This one carries no gradient: where it falls, its
   derivative times a wide interval would drown all others.
   """
-  middle = (low + high) / 2
-  slope = lax.stop_gradient(f.derivative(middle))
-  ends = jnp.maximum(f.function(low) - slope * low,
-                     f.function(high) - slope * high)
-  return slope, f.function(middle) - slope * middle, ends
+  slope, touched, ends = tangent_and_ends(f, low, high)
+  return slope, touched, jnp.maximum(*ends)
 
 
-def _least_slope(f: _Activation, low: Array, high: Array):
+def tangent_above(f: Curve, low: Array, high: Array):
+  """Concave f: as `tangent`, which is above."""
+  slope, touched, ends = tangent_and_ends(f, low, high)
+  return slope, jnp.minimum(*ends), touched
+
+
+def tangent_and_ends(f: Curve, low: Array, high: Array):
+  """The slope s of a tangent; f(x) - s·x where it touches, and at l and u."""
+  place = f.touch(low, high)
+  slope = lax.stop_gradient(f.derivative(place))
+  ends = (f.function(low) - slope * low, f.function(high) - slope * high)
+  return slope, f.function(place) - slope * place, ends
+
+
+def grid(f: Curve, low: Array, high: Array):
+  """f with |f''| ≤ M: the chord's slope, and values between."""
+  width = high - low
+  narrow = width < 1e4 * jnp.finfo(low.dtype).tiny ** 0.5
+  rise = f.function(high) - f.function(low)
+  slope = jnp.where(narrow, 0, rise / jnp.where(narrow, 1, width))
+  slope = lax.stop_gradient(slope)
+  share = jnp.linspace(0, 1, _PIECES + 1, dtype=low.dtype)
+  share = share.reshape((-1,) + (1,) * low.ndim)
+  places = low * (1 - share) + high * share
+  values = f.function(places) - slope * places
+  # Steps are not all of one length in floats.
+  between = f.bend / 8 * jnp.square(1.01 * width / _PIECES)
+  return slope, values.min(axis=0) - between, values.max(axis=0) + between
+
+
+def least_slope(f: Curve, low: Array, high: Array):
   """f whose slope is least at an end: f(x) - s·x rises from l to u."""
   slope = jnp.minimum(f.derivative(low), f.derivative(high))
   slope = slope * (1 - _ULPS * jnp.finfo(low.dtype).eps)  # Not above any f'.
   return slope, f.function(low) - slope * low, f.function(high) - slope * high
 
 
-def _range(f: _Activation, low: Array, high: Array) -> tuple[Array, Array]:
+def _range(f: Curve, low: Array, high: Array) -> tuple[Array, Array]:
   """The least and the largest value of f on [l, u]."""
   at_low, at_high = f.function(low), f.function(high)
   if f.bottom is None:
-    return at_low, at_high
+    return jnp.minimum(at_low, at_high), jnp.maximum(at_low, at_high)
   place, least = f.bottom
   inside = (low < place) & (place < high)
   return (jnp.where(inside, least, jnp.minimum(at_low, at_high)),
           jnp.maximum(at_low, at_high))
 
 
-def _bound(
-    f: _Activation, x: HybridZonotope, symbol: str | None
+def bound(
+    f: Curve, x: HybridZonotope, symbol: str | None
 ) -> HybridZonotope:
+  """f of an element, by the rules of this file."""
   x = precision.in_one_type(x)
   low, high = lower(x), upper(x)
+  if f.domain is not None:
+    defined = f.domain(low, high)
+    known = ~(jnp.isnan(low) | jnp.isnan(high))  # NaN bounds stay NaN.
+    precision.refuse(
+        known & ~defined, f"is a bound of an input that {f.wanted}",
+        jnp.where(jnp.abs(low) < jnp.abs(high), low, high),
+    )
+    low, high = jnp.where(defined, low, 1), jnp.where(defined, high, 1)
   unit = _ULPS * float(jnp.finfo(low.dtype).eps)
   tiny = _ULPS * float(jnp.finfo(low.dtype).tiny)
   values = jnp.abs(f.function(low)) * f.growth(low)
@@ -124,15 +182,19 @@ def _bound(
   if f.bottom is not None:
     values = values + abs(f.bottom[1])
   values = values + _ULPS_OF_ONE / _ULPS * jnp.maximum(f.scale(low), f.scale(high))
-  slack = lax.stop_gradient(unit * values + tiny)
+  slack = unit * values + tiny + jnp.maximum(f.lost(low), f.lost(high))
+  slack = lax.stop_gradient(slack)
   least, largest = _range(f, low, high)
   offset, error = interval_error(least - slack, largest + slack)
   slope = jnp.zeros_like(offset)
 
   if x.relu != "box" and x.correlated and f.linear is not None:
     steep, least, largest = f.linear(f, low, high)
-    reach = jnp.abs(steep) * (jnp.abs(low) + jnp.abs(high))
-    slack = lax.stop_gradient(unit * (values + reach) + tiny)
+    # A slope that underflowed is off by a smallest normal number.
+    reach = jnp.abs(steep) * jnp.maximum(f.growth(low), f.growth(high))
+    reach = reach + jnp.finfo(low.dtype).tiny / jnp.finfo(low.dtype).eps
+    reach = reach * (jnp.abs(low) + jnp.abs(high))
+    slack = slack + lax.stop_gradient(unit * reach)
     offset_kept, error_kept = interval_error(least - slack, largest + slack)
     better = error_kept < error  # False for NaN.
     slope = jnp.where(better, steep, slope)
@@ -143,20 +205,34 @@ def _bound(
     slope = jnp.where(line, f.straight, slope)
     offset = jnp.where(line, 0, offset)
     error = jnp.where(line, 0, error)
+  if f.domain is not None:
+    offset, error = (
+        jnp.where(defined, values, jnp.nan) for values in (offset, error)
+    )
   return relax(x, slope, offset, error, symbol)
 
 
-def _transformer(name: str, doc: str, f: _Activation) -> Callable:
-  """The singledispatch transformer of an activation."""
+def curve_transformer(
+    name: str, doc: str, f: Curve,
+    concrete: Callable[[Array], Array] | None = None,
+) -> Callable:
+  """The singledispatch transformer of a curve.
+
+  Args:
+    name, doc: its own.
+    f: the curve.
+    concrete: what arrays are given to; None is `f.function`.
+  """
+  concrete = concrete or f.function
 
   @functools.singledispatch
   def transform(x, *, symbol: str | None = None):
     require_array(x, name)
-    return f.function(x)
+    return concrete(jnp.asarray(x))
 
   @transform.register
   def _(x: HybridZonotope, *, symbol: str | None = None) -> HybridZonotope:
-    return _bound(f, x, symbol)
+    return bound(f, x, symbol)
 
   register_parts(transform)
   transform.__name__ = transform.__qualname__ = name
@@ -170,7 +246,9 @@ def _transformer(name: str, doc: str, f: _Activation) -> Callable:
       makes one that nothing else has.
 
   Raises:
-    ValueError: if an element is a pure zonotope with symbols of that name.
+    ValueError: if an element is a pure zonotope with symbols of that name, or
+      known to have points where the function is not defined. Where that is
+      traced, the element's bounds are NaN there.
     TypeError: for any other kind.
   """
   return transformer(transform)
@@ -190,42 +268,96 @@ def _tanh_derivative(x: Array) -> Array:
   return 4 * jax.nn.sigmoid(2 * x) * jax.nn.sigmoid(-2 * x)
 
 
-elu = _transformer(
+elu = curve_transformer(
     "elu", "x for x ≥ 0, exp(x) - 1 below. Convex.",
-    _Activation(jax.nn.elu, _elu_derivative, _tangent, straight=1.0),
+    Curve(jax.nn.elu, _elu_derivative, tangent, straight=1.0),
 )
-selu = _transformer(
+selu = curve_transformer(
     "selu", "λ·x for x ≥ 0, λ·α·(exp(x) - 1) below (Klambauer et al. 2017).",
-    _Activation(
-        jax.nn.selu, _selu_derivative, _least_slope, straight=_SELU_SCALE
+    Curve(
+        jax.nn.selu, _selu_derivative, least_slope, straight=_SELU_SCALE
     ),
 )
-softplus = _transformer(
+softplus = curve_transformer(
     "softplus", "log(1 + exp(x)). Convex.",
-    _Activation(jax.nn.softplus, jax.nn.sigmoid, _tangent),
+    Curve(jax.nn.softplus, jax.nn.sigmoid, tangent),
 )
-sigmoid = _transformer(
+sigmoid = curve_transformer(
     "sigmoid", "1/(1 + exp(-x)).",
-    _Activation(
+    Curve(
         jax.nn.sigmoid,
         lambda x: jax.nn.sigmoid(x) * jax.nn.sigmoid(-x),
-        _least_slope,
+        least_slope,
     ),
 )
-tanh = _transformer(
+tanh = curve_transformer(
     "tanh", "The hyperbolic tangent.",
-    _Activation(jnp.tanh, _tanh_derivative, _least_slope),
+    Curve(jnp.tanh, _tanh_derivative, least_slope),
 )
-gelu = _transformer(
-    "gelu",
-    "x·Φ(x), Φ the normal distribution (by erf). Falls, then rises: interval"
-    " rule only.",
-    _Activation(
-        functools.partial(jax.nn.gelu, approximate=False),
-        bottom=(_GELU_BOTTOM, _GELU_LEAST),
+silu = curve_transformer(
+    "silu", "x/(1 + exp(-x)), also called swish. Falls, then rises.",
+    Curve(
+        jax.nn.silu,
+        linear=grid,
+        bend=0.5,  # At 0.
+        bottom=(_SILU_BOTTOM, _SILU_LEAST),
+        # Formulae with tanh(x/2), which is -1 in floats beyond x = -40.
+        scale=lambda x: 1 + jnp.clip(-x, min=0, max=40),
+        growth=lambda x: 1 + jnp.clip(-x, min=0, max=1e3) / 16,
+    ),
+)
+erf = curve_transformer(
+    "erf", "2/√π times the integral of exp(-t²) from 0 to x.",
+    Curve(
+        lax.erf,
+        lambda x: 2 / math.pi**0.5 * jnp.exp(-jnp.square(x)),
+        least_slope,
+    ),
+)
+_GELU, _GELU_TANH = (
+    Curve(
+        functools.partial(jax.nn.gelu, approximate=approximate),
+        linear=grid,
+        bend=0.85,  # At 0: 0.798, of both.
+        bottom=bottom,
         # Times 1 + erf(x/√2), which is 0 in floats beyond x = -20.
         scale=lambda x: 1 + jnp.clip(-x, min=0, max=20),
         # Left of 0; beyond x = -20 it is flat.
         growth=lambda x: 1 + jnp.square(jnp.clip(x, min=-20, max=0)),
-    ),
+    )
+    for approximate, bottom in (
+        (False, (_GELU_BOTTOM, _GELU_LEAST)),
+        (True, (_GELU_TANH_BOTTOM, _GELU_TANH_LEAST)),
+    )
 )
+
+
+@transformer
+@functools.singledispatch
+def gelu(x, approximate: bool = False, *, symbol: str | None = None):
+  """x·Φ(x), Φ the normal distribution. Falls, then rises.
+
+  Elementwise, by the rules of this file.
+
+  Args:
+    x: array [B, ...], HybridZonotope or Product.
+    approximate: by tanh(√(2/π)·(x + 0.044715·x³)), instead of erf.
+    symbol: name of the fresh error's noise symbols, for pure zonotopes; None
+      makes one that nothing else has.
+
+  Raises:
+    ValueError: if an element is a pure zonotope with symbols of that name.
+    TypeError: for any other kind.
+  """
+  require_array(x, "gelu")
+  return jax.nn.gelu(x, approximate=approximate)
+
+
+register_parts(gelu)
+
+
+@gelu.register
+def _(
+    x: HybridZonotope, approximate: bool = False, *, symbol: str | None = None
+) -> HybridZonotope:
+  return bound(_GELU_TANH if approximate else _GELU, x, symbol)

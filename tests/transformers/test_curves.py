@@ -1,0 +1,262 @@
+"""Curves, kinks and softmax: sound at every value of the symbols, and sharp."""
+
+import dataclasses
+
+import elements
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from diffai_jax import domains, transformers
+from diffai_jax.domains import HybridZonotope, Product
+
+SHAPE = (4, 5, 2)
+LOW, HIGH = np.linspace(-1, 0.5, 10).reshape(5, 2), 0.75
+
+
+def gelu_tanh(x):
+  return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+# Transformer, concrete function, and what makes its domain of all numbers.
+FUNCTIONS = {
+    "silu": (transformers.silu, lambda x: x * special.expit(x), None),
+    "gelu": (transformers.gelu, lambda x: x * special.ndtr(x), None),
+    "gelu_tanh": (lambda x, **s: transformers.gelu(x, True, **s), gelu_tanh, None),
+    "erf": (transformers.erf, special.erf, None),
+    "exp": (transformers.exp, np.exp, None),
+    "square": (transformers.square, np.square, None),
+    "absolute": (transformers.absolute, np.abs, None),
+    "clip": (lambda x, **s: transformers.clip(x, LOW, HIGH, **s),
+             lambda x: np.clip(x, LOW, HIGH), None),
+    "clip_below": (lambda x, **s: transformers.clip(x, LOW, None, **s),
+                   lambda x: np.maximum(x, LOW), None),
+    "clip_above": (lambda x, **s: transformers.clip(x, high=0.1, **s),
+                   lambda x: np.minimum(x, 0.1), None),
+    "log": (transformers.log, np.log, 1),
+    "sqrt": (transformers.sqrt, np.sqrt, 1),
+    "reciprocal": (transformers.reciprocal, lambda x: 1 / x, 1),
+    "reciprocal_negative": (transformers.reciprocal, lambda x: 1 / x, -1),
+    "softmax": (transformers.softmax,
+                lambda x: special.softmax(x, axis=-1), None),
+    "softmax_rows": (lambda x, **s: transformers.softmax(x, 0, **s),
+                     lambda x: special.softmax(x, axis=1), None),
+}
+FUNCTIONS = {
+    name: (jax.jit(f, static_argnames="symbol"), *rest)
+    for name, (f, *rest) in FUNCTIONS.items()
+}
+EVERYWHERE = [name for name, row in FUNCTIONS.items() if row[2] is None]
+
+
+def element_of(rng, sign, kind, rule, spread):
+  element = elements.random_element(rng, SHAPE, kind, spread=spread)
+  if sign is not None:  # As near to 0 as is allowed, of some.
+    center = np.asarray(domains.radius(element)) * (
+        1 + 10.0 ** rng.uniform(-9, 1, element.center.shape)
+    ) + 1e-6
+    element = dataclasses.replace(element, center=sign * center)
+  return dataclasses.replace(element, relu=rule)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("rule", ["box", "switch", "smooth", "deepz"])
+def test_covers_the_image_of_every_point(name, rule):
+  transform, concrete, sign = FUNCTIONS[name]
+  rng = np.random.default_rng(0)
+  kinds = ["several", "none"] if rule != "switch" else ["several"]
+  for spread in (1e-9, 0.3, 1.0, 30.0):
+    for kind in kinds:
+      element = element_of(rng, sign, kind, rule, spread)
+      result = transform(element)
+      assert np.all(np.isfinite(domains.upper(result)))
+      for corner in [False] * 8 + [True] * 8:
+        noise = elements.draw_noise(rng, element, corner)
+        image = concrete(elements.point_of(element, noise))
+        elements.assert_covers(result, noise, image)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_pure_zonotopes_and_all_kinds_of_blocks(name):
+  transform, concrete, sign = FUNCTIONS[name]
+  rng = np.random.default_rng(1)
+  for kind in ("dense", "diagonal", "local"):
+    element = element_of(rng, sign, kind, "deepz", 0.5)
+    element = transformers.to_zonotope(element, "own")
+    result = transform(element, symbol="new")
+    assert result.uncorrelated is None
+    assert set(result.correlated) == {*element.correlated, "new"}
+    for corner in [False] * 4 + [True] * 4:
+      noise = elements.draw_noise(rng, element, corner)
+      image = concrete(elements.point_of(element, noise))
+      elements.assert_covers(result, noise, image)
+
+
+@pytest.mark.parametrize("rule", ["box", "deepz"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_float32_covers_exact_and_float32_runs(name, rule):
+  """Also far out, where values underflow, overflow, saturate or cancel."""
+  transform, concrete, sign = FUNCTIONS[name]
+  rng = np.random.default_rng(2)
+  center = np.concatenate([
+      rng.uniform(-80, 80, 400), rng.uniform(-3, 3, 400),
+      rng.normal(size=200) * 10.0 ** rng.uniform(-30, 10, 200),
+  ]).astype(np.float32).reshape(-1, 5, 2)[None]
+  if sign is not None:
+    center = sign * np.maximum(np.abs(center), np.float32(1e-30))
+  bound = jax.jit(lambda e: (lambda r: (domains.lower(r), domains.upper(r)))(
+      transform(e)))
+  run = np.asarray(transform(jnp.asarray(center)), np.float64)
+  for spread in (0.0, 1e-7, 1e-2, 0.9):
+    radius = np.float32(spread) * (
+        np.ones_like(center) if sign is None else np.abs(center)
+    )
+    element = dataclasses.replace(
+        domains.correlated_box(jnp.asarray(center), jnp.asarray(radius)),
+        relu=rule,
+    )
+    low, high = (np.asarray(b, np.float64) for b in bound(element))
+    known = np.isfinite(low) & np.isfinite(high)
+    assert known.mean() > 0.7
+    for _ in range(5):
+      noise = rng.choice([-1, 1, rng.uniform(-1, 1)], center.shape)
+      with np.errstate(all="ignore"):
+        exact = concrete(np.float64(center) + np.float64(radius) * noise)
+      assert np.all(((low <= exact) & (exact <= high))[known])
+    assert np.all(((low <= run) & (run <= high))[known])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", [
+    n for n in FUNCTIONS if not n.startswith("softmax")
+])
+def test_lines_are_sharper_than_intervals(name):
+  """Fresh error of second order: a tenth of the radius, a hundredth of it."""
+  transform, concrete, sign = FUNCTIONS[name]
+  center = np.broadcast_to(np.linspace(0.9, 1.6, 10).reshape(5, 2), (1, *SHAPE))
+  center = jnp.asarray(center * (sign or 1))
+  fresh = []
+  for radius in (1e-1, 1e-2):
+    element = domains.correlated_box(center, radius, "input")
+    kept = transform(dataclasses.replace(element, relu="deepz"))
+    interval = transform(element)
+    assert np.all(kept.uncorrelated <= interval.uncorrelated + 1e-9)
+    assert np.all(domains.radius(kept) < 2.1 * domains.radius(interval) + 1e-9)
+    fresh.append(float(jnp.max(kept.uncorrelated)))
+  assert fresh[1] < fresh[0] / 50 or fresh[0] < 1e-9
+
+
+@pytest.mark.parametrize("rule", ["box", "deepz", "switch"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_gradients_are_finite(name, rule):
+  transform, _, sign = FUNCTIONS[name]
+  center = np.array([0.0, 1.0, -1.0, 20.0, -20.0, -0.7517915, 0.75, 3, -3, 0.1])
+  if sign is not None:
+    center = sign * (np.abs(center) + 2e3)
+  center = jnp.asarray(np.tile(center, 4).reshape(1, *SHAPE), jnp.float32)
+
+  @jax.jit
+  def total(center, radius):
+    element = dataclasses.replace(
+        domains.correlated_box(center, radius), relu=rule
+    )
+    result = transform(element)
+    return jnp.sum(domains.upper(result) - 2 * domains.lower(result))
+
+  gradients = jax.jit(jax.grad(total, (0, 1)))
+  for radius in (0.0, 1e-30, 1e-6, 1.0, 1e3):
+    if name == "exp" and radius > 1:
+      continue
+    for gradient in gradients(center, jnp.full_like(center, radius)):
+      assert np.all(np.isfinite(gradient)), radius
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_arrays_products_and_points(name):
+  transform, concrete, sign = FUNCTIONS[name]
+  x = np.random.default_rng(3).normal(size=(2, *SHAPE)).astype(np.float32)
+  x = x if sign is None else sign * (np.abs(x) + np.float32(0.01))
+  product = transform(Product((jnp.asarray(x), domains.point(jnp.asarray(x)))))
+  expected = concrete(np.float64(x))
+  np.testing.assert_allclose(product[0], expected, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(product[1].center, product[0], rtol=1e-4, atol=1e-5)
+  assert np.all(domains.radius(product[1]) < 1e-4 * (1 + np.abs(expected)))
+
+
+@pytest.mark.parametrize("name, center", [
+    ("log", 0.5), ("sqrt", 0.5), ("reciprocal", 0.5), ("reciprocal", -0.5),
+    ("log", -3.0), ("sqrt", -3.0),
+])
+def test_outside_of_the_domain(name, center):
+  """Known bounds are refused, traced ones prove nothing."""
+  transform = getattr(transformers, name)
+  element = domains.box(jnp.array([[center, 3.0 * abs(center)]]), jnp.float32(1))
+  with pytest.raises(ValueError, match=f"{name} wants"):
+    transform(element)
+  result = jax.jit(transform)(element)
+  assert np.isnan(domains.upper(result)[0, 0])
+  assert np.isnan(domains.lower(result)[0, 0])
+  assert np.isfinite(domains.upper(result)[0, 1])
+
+
+def test_limits_of_clip():
+  x = domains.box(jnp.zeros((1, 2)), jnp.float32(1))
+  assert transformers.clip(x) is x
+  for value in (x, jnp.zeros((1, 2))):
+    with pytest.raises(ValueError, match="lower limit of clip above the upper"):
+      transformers.clip(value, 1.0, jnp.zeros(2))
+  result = jax.jit(transformers.clip)(x, 1.0, jnp.zeros(2))
+  assert np.all(np.isnan(domains.upper(result)))
+
+
+@pytest.mark.usefixtures("float64")
+def test_piecewise_lines_are_exact_on_each_piece():
+  x = HybridZonotope(
+      jnp.array([[-2.0, 0.2, 2.0]]), None,
+      {"s": domains.Dense(jnp.full((1, 1, 3), 0.1))}, relu="deepz",
+  )
+  clipped = transformers.clip(x, -1.0, 1.0)
+  np.testing.assert_array_equal(clipped.center, [[-1.0, 0.2, 1.0]])
+  np.testing.assert_array_equal(clipped.uncorrelated, 0)
+  np.testing.assert_array_equal(
+      clipped.correlated["s"].coefficients, [[[0, 0.1, 0]]]
+  )
+  size = transformers.absolute(x)
+  np.testing.assert_array_equal(
+      size.correlated["s"].coefficients, [[[-0.1, 0.1, 0.1]]]
+  )
+  assert np.all(size.uncorrelated < 1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+def test_what_entries_share_leaves_softmax_alone():
+  shared = HybridZonotope(
+      jnp.array([[1.0, 2.0, 3.0]]), None,
+      {"s": domains.Dense(jnp.full((1, 1, 3), 5.0))},
+  )
+  result = transformers.softmax(shared)
+  np.testing.assert_allclose(
+      result.center, special.softmax([[1.0, 2.0, 3.0]], axis=1)
+  )
+  assert np.all(domains.radius(result) < 1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+def test_exponentials_stay_above_0():
+  """So that what is divided by their sum has bounds."""
+  center = jnp.linspace(-5, 5, 50)[None]
+  for radius in (0.1, 1.0, 3.0):
+    element = dataclasses.replace(
+        domains.correlated_box(center, radius, "s"), relu="deepz"
+    )
+    assert np.all(domains.lower(transformers.exp(element)) > 0)
+
+
+def test_unknown_kinds_are_refused_by_name():
+  for name in ("exp", "absolute", "clip", "softmax", "gelu", "reciprocal"):
+    with pytest.raises(TypeError, match=f"{name} has no rule for list"):
+      getattr(transformers, name)([1.0])
