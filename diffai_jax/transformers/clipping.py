@@ -17,7 +17,11 @@ from diffai_jax.domains import rounding
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, lower, upper
 from diffai_jax.kernels import precision
 from diffai_jax.transformers.affine_rule import of_one_type
-from diffai_jax.transformers.dispatch import register_parts, require_array
+from diffai_jax.transformers.dispatch import (
+    register_parts,
+    require_array,
+    transformer,
+)
 from diffai_jax.transformers.relaxation import interval_error, relax
 from diffai_jax.types import Array
 
