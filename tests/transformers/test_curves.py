@@ -13,7 +13,8 @@ from diffai_jax import domains, transformers
 from diffai_jax.domains import HybridZonotope, Product
 
 SHAPE = (4, 5, 2)
-LOW, HIGH = np.linspace(-1, 0.5, 10).reshape(5, 2), 0.75
+# Numbers that float32 holds.
+LOW, HIGH = np.arange(-8, 2).reshape(5, 2) / 8, 0.75
 
 
 def gelu_tanh(x):
@@ -33,8 +34,8 @@ FUNCTIONS = {
              lambda x: np.clip(x, LOW, HIGH), None),
     "clip_below": (lambda x, **s: transformers.clip(x, LOW, None, **s),
                    lambda x: np.maximum(x, LOW), None),
-    "clip_above": (lambda x, **s: transformers.clip(x, high=0.1, **s),
-                   lambda x: np.minimum(x, 0.1), None),
+    "clip_above": (lambda x, **s: transformers.clip(x, high=0.125, **s),
+                   lambda x: np.minimum(x, 0.125), None),
     "log": (transformers.log, np.log, 1),
     "sqrt": (transformers.sqrt, np.sqrt, 1),
     "reciprocal": (transformers.reciprocal, lambda x: 1 / x, 1),
