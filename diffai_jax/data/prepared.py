@@ -126,7 +126,9 @@ def _opened(
         f"dataset is {shown(f'tfds:{name}')}; expected a name of TFDS, such as"
         f" tfds:stl10, tfds:NAME/CONFIG or tfds:NAME:1.0.0"
     )
-  place = tfds_folders.find(match["name"], match["version"], folder, match["config"])
+  place = tfds_folders.find(
+      match["name"], match["version"], folder, match["config"], name
+  )
   builder = _builder(tfds, name, folder, place, of_folder=True)
   return _Opened(place, builder, *_contents(tfds, name, place, builder))
 
