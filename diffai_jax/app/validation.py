@@ -46,8 +46,8 @@ _RANGES = (
 )
 _PATHS = ("data_dir", "compilation_cache", "checkpoint")
 _MAY_BE_NULL = (
-    "batch_norm", "checkpoint", "data_range", "mean", "std", "schedule_epochs", "augment.crop_padding",
-    "augment.flip", "certify.examples", "certify.memory_mb",
+    "batch_norm", "checkpoint", "data_range", "mean", "std", "schedule_epochs",
+    "augment.crop_padding", "augment.flip", "certify.examples", "certify.memory_mb",
 )
 
 

@@ -1,7 +1,8 @@
 """folder:PATH, an image folder a class: PATH/CLASS/*.png, *.jpg, ...
 
-Classes are numbered in the order of their sorted names. PATH/train and PATH/test
-(or val) are its parts if both are there; otherwise a fifth of each class is "test".
+Classes are numbered in the order of their sorted names. PATH/train and
+PATH/test (or val) are its parts if both are there; otherwise a fifth of each
+class is "test".
 """
 
 from collections.abc import Sequence

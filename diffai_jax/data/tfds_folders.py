@@ -30,7 +30,8 @@ def find(
   """The folder of a dataset's files.
 
   Args:
-    name, version, config: TFDS's; None is the newest version there, and no config.
+    name, version, config: TFDS's; None is the newest version there, and no
+      config.
     folder: where datasets are.
     asked: the whole name that a user gave to TFDS, such as "a/b:1.0.0".
 

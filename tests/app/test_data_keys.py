@@ -52,7 +52,9 @@ def test_ranges(text, expected):
   assert data_keys.range_of(config) == expected
 
 
-@pytest.mark.parametrize("text", ["1", "1,0", "0,0", "a,b", "0,1,2", "0,inf", "0,1e39"])
+@pytest.mark.parametrize(
+    "text", ["1", "1,0", "0,0", "a,b", "0,1,2", "0,inf", "0,1e39"]
+)
 def test_ranges_that_are_none(text):
   with pytest.raises(UsageError, match="data_range is .*--config.data_range="):
     data_keys.range_of(config_of("digits", f"data_range={text}"))
