@@ -35,8 +35,8 @@ def base_config(
       dataset and a radius among them replace the variant's.
 
   Raises:
-    UsageError: if the variant is neither a dataset nor a radius, or no radius is
-      given for a dataset without a usual one.
+    UsageError: if the variant is neither a dataset nor a radius, or no radius
+      is given for a dataset without a usual one.
   """
   words = [word.strip() for word in variant.split(",") if word.strip()]
   radii = [word for word in words if word[0] in "0123456789.+-"]
@@ -77,7 +77,7 @@ def base_config(
   config.data_dir = ""
   # The lowest and highest value of floats; "none" where there is no range.
   config.data_range = (0.0, 1.0)
-  # Of each channel, or of all; null is the dataset's, or 0 and 1 if it has none.
+  # Of each channel, or of all; null is the dataset's, or 0 and 1 without one.
   config.mean = config_dict.placeholder(tuple)
   config.std = config_dict.placeholder(tuple)
   config.epsilon = _value(epsilon)

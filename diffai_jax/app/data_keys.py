@@ -38,8 +38,8 @@ def range_of(config: config_dict.ConfigDict) -> Range | None:
 def dataset_of(config: config_dict.ConfigDict) -> Dataset:
   """The dataset with what the config says of it: mean, deviation, augmentation.
 
-  Of a user's own data the files are looked into, for the shape of an example and
-  the number of classes.
+  Of a user's own data the files are looked into, for the shape of an example
+  and the number of classes.
 
   Raises:
     UsageError: if there is none of that name, it cannot be read, or what the
@@ -51,8 +51,8 @@ def dataset_of(config: config_dict.ConfigDict) -> Dataset:
     key = next(key for key, value in chosen.items() if value)
     raise UsageError(
         f"augment.{key} is {shown(chosen[key])}, but an example of"
-        f" {config.dataset} has the shape {list(found.image_shape)}; only images"
-        f" [H, W, C] are cropped and flipped; leave --config.augment.{key}= out"
+        f" {config.dataset} has the shape {list(found.image_shape)}; only"
+        f" images [H, W, C] are cropped and flipped; leave --config.augment.{key}= out"
     )
   for key in ("mean", "std"):
     numbers = _statistic(config, key, found.image_shape)

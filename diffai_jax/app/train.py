@@ -54,10 +54,10 @@ def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
   with workfolder.held(workdir):
     config.checkpoint = _start_of(config, workdir)
     of_users = config.dataset not in DATASETS
-    record = workfolder.claim(
-        workdir, config,
-        digest([train_data.images, train_data.labels])[:12] if of_users else None,
-    )
+    of_data = None
+    if of_users:
+      of_data = digest([train_data.images, train_data.labels])[:12]
+    record = workfolder.claim(workdir, config, of_data)
     if of_users:  # So that the run can be loaded where its data are not.
       network_file.write(workdir, network_file.Stored(
           job.network, job.dataset.image_shape, job.data_range

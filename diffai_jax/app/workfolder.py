@@ -17,8 +17,8 @@ CONFIG_FILE = "config.json"
 # The epochs of a run that was made longer: those that its schedules' clock, if
 # it is stretched, was stretched to. Not a key of configs.
 _FIRST_EPOCHS = "first_epochs"
-# A digest of the examples that a run is trained on, where its dataset's name does
-# not say which they are: files may change. Not a key of configs, either.
+# A digest of the examples that a run is trained on, where its dataset's name
+# does not say which they are: files may change. Not a key of configs, either.
 _DATA = "training_data"
 # Keys that decide which network the weights are of.
 _OF_THE_NETWORK = (

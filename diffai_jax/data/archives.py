@@ -192,8 +192,8 @@ def _example_shape(path: str, key: str, shape) -> tuple[int, ...]:
   """Of one example; an image without channels, [H, W], has one."""
   if len(shape) < 2:
     raise UsageError(
-        f"{key} of {shown(path)} has the shape {list(shape)}; expected [N, ...],"
-        f" such as [N, n] of a table or [N, H, W, C] of images"
+        f"{key} of {shown(path)} has the shape {list(shape)}; expected"
+        f" [N, ...], such as [N, n] of a table or [N, H, W, C] of images"
     )
   return (*shape[1:], 1) if len(shape) == 3 else tuple(shape[1:])
 
@@ -204,7 +204,9 @@ def _labels(path: str, archive, key: str) -> np.ndarray:
   if labels.ndim == 2 and labels.shape[1] == 1:
     labels = labels[:, 0]
   if not labels.size:
-    raise UsageError(f"{key} of {shown(path)} is empty; expected a label or more")
+    raise UsageError(
+        f"{key} of {shown(path)} is empty; expected a label or more"
+    )
   try:
     return checked_labels(labels, len(labels), name=key)
   except UsageError as error:

@@ -164,8 +164,8 @@ def statistics(
 
   Args:
     images: [N, ...], uint8 or floats.
-    by_channel: whether each channel of images [N, H, W, C] has its own. Other data
-      have one for all.
+    by_channel: whether each channel of images [N, H, W, C] has its own. Other
+      data have one for all.
 
   Returns:
     (mean, std), rounded to six digits after the point; a deviation of 0 is 1.

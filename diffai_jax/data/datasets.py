@@ -25,8 +25,8 @@ class Dataset:
   Attributes:
     image_shape: of one example: [H, W, C] of an image, [n] of a row of a table.
     num_classes: number of labels.
-    mean, std: of each channel, for Normalize, in the units of the data as floats;
-      None where nobody has said what they are.
+    mean, std: of each channel, for Normalize, in the units of the data as
+      floats; None where nobody has said what they are.
     epsilon: the radius it is usually certified at; None where there is none.
     crop_padding: training images are cropped at random after padding with
       this many zeros on each side, unless the config says otherwise.

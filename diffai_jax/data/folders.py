@@ -1,7 +1,8 @@
 """folder:PATH, an image folder a class: PATH/CLASS/*.png, *.jpg, ...
 
-Classes are numbered in the order of their sorted names. PATH/train and PATH/test
-(or val) are its parts if both are there; otherwise a fifth of each class is "test".
+Classes are numbered in the order of their sorted names. PATH/train and
+PATH/test (or val) are its parts if both are there; otherwise a fifth of each
+class is "test".
 """
 
 from collections.abc import Sequence
@@ -75,7 +76,7 @@ def _found(path: str) -> _Files:
     paths, labels = _files_of(train)
     parts = {"train": shuffled(len(paths))}
     for name in tests:
-      part = _classes(os.path.join(path, name))
+      part = _classes(os.path.join(path, name), least=1)
       strange = sorted(set(part) - set(train))
       if strange:
         raise UsageError(
@@ -102,8 +103,8 @@ def _folders(path: str) -> list[str]:
   return [name for name in names if os.path.isdir(os.path.join(path, name))]
 
 
-def _classes(path: str) -> dict[str, list[str]]:
-  """The paths of each class's images."""
+def _classes(path: str, least: int = 2) -> dict[str, list[str]]:
+  """The paths of each class's images, of `least` classes or more."""
   names = _folders(path)
   if not names:
     loose = len(list(filter(pictures.is_picture, listed(path, _FORM))))
@@ -111,7 +112,7 @@ def _classes(path: str) -> dict[str, list[str]]:
         f"{shown(path)} has no folder a class (and {loose} images beside);"
         f" {_FORM}"
     )
-  if len(names) == 1:
+  if len(names) < least:
     raise UsageError(
         f"{shown(path)} has one class alone, {shown(names[0])}; expected two"
         f" folders of images or more"

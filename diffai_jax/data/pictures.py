@@ -59,7 +59,8 @@ def read(
     paths: at least one.
     shape: [H, W, C] that they must have.
     like: what has that shape, for messages.
-    mode: pillow's kind of pixels that all are converted to; None keeps their own.
+    mode: pillow's kind of pixels that all are converted to; None keeps their
+      own.
 
   Returns:
     uint8, [N, H, W, C], in the order of the paths.

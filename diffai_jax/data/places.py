@@ -1,4 +1,4 @@
-"""What lies at a place of the file system, or in a few words why none can say."""
+"""What lies in a folder, or in a few words why it cannot be looked into."""
 
 import os
 

@@ -43,8 +43,8 @@ def constants(name: str, data_dir: str) -> Dataset:
     data_dir: the folder that holds the dataset's; "" is TFDS's own.
 
   Raises:
-    UsageError: says what is wrong with the folder, or that the dataset is not one
-      of images of one size with a label each.
+    UsageError: says what is wrong with the folder, or that the dataset is not
+      one of images of one size with a label each.
   """
   return _opened(name, data_dir).constants
 
@@ -53,9 +53,9 @@ def read(name: str, split: str, data_dir: str) -> tuple[np.ndarray, np.ndarray]:
   """A split of a prepared dataset.
 
   Args:
-    name: a key of DATASETS that TFDS has; its constants are ours, and its version
-      is the one that TFDS reads. Or "tfds:" and any name of TFDS's: these are the
-      folder's then.
+    name: a key of DATASETS that TFDS has; its constants are ours, and its
+      version is the one that TFDS reads. Or "tfds:" and any name of TFDS's: these
+      are the folder's then.
     split: in TFDS's syntax.
     data_dir: the folder that holds the dataset's; "" is TFDS's own.
 
@@ -126,7 +126,9 @@ def _opened(
         f"dataset is {shown(f'tfds:{name}')}; expected a name of TFDS, such as"
         f" tfds:stl10, tfds:NAME/CONFIG or tfds:NAME:1.0.0"
     )
-  place = tfds_folders.find(match["name"], match["version"], folder, match["config"])
+  place = tfds_folders.find(
+      match["name"], match["version"], folder, match["config"], name
+  )
   builder = _builder(tfds, name, folder, place, of_folder=True)
   return _Opened(place, builder, *_contents(tfds, name, place, builder))
 

@@ -57,8 +57,8 @@ def load(
     name: a key of DATASETS, or "folder:PATH", "npz:FILE", "tfds:NAME",
       "tiny_imagenet:PATH".
     split: in TFDS's syntax: "train", "test", "train[:90%]", "train[55000:]".
-    data_dir: folder of prepared TFDS datasets, or of Tiny ImageNet where the name
-      has none; "" is TFDS's own, ~/tensorflow_datasets.
+    data_dir: folder of prepared TFDS datasets, or of Tiny ImageNet where the
+      name has none; "" is TFDS's own, ~/tensorflow_datasets.
     data_range: lowest and highest value that floats may have, or None.
 
   Returns:
@@ -73,8 +73,8 @@ def load(
     return Examples(*archives.read(name, place, split, data_range))
   if data_range not in ((0.0, 1.0), None):
     raise UsageError(
-        f"data_range is {shown(data_range)}, but the images of {name} are bytes,"
-        f" which are read as floats in [0, 1]; leave it out"
+        f"data_range is {shown(data_range)}, but the images of {name} are"
+        f" bytes, which are read as floats in [0, 1]; leave it out"
     )
   if kind == "digits":
     return _digits(split)

@@ -73,8 +73,8 @@ def rows_of(name: str, split: str, sizes: Mapping[str, int]) -> list[Rows]:
 def held_out(labels: np.ndarray) -> dict[str, np.ndarray]:
   """The rows "train" and "test" of data in one piece, in an order by chance.
 
-  A fifth of each class is held out, and at least one example of a class that has
-  two. The same labels are always parted alike.
+  A fifth of each class is held out, and at least one example of a class that
+  has two. The same labels are always parted alike.
 
   Args:
     labels: [N].

@@ -24,18 +24,27 @@ def _versions(folder: str) -> list[str]:
 
 
 def find(
-    name: str, version: str | None, folder: str, config: str | None = None
+    name: str, version: str | None, folder: str, config: str | None = None,
+    asked: str | None = None,
 ) -> str:
-  """The folder of that version's files; None is the newest version there.
+  """The folder of a dataset's files.
+
+  Args:
+    name, version, config: TFDS's; None is the newest version there, and no
+      config.
+    folder: where datasets are.
+    asked: the whole name that a user gave to TFDS, such as "a/b:1.0.0".
 
   Raises:
     UsageError: if they are not there; says what is.
   """
   whole = f"{name}/{config}" if config else name
+  reader = "TFDS reads" if asked is None else "expected"
+  asked = asked or whole
   found = entries(folder)
   if isinstance(found, str):
     raise _not_there(
-        whole, folder, f"data_dir is {shown(folder)}, which {found}",
+        asked, folder, f"data_dir is {shown(folder)}, which {found}",
         found == "does not exist",
     )
   if name not in found:
@@ -52,12 +61,12 @@ def find(
     guess = nearest(name, others) if others else None
     held += f"; did you mean {guess}?" if guess else ""
     raise _not_there(
-        whole, folder, f"{name} is not in data_dir={shown(folder)}: {held}"
+        asked, folder, f"{name} is not in data_dir={shown(folder)}: {held}"
     )
   inside = os.path.join(folder, *whole.split("/"))
   versions = entries(inside)
   if isinstance(versions, str):
-    raise _not_there(whole, folder, f"{inside} {versions}", False)
+    raise _not_there(asked, folder, f"{inside} {versions}", False)
   held = _versions(inside)
   if version is None:
     configs = [e for e in versions if _versions(os.path.join(inside, e))]
@@ -69,24 +78,24 @@ def find(
     version = max(held, key=_numbers, default=None)
   if version not in versions:
     raise _not_there(
-        whole, folder,
+        asked, folder,
         f"{inside} holds {shortened(', '.join(held) or 'no version')}"
-        + (f", but TFDS reads version {version}" if version else ""),
+        + (f", but {reader} version {version}" if version else ""),
     )
   place = os.path.join(inside, version)
   files = entries(place)
   if isinstance(files, str):
-    raise _not_there(whole, folder, f"{place} {files}", False)
+    raise _not_there(asked, folder, f"{place} {files}", False)
   if not any(".array_record" in file for file in files):
     held = [kind for kind in ("tfrecord", "riegeli", "parquet")
             if any(f".{kind}" in file for file in files)]
     raise _not_there(
-        whole, folder, f"{place} holds {held[0] if held else 'no data'} files;"
+        asked, folder, f"{place} holds {held[0] if held else 'no data'} files;"
         f" expected array_record ones",
     )
   if INFO not in files:
     raise _not_there(
-        whole, folder, f"{place} has no {INFO}: preparing it did not end"
+        asked, folder, f"{place} has no {INFO}: preparing it did not end"
     )
   return place
 

@@ -38,8 +38,8 @@ def read(
     split: in TFDS's syntax, of "train" (100,000) and "test" (10,000).
 
   Returns:
-    (images, uint8 [N, 64, 64, 3]; labels, int32 [N]). Gray images, of which there
-    are some, have three equal channels.
+    (images, uint8 [N, 64, 64, 3]; labels, int32 [N]). Gray images, of which
+    there are some, have three equal channels.
 
   Raises:
     UsageError: if something is missing or cannot be read.
@@ -54,8 +54,8 @@ def read(
   if len(set(wnids)) != DATASETS["tiny_imagenet"].num_classes:
     raise UsageError(
         f"{shown(os.path.join(root, 'wnids.txt'))} names {len(set(wnids))}"
-        f" classes; expected {DATASETS['tiny_imagenet'].num_classes}; {_ADVICE},"
-        f" or other images as folder:PATH"
+        f" classes; expected {DATASETS['tiny_imagenet'].num_classes};"
+        f" {_ADVICE}, or other images as folder:PATH"
     )
   numbers = {wnid: number for number, wnid in enumerate(wnids)}
   paths, labels = _training(root, wnids)
@@ -90,7 +90,7 @@ def _training(
 def _validation(
     root: str, numbers: dict[str, int]
 ) -> tuple[list[str], list[int]]:
-  """In the order of the annotations: file, WNID and a box, with tabs between."""
+  """In the order of the annotations: file, WNID, a box, with tabs between."""
   annotations = os.path.join(root, "val", "val_annotations.txt")
   paths, labels = [], []
   for line in _lines(annotations):
@@ -113,4 +113,6 @@ def _lines(path: str) -> list[str]:
       return [line.strip() for line in file if line.strip()]
   except (OSError, UnicodeDecodeError) as error:
     why = getattr(error, "strerror", None) or on_one_line(str(error))
-    raise UsageError(f"{shown(path)} cannot be read: {why}; {_ADVICE}") from None
+    raise UsageError(
+        f"{shown(path)} cannot be read: {why}; {_ADVICE}"
+    ) from None

@@ -1,5 +1,7 @@
 """Archives of arrays, made by the tests: what is read, and what is refused."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -114,7 +116,10 @@ def test_the_range_is_the_configs(archive):
   name = archive(images=wide * 5 + 25, labels=[0, 1, 0, 1])
   assert "--config.data_range=0,255, and epsilon" in refused(name, "divide them")
   name = archive(images=_numbered(4, 2, dtype=np.uint8), labels=[0, 1, 0, 1])
-  refused(name, r"images are uint8.*give --config.data_range=0,1", data_range=(0, 255))
+  refused(
+      name, r"images are uint8.*give --config.data_range=0,1",
+      data_range=(0, 255),
+  )
 
 
 @pytest.mark.parametrize("arrays, message", [
@@ -168,10 +173,10 @@ def test_files_that_are_no_archives(tmp_path):
 
 def test_damaged_archives(archive):
   name = archive(images=_numbered(60, 40), labels=np.arange(60) % 2)
-  path = name.removeprefix("npz:")
-  data = open(path, "rb").read()
+  path = pathlib.Path(name.removeprefix("npz:"))
+  data = path.read_bytes()
   changed = bytearray(data)
   changed[3000] ^= 255
   for content in (bytes(changed), data[: len(data) // 2], b"", data[:-10]):
-    open(path, "wb").write(content)
+    path.write_bytes(content)
     refused(name, "data.npz' (cannot be read|is no archive)")

@@ -1,5 +1,6 @@
 """Folders of images, made by the tests: what is read, and what is refused."""
 
+import builtins
 import os
 import pathlib
 
@@ -177,7 +178,6 @@ def test_folders_without_classes(tmp_path, pictures):
 
 
 def test_without_pillow_one_line_says_what_to_install(pictures, monkeypatch):
-  import builtins
   real = builtins.__import__
 
   def without(name, *args, **kwargs):

@@ -1,5 +1,7 @@
 """A small folder of Tiny ImageNet's form, made by the tests."""
 
+import shutil
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -76,8 +78,6 @@ def test_constants_need_no_folder():
      r"a.JPEG' is an image \[9, 9, 3\], but Tiny ImageNet's"),
 ])
 def test_what_is_missing_is_named(root, tmp_path, change, message):
-  import shutil
-
   folder = tmp_path / "copy"
   shutil.copytree(root / "tiny-imagenet-200", folder)
   change(folder)
