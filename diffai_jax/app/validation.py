@@ -50,14 +50,9 @@ _PATHS = ("data_dir", "compilation_cache", "checkpoint")
 # batch normalisation or rematerialise, is left to a network of the user's.)
 _OURS_ALONE = ("abstract_layers", "dropout")
 _MAY_BE_NULL = (
-<<<<<<< HEAD
     "batch_norm", "checkpoint", "data_range", "mean", "std",
     "schedule_epochs", "augment.crop_padding", "augment.flip",
     "certify.examples", "certify.memory_mb",
-=======
-    "batch_norm", "checkpoint", "data_range", "mean", "std", "schedule_epochs",
-    "augment.crop_padding", "augment.flip", "certify.examples", "certify.memory_mb",
->>>>>>> data-19
 )
 
 

@@ -101,13 +101,10 @@ __all__ = [
     "log",
     "max_axes",
     "max_pool",
-<<<<<<< HEAD
-    "named",
-=======
     "maximum",
     "minimum",
     "multiply",
->>>>>>> onnx-19
+    "named",
     "pad",
     "reciprocal",
     "relu",
