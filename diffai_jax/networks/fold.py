@@ -4,7 +4,6 @@ import collections
 from collections.abc import Iterator, Mapping
 
 from flax import linen as nn
-import jax
 
 from diffai_jax.nn import BatchNorm, Conv2D, Join, Linear, Sequential
 from diffai_jax.nn.batch_norm import POPULATION, factor

@@ -1,13 +1,11 @@
 """The user's own networks: Flax modules of plain layers, called as network(x)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import inspect
-from typing import Any
 
 from flax import linen as nn
 from flax import traverse_util
 import jax
-import jax.numpy as jnp
 
 from diffai_jax.domains.product import Value, example_shape, value_dtype
 from diffai_jax.graph import Graph, from_jax
