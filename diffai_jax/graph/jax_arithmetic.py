@@ -261,7 +261,6 @@ RULES = {
     ),
     "mul": _binary(known_functions.product, _multiply),
     "neg": _unary(negated),
-    "optimization_barrier": _same,
     "pow": _binary(_two_powers, _power),
     "rsqrt": lambda reader, eqn, x: Batched(
         patterns.inverse(reader, patterns.root(reader, x.value)), x.axis
