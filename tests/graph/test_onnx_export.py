@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 
 from diffai_jax.graph import from_jax, from_onnx, simplify
-
-onnx_export = pytest.importorskip("tests.onnx_export")
-plain = pytest.importorskip("tests.random_plain_networks")
+from tests import onnx_export, random_plain_networks
 from tests.onnx_models import run
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_what_is_written_is_read(seed):
   """Flax, onnxruntime and the graph of the file agree."""
-  network, variables, shape = plain.draw(seed)
+  network, variables, shape = random_plain_networks.draw(seed)
   apply = lambda x: network.apply(variables, x)
   try:
     proto = onnx_export.export(from_jax(apply, shape))
