@@ -145,6 +145,13 @@ def weigh(block: Block, slope: Array) -> Block:
 def _as_seen(block: Block, values: Array) -> Array:
   """Values that broadcast against [B, ...], shaped to the coefficients."""
   shape = variable_shape(block)
+  values = jnp.asarray(values)
+  image = isinstance(block, Local) and not block.flat
+  if not values.ndim or (image and values.size == values.shape[-1]):
+    # One for all, or one a channel, which is the coefficients' last axis. (Of a
+    # view of it XLA 0.10 makes a program for CPUs whose gradient reads outside of
+    # its arrays: the process dies.)
+    return values.reshape(-1)
   batch = values.shape[0] if values.ndim == len(shape) else 1
   values = jnp.broadcast_to(values, (batch,) + shape[1:])
   if isinstance(block, Dense):
