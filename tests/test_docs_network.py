@@ -49,7 +49,7 @@ def page(folder):
 def test_the_module_is_proved(page):
   names, printed = page
   assert eval(printed[0])["HBox"] > 0.85
-  assert len(names["run"].metrics) == 30
+  assert len(names["run"].metrics) == 40
 
 
 def test_the_page_names_what_is_there(page):

@@ -28,6 +28,7 @@ from diffai_jax.networks import (
     PlainNetwork,
     canonical_name,
     create,
+    describe,
     network_of_graph,
     takes_mode,
 )
@@ -92,6 +93,8 @@ def job_of(
     name = None
   network = _as_network(network, abstract_layers or {})
   classes = _classes(network, shape)
+  if isinstance(network, PlainNetwork):
+    describe(network, shape)  # What cannot be read is told before training.
   chosen = dict(augment or {})
   if any(chosen.values()) and len(shape) != 3:
     raise ArgumentError(
@@ -189,14 +192,15 @@ def _placed(abstract_layers: Mapping[str, Any]) -> tuple:
   """Abstract layers by name, as `PlainNetwork` takes them."""
   placed = []
   for name, layers in abstract_layers.items():
-    layers = (layers,) if isinstance(layers, nn.Module) else tuple(layers)
+    if not isinstance(layers, (list, tuple)):
+      layers = (layers,)
     for layer in layers:
       if not isinstance(layer, AbstractLayer):
         raise ArgumentError(
             f"abstract_layers[{name!r}] has {shown(layer)}; expected abstract"
             f" layers, such as diffai_jax.nn.CorrelateAll()"
         )
-    placed.append((name, layers))
+    placed.append((name, tuple(layers)))
   return tuple(placed)
 
 

@@ -14,6 +14,7 @@ from diffai_jax.graph import Builder, Graph, from_onnx, simplify
 from diffai_jax.networks import (
     PlainNetwork,
     canonical_name,
+    describe,
     network_of_graph,
     takes_mode,
 )
@@ -68,7 +69,11 @@ def create(name: str, data: Dataset) -> nn.Module:
       )
     return network_of_graph(graph)[0]
   made = _made(name, data)
-  return made if takes_mode(made) else PlainNetwork(made)
+  if takes_mode(made):
+    return made
+  network = PlainNetwork(made)
+  describe(network, data.image_shape)  # It can be read.
+  return network
 
 
 def _made(name: str, data: Dataset) -> nn.Module:

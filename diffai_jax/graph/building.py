@@ -32,6 +32,11 @@ class Builder:
     self.calls: list[Call] = []
     self._name = ""
 
+  @property
+  def name(self) -> str:
+    """What calls bear at present."""
+    return self._name
+
   @contextlib.contextmanager
   def named(self, name: str) -> Iterator[None]:
     """Calls in the block bear this name."""

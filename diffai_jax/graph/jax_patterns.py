@@ -128,9 +128,10 @@ def _last(reader, x: Recording) -> int:
 
 def _biased(reader, x: Recording, bias: Array) -> Recording | None:
   call = made_by(reader, x)
-  if call is None or call.transformer not in _LAYERS or number(
-      call.arrays["bias"]
-  ) != 0:
+  if call is None or call.transformer not in _LAYERS:
+    return None
+  # Another module's shift is no bias of this one, whose result has a name.
+  if call.name != x.builder.name or number(call.arrays["bias"]) != 0:
     return None
   return transformers.TRANSFORMERS[call.transformer](
       operand(reader, x, 0), call.arrays["kernel"], bias, **dict(call.options)

@@ -7,6 +7,7 @@ import sys
 
 import flax.linen
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -173,6 +174,13 @@ def _goal():
   return goals.Box()
 
 
+class _Sorting(flax.linen.Module):
+
+  @flax.linen.compact
+  def __call__(self, x):
+    return flax.linen.Dense(2)(jnp.sort(x.reshape(len(x), -1), axis=1))
+
+
 class _Plain(flax.linen.Module):
 
   def __call__(self, x):
@@ -209,7 +217,13 @@ class _Plain(flax.linen.Module):
     ({"network": 7}, "network is 7; expected a Flax module"),
     ({"network": dj.nn.ReLU()}, "network has no weights"),
     ({"network": dj.nn.Conv2D(2, 1)}, r"expected \[H, W, C\]"),
-    ({"network": _Plain()}, r"not called as network\(value, mode\)"),
+    ({"network": _Plain()}, "network has no weights"),
+    ({"abstract_layers": {"a": dj.nn.CorrelateAll()}}, "network takes a mode"),
+    ({"network": flax.linen.Dense(2), "abstract_layers": {"a": 1}},
+     "expected abstract layers"),
+    ({"network": flax.linen.Dense(2),
+      "abstract_layers": {"Dens": dj.nn.CorrelateAll()}}, "no layer 'Dens'"),
+    ({"network": _Sorting()}, "sort"),
 ], ids=lambda value: None if isinstance(value, str) else "-".join(value))
 def test_mistakes_are_value_errors_of_one_line(change, message):
   with pytest.raises(ValueError, match=message) as caught:

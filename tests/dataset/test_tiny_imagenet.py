@@ -1,5 +1,6 @@
 """A small folder of Tiny ImageNet's form, made by the tests."""
 
+import pathlib
 import shutil
 
 import numpy as np
@@ -77,8 +78,11 @@ def test_constants_need_no_folder():
          folder / "train" / WNIDS[0] / "images" / "a.JPEG"),
      r"a.JPEG' is an image \[9, 9, 3\], but Tiny ImageNet's"),
 ])
-def test_what_is_missing_is_named(root, tmp_path, change, message):
-  folder = tmp_path / "copy"
+def test_what_is_missing_is_named(
+    root, tmp_path, monkeypatch, change, message
+):
+  monkeypatch.chdir(tmp_path)  # Long paths are cut in messages.
+  folder = pathlib.Path("copy")
   shutil.copytree(root / "tiny-imagenet-200", folder)
   change(folder)
   with pytest.raises(UsageError, match=message) as caught:

@@ -117,7 +117,7 @@ def test_short_factors_are_found_in_sums_of_thousands(monkeypatch):
 def test_algorithms_that_mix_neighbours_are_found(case, monkeypatch):
   """A convolution by Fourier transforms: large pixels spoil small ones."""
 
-  def by_fourier(x, kernel, stride, padding):
+  def by_fourier(x, kernel, stride, padding, dilation=1, groups=1):
     x = jnp.pad(x, [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)])
     size = x.shape[1:3]
     spectrum = jnp.einsum(
