@@ -36,7 +36,7 @@ class GraphNetwork(nn.Module):
 
   Attributes:
     structure: the graph without its arrays.
-    initial: its arrays.
+    initial: its arrays, or their shapes where weights are always given.
   """
 
   structure: Any
@@ -45,7 +45,7 @@ class GraphNetwork(nn.Module):
   @nn.compact
   def __call__(self, x: Value, mode: Mode = Mode.CONCRETE) -> Value:
     params = {
-        name: self.param(name, lambda key, leaf=leaf: jnp.asarray(leaf))
+        name: self.param(name, lambda key, leaf=leaf: _array(leaf))
         for name, leaf in self.initial.leaves.items() if not _is_key(leaf)
     }
     return self.graph(params)(x)
@@ -65,6 +65,13 @@ def network_of_graph(graph: Graph) -> tuple[GraphNetwork, dict[str, Array]]:
   leaves = {f"{path[1].idx}_{path[3].key}": leaf for path, leaf in paths}
   params = {name: leaf for name, leaf in leaves.items() if not _is_key(leaf)}
   return GraphNetwork(structure, Initial(leaves)), params
+
+
+def _array(leaf: Array | jax.ShapeDtypeStruct) -> Array:
+  """A weight; of a shape alone, which other weights will have, zeros."""
+  if isinstance(leaf, jax.ShapeDtypeStruct):
+    return jnp.zeros(leaf.shape, leaf.dtype)
+  return jnp.asarray(leaf)
 
 
 def _is_key(leaf: Array) -> bool:
