@@ -46,6 +46,12 @@ def clip(
   """
   require_array(x, "clip")
   _check_limits(low, high)
+  given = [limit for limit in (low, high) if limit is not None]
+  dtype = precision.widest(x, *given)
+  x, low, high = (
+      None if value is None else precision.strongly(value, dtype)
+      for value in (x, low, high)
+  )
   return jnp.clip(x, low, high)
 
 
