@@ -12,6 +12,7 @@ import functools
 
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 from diffai_jax.domains import rounding
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, lower, upper
@@ -51,6 +52,12 @@ def clip(
   """
   require_array(x, "clip")
   _check_limits(low, high)
+  given = [limit for limit in (low, high) if limit is not None]
+  dtype = precision.widest(x, *given)
+  x, low, high = (
+      None if value is None else precision.strongly(value, dtype)
+      for value in (x, low, high)
+  )
   return jnp.clip(x, low, high)
 
 
@@ -96,7 +103,7 @@ def _(
 def _check_limits(low: Array | None, high: Array | None) -> None:
   if low is not None and high is not None:
     if precision.is_known(low) and precision.is_known(high):
-      low, high = jnp.asarray(low), jnp.asarray(high)
+      low, high = np.asarray(low), np.asarray(high)
       precision.refuse(
           low > high, "is a lower limit of clip above the upper one", low
       )
