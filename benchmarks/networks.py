@@ -32,7 +32,7 @@ from diffai_jax.app.job import Job
 from diffai_jax.data import batches, load, to_unit_range
 from diffai_jax.goals import ball
 from diffai_jax.kernels import xla
-from diffai_jax.networks import describe, fold
+from diffai_jax.networks import certified, describe
 from diffai_jax.training import optimizers
 from diffai_jax.training.state import create_state
 from diffai_jax.training.step import make_step
@@ -138,7 +138,9 @@ def measure(text: str) -> dict:
 
 def count_escapes(job: Job, state) -> int:
   """How many points of the ball around a test image leave the bounds of Box."""
-  network, params = fold(job.network, state.variables)
+  network, params = certified(
+      job.network, state.variables, job.dataset.image_shape
+  )
   test = load(job.config.dataset, "test", job.config.data_dir)
   image = to_unit_range(jnp.asarray(test.images[:1]))
   low, high = ball(image, job.config.epsilon)

@@ -15,9 +15,14 @@ __version__ = "0.1.0"
 # room or folder that it stands for.
 _DOOR = {
     "Attack": "verification.measures",
+    "Bounds": "regions",
+    "L2": "regions",
     "Linf": "regions",
     "bounds": "verification.front_door",
     "certify": "verification.front_door",
+    "from_jax": "graph",
+    "from_onnx": "graph",
+    "graph": "=graph",
     "largest_epsilon": "verification.front_door",
     "load": "app.run",
     "methods": "=verification.methods",

@@ -26,8 +26,10 @@ from diffai_jax.app import (
     config_file,
     console,
     interrupts,
+    own_network,
     report,
     train,
+    workfolder,
 )
 from diffai_jax.app.config import base_config, keys_of
 from diffai_jax.app.validation import get, validate
@@ -82,6 +84,9 @@ def main(argv: list[str]) -> None:
     print(train.Job.from_config(config).describe())
     return
   xla.use_cache(config.compilation_cache)
+  if mode == "certify" and own_network.is_onnx(config.network):
+    if not os.path.exists(os.path.join(workdir, workfolder.CONFIG_FILE)):
+      mode, config.epochs = "train", 0.0  # Its weights are trained already.
   if mode == "certify":
     with interrupts.told("while certifying; the same command goes on"):
       certify_run.certify_checkpoint(config, workdir)

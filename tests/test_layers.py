@@ -43,12 +43,17 @@ _HOUSE = (
             "graph", "building", "record", "surgery", "saving", "jax_values",
             "jax_constants", "jax_sharing", "jax_moves", "jax_patterns",
             "jax_softmax", "jax_piecewise", "known_functions", "jax_linear",
-            "jax_reductions", "jax_arithmetic", "from_jax",
+            "jax_reductions", "jax_arithmetic", "from_jax", "onnx_values",
+            "onnx_file", "onnx_layers", "onnx_elementwise", "onnx_moves",
+            "from_onnx",
         ),
     },
     {
         "losses": ("margins", "regularizers"),
-        "regions": ("linf",),
+        "regions": (
+            "box_bounds", "linf", "l2", "specs", "specified",
+            "vnnlib_syntax", "vnnlib_formula", "vnnlib",
+        ),
         "attacks": ("iterated",),
     },
     {
@@ -61,7 +66,8 @@ _HOUSE = (
     {
         "networks": (
             "assembly", "abstract_layers", "convnets", "resnets", "densenet",
-            "registry", "describe", "fold",
+            "registry", "fold", "graph_network", "plain", "as_graph",
+            "certified", "describe",
         ),
         "goals": (
             "base", "points", "attacked", "regions", "combinators", "mixtures",
@@ -71,8 +77,9 @@ _HOUSE = (
     {
         "objectives": ("syntax", "dsl", "diffai", "schemes"),
         "data": (
-            "datasets", "splits", "prepared", "sources", "augment", "batches",
-            "arrays",
+            "places", "datasets", "arrays", "splits", "pictures", "folders",
+            "tiny_imagenet", "archives", "tfds_folders", "prepared", "sources",
+            "augment", "batches",
         ),
     },
     {
@@ -91,10 +98,10 @@ _HOUSE = (
     },
     {
         "app": (
-            "process", "huge_pages", "interrupts", "config", "validation",
-            "command_line", "config_file", "console", "workfolder", "plot",
-            "report", "schedule_warning", "job", "certify_run", "train",
-            "network_file", "run", "arguments", "fit",
+            "process", "huge_pages", "interrupts", "config", "data_keys",
+            "own_network", "validation", "command_line", "config_file", "console",
+            "workfolder", "plot", "report", "schedule_warning", "job",
+            "network_file", "certify_run", "train", "run", "arguments", "fit",
         ),
     },
     {"": ("main",)},

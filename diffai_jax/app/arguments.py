@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 import contextlib
-import inspect
 import numbers
 from typing import Any
 
@@ -17,22 +16,29 @@ from diffai_jax.app import train as app_train
 from diffai_jax.app.config import base_config, keys_of
 from diffai_jax.app.job import Job
 from diffai_jax.app.validation import epsilon_of, validate_values
-from diffai_jax.data import Dataset, Examples
+from diffai_jax.data import Dataset, Examples, statistics
 from diffai_jax.data.arrays import (
     checked_images,
     checked_labels,
     float32_images,
 )
 from diffai_jax.goals import Goal
-from diffai_jax.networks import canonical_name, create
+from diffai_jax.graph import Graph
+from diffai_jax.networks import (
+    PlainNetwork,
+    canonical_name,
+    create,
+    network_of_graph,
+    takes_mode,
+)
+from diffai_jax.nn import AbstractLayer
 from diffai_jax.objectives import objective
 from diffai_jax.storage import sealed
 from diffai_jax.text.suggest import unknown_key
 from diffai_jax.training.array_store import digest
-from diffai_jax.types import ArgumentError, Mode, UsageError, shown
+from diffai_jax.types import ArgumentError, UsageError, shown
 
 _USUAL_BATCH = 128
-_MOST_EPSILON = 1e38  # Where data have no range.
 
 Arrays = tuple[Any, Any]  # (images, labels), of NumPy or JAX.
 
@@ -66,7 +72,8 @@ def examples_of(
 
 
 def job_of(
-    network: nn.Module | str,
+    network: nn.Module | Graph | str,
+    abstract_layers: Mapping[str, Any] | None,
     examples: Examples,
     goal: str | Goal,
     data_range: tuple[float, float] | None,
@@ -80,10 +87,10 @@ def job_of(
   if isinstance(network, str):
     name = canonical_name(network)
     classes = int(examples.labels.max()) + 1
-    network = create(name, classes, *_statistics(examples.images))
+    network = create(name, classes, *statistics(examples.images))
   else:
     name = None
-  _check_network(network)
+  network = _as_network(network, abstract_layers or {})
   classes = _classes(network, shape)
   chosen = dict(augment or {})
   if any(chosen.values()) and len(shape) != 3:
@@ -97,16 +104,15 @@ def job_of(
   config = base_config()
   config.network = name or _name_of(network)
   config.dataset = f"arrays {digest([examples.images, examples.labels])[:12]}"
-  _set(config, "", values | {"goal": str(goal)})
+  _set(config, "", values | {
+      "goal": str(goal), "data_range": data_range or (),
+  })
   _set(config, "optimizer.", optimizer)
   _set(config, "regularizers.", regularizers)
   _set(config, "augment.", {"crop_padding": 0, "flip": False} | chosen)
-  widest = _MOST_EPSILON
-  if data_range is not None:
-    widest = data_range[1] - data_range[0]
-  validate_values(config, min(shape[:2]) if len(shape) == 3 else 1, widest)
+  validate_values(config, min(shape[:2]) if len(shape) == 3 else 1)
   with config.ignore_type():
-    config.epsilon = epsilon_of(config, widest)
+    config.epsilon = epsilon_of(config)
   dataset = Dataset(
       shape, classes, (), (), config.epsilon, **config.augment.to_dict()
   )
@@ -146,17 +152,6 @@ def _set(
       holder[name] = tuple(value) if isinstance(value, list) else value
 
 
-def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], ...]:
-  """Mean and deviation of a channel; of images without channels, of all."""
-  axes = tuple(range(images.ndim - 1)) if images.ndim == 4 else None
-  values = images.astype(np.float64)
-  if images.dtype == np.uint8:
-    values = values / 255
-  mean, std = (np.atleast_1d(f(values, axis=axes)) for f in (np.mean, np.std))
-  std = np.where(std > 0, std, 1)
-  return tuple(tuple(round(float(x), 6) for x in s) for s in (mean, std))
-
-
 def _batch_size(count: int, accumulate: Any) -> int:
   """The usual one; of few images all of them, as far as they can be split."""
   whole = isinstance(accumulate, int) and accumulate > 0
@@ -164,20 +159,45 @@ def _batch_size(count: int, accumulate: Any) -> int:
   return max(min(_USUAL_BATCH, count) // parts, 1) * parts
 
 
-def _check_network(network: Any) -> None:
-  """Raises ArgumentError unless it is a module called with a mode."""
-  if not isinstance(network, nn.Module):
+def _as_network(
+    given: Any, abstract_layers: Mapping[str, Any]
+) -> nn.Module:
+  """The module that is trained: called with a mode.
+
+  Raises:
+    ArgumentError: if it is neither a module nor a graph, or one of our layers that
+      is given abstract layers.
+  """
+  if isinstance(given, Graph):
+    given = network_of_graph(given)[0]
+  if not isinstance(given, nn.Module):
     raise ArgumentError(
-        f"network is {shown(network)}; expected a Flax module, such as"
-        f" diffai_jax.nn.Sequential([...]), or the name of a network"
+        f"network is {shown(given)}; expected a Flax module, such as"
+        f" diffai_jax.nn.Sequential([...]), a graph, or the name of a network"
     )
-  try:
-    inspect.signature(network.__call__).bind(None, Mode.TRAIN)
-  except TypeError:
+  if not takes_mode(given):
+    return PlainNetwork(given, _placed(abstract_layers))
+  if abstract_layers:
     raise ArgumentError(
-        f"network is a {type(network).__name__}, which is not called as"
-        f" network(value, mode); make it of diffai_jax.nn's layers, which are"
-    ) from None
+        f"abstract_layers is {shown(abstract_layers)}, but network takes a mode;"
+        f" put the layers where they belong in it"
+    )
+  return given
+
+
+def _placed(abstract_layers: Mapping[str, Any]) -> tuple:
+  """Abstract layers by name, as `PlainNetwork` takes them."""
+  placed = []
+  for name, layers in abstract_layers.items():
+    layers = (layers,) if isinstance(layers, nn.Module) else tuple(layers)
+    for layer in layers:
+      if not isinstance(layer, AbstractLayer):
+        raise ArgumentError(
+            f"abstract_layers[{name!r}] has {shown(layer)}; expected abstract"
+            f" layers, such as diffai_jax.nn.CorrelateAll()"
+        )
+    placed.append((name, layers))
+  return tuple(placed)
 
 
 def _classes(network: nn.Module, shape: tuple[int, ...]) -> int:

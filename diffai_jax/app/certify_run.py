@@ -9,10 +9,11 @@ from ml_collections import config_dict
 import numpy as np
 
 from diffai_jax.app import console, report, workfolder
+from diffai_jax.app.data_keys import range_of
 from diffai_jax.app.job import Job
 from diffai_jax.data import Examples, load
 from diffai_jax.kernels.platforms import platform_name
-from diffai_jax.networks import fold, folded
+from diffai_jax.networks import certified, certified_network
 from diffai_jax.regions import Linf
 from diffai_jax.storage import sealed
 from diffai_jax.storage.journal import Journal
@@ -33,7 +34,9 @@ def test_data(config: config_dict.ConfigDict) -> Examples:
   Raises:
     UsageError: if they cannot be read.
   """
-  data = load(config.dataset, config.certify.split, config.data_dir)
+  data = load(
+      config.dataset, config.certify.split, config.data_dir, range_of(config)
+  )
   count = config.certify.examples
   return Examples(data.images[:count], data.labels[:count])
 
@@ -45,13 +48,14 @@ def check_memory(job: Job) -> None:
     UsageError: if those of one example do not.
   """
   shape = job.dataset.image_shape
-  network = folded(job.network, shape)
+  network = certified_network(job.network, shape)
   variables = jax.eval_shape(
       lambda: network.init(jax.random.key(0), jnp.zeros((1, *shape)))
   )
+  lowest = job.data_range[0] if job.data_range else 0
   one = checked(
-      np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32),
-      Linf(job.config.epsilon),
+      np.full((1, *shape), lowest, np.float32), np.zeros(1, np.int32),
+      Linf(job.config.epsilon, job.data_range),
   )
   for method in parse_all(job.config.certify.domains):
     programs.check_memory(
@@ -149,7 +153,9 @@ def certify_state(
   """
   config = job.config
   # What is certified is the folded network, without batch normalisation.
-  network, params = fold(job.network, state.variables)
+  network, params = certified(
+      job.network, state.variables, job.dataset.image_shape
+  )
   params = certified_params(params)
   about = _about(job, state, params, data, source or workdir, workdir)
   given = certifications.settings(json.loads(config.to_json()))
@@ -210,7 +216,7 @@ def _measure(
           network,
           params,
           data,
-          Linf(config.epsilon),
+          Linf(config.epsilon, job.data_range),
           methods=tuple(config.certify.domains),
           attack=certification.Attack(**config.certify.attack.to_dict()),
           memory_mb=config.certify.memory_mb,

@@ -91,7 +91,7 @@ def values_of(changes: Sequence[Change]) -> dict:
   for key, text in changes:
     value = parse(key, text, base)
     if isinstance(value, tuple):
-      value = values.get(key, ()) + value
+      value = (values.get(key) or ()) + value
     values[key] = value
   return values
 

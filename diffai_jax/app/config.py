@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 import math
+import os
 
 from ml_collections import config_dict
 
-from diffai_jax.data import dataset
+from diffai_jax.data import known, source_of
+from diffai_jax.data.datasets import KINDS
 from diffai_jax.types import UsageError, on_one_line, shortened, shown
 
 # Keys that do not change what is trained, nor how: those of a run may change.
@@ -33,13 +35,14 @@ def base_config(
       dataset and a radius among them replace the variant's.
 
   Raises:
-    UsageError: if the variant is neither a dataset nor a radius.
+    UsageError: if the variant is neither a dataset nor a radius, or no radius
+      is given for a dataset without a usual one.
   """
   words = [word.strip() for word in variant.split(",") if word.strip()]
   radii = [word for word in words if word[0] in "0123456789.+-"]
   names = [word for word in words if word not in radii]
   for name in names:
-    dataset(name)  # Raises on unknown ones.
+    source_of(name)  # Raises on unknown ones.
   if len(radii) > 1 or len(names) > 1:
     raise UsageError(
         f"the variant {shown(variant)} names more than one dataset or radius;"
@@ -47,13 +50,19 @@ def base_config(
     )
   flags = flags or {}
   chosen = flags.get("dataset", names[0] if names else dataset_name)
-  usual = dataset(chosen).epsilon
+  constants = known(chosen)
+  usual = constants and constants.epsilon
   if chosen != dataset_name or epsilon is None:
     epsilon = usual
   if "epsilon" in flags:
     epsilon = flags["epsilon"]
   elif radii:
     epsilon = parse_number(radii[0], "epsilon")
+  if epsilon is None:
+    raise UsageError(
+        f"epsilon is missing: {shown(chosen)} has no usual radius; set it with"
+        f" --config.epsilon=, in the units of the data"
+    )
 
   config = config_dict.ConfigDict()
   config.network = "ConvSmall"
@@ -66,6 +75,11 @@ def base_config(
   config.dataset = chosen
   config.train_split = "train"
   config.data_dir = ""
+  # The lowest and highest value of floats; "none" where there is no range.
+  config.data_range = (0.0, 1.0)
+  # Of each channel, or of all; null is the dataset's, or 0 and 1 without one.
+  config.mean = config_dict.placeholder(tuple)
+  config.std = config_dict.placeholder(tuple)
   config.epsilon = _value(epsilon)
   config.epochs = 200.0
   config.schedule_epochs = config_dict.placeholder(float)
@@ -206,7 +220,18 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
 
 
 def _comparable(name: str, value):
-  """The value; of a name without case, hyphens and underscores."""
+  """The value; of a name without case, hyphens and underscores.
+
+  Of the user's own data the name of the file or folder, wherever it lies; a
+  run's record has a digest of what it was.
+  """
+  if name == "data_range":  # Records may be older than the key.
+    return (0, 1) if value is None else tuple(value)
+  if name == "dataset" and isinstance(value, str):
+    kind, _, path = value.partition(":")
+    if KINDS.get(kind) in ("PATH", "FILE"):
+      path = os.path.basename(path.rstrip(os.sep)) or path
+      return kind if kind == "tiny_imagenet" else f"{kind}:{path}"
   named = name in ("network", "abstract_layers") and value
   return value.lower().replace("-", "").replace("_", "") if named else value
 

@@ -58,7 +58,7 @@ def load(
     if "epsilon" in values:
       base = base_config()
       base.epsilon = values["epsilon"]
-      values["epsilon"] = epsilon_of(base)
+      values["epsilon"] = epsilon_of(base, any_range=True)
     variants = (variant,) if colon else ()
     config = _run(path, lambda: make(*variants, **_taken(make, values)))
   if not isinstance(config, config_dict.ConfigDict):

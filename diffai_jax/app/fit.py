@@ -23,6 +23,7 @@ from diffai_jax.app.job import Job
 from diffai_jax.app.run import Run, of_state
 from diffai_jax.data import Examples, to_floats
 from diffai_jax.data.arrays import checked_labels, checked_range
+from diffai_jax.graph import Graph
 from diffai_jax.goals import REGIONS, Context, Goal, ball
 from diffai_jax.training import checkpoints, metrics
 from diffai_jax.training.metrics import MetricsWriter
@@ -34,9 +35,10 @@ _TEST_BATCH = 500  # Images that are measured at once.
 
 
 def train(
-    network: nn.Module | str,
+    network: nn.Module | Graph | str,
     data: Arrays,
     *,
+    abstract_layers: Mapping[str, Any] | None = None,
     goal: str | Goal = "Mix(Point, Box, Lin(0, 0.5, 60))",
     epsilon: float | str = 0.1,
     epochs: float = 40,
@@ -61,12 +63,16 @@ def train(
   `workdir`.
 
   Args:
-    network: a module of `diffai_jax.nn`'s layers, called as network(value, mode);
-      or a name such as "ConvSmall", which becomes that network of the paper,
-      with the labels' number of classes and the images' mean and deviation.
+    network: any Flax module that gives logits [B, K]: of `diffai_jax.nn`'s layers,
+      called as network(value, mode), or of plain ones, called as network(x), see
+      docs/your_network.md; a graph, whose weights training starts from; or a name
+      such as "ConvSmall", which becomes that network of the paper, with the labels'
+      number of classes and the images' mean and deviation.
     data: (images, labels): images [N, ...] of any shape that the network takes,
       floats in `data_range`, or uint8, which become floats in [0, 1]; labels
       [N], integers from 0.
+    abstract_layers: of a network of plain layers, abstract layers by the name of
+      what they follow: {"Dense_0": nn.CorrelateAll(), "relu_1": ...}.
     goal: the objective, as text or as an object of `diffai_jax.goals`; see
       docs/objectives.md. Its schedules are in epochs.
     epsilon: radius of the input box, in the images' units; a number or a
@@ -125,7 +131,7 @@ def train(
           test, data_range, "test", "test images", "test labels", shape
       )
     job = job_of(
-        network, examples, goal, data_range, augment,
+        network, abstract_layers, examples, goal, data_range, augment,
         dict(
             epsilon=epsilon, epochs=epochs, batch_size=batch_size,
             schedule_epochs=schedule_epochs, accumulate=accumulate,

@@ -7,11 +7,12 @@ import jax
 from ml_collections import config_dict
 import optax
 
-from diffai_jax.app import schedule_warning
+from diffai_jax.app import own_network, schedule_warning
+from diffai_jax.app.data_keys import range_of
 from diffai_jax.app.validation import domains_of, epsilon_of, validate
-from diffai_jax.data import Dataset, dataset
+from diffai_jax.data import Dataset
 from diffai_jax.goals import Goal
-from diffai_jax.networks import canonical_name, create, describe
+from diffai_jax.networks import create, describe
 from diffai_jax.objectives import objective, parse_value
 from diffai_jax.storage.paths import checked_path
 from diffai_jax.training import optimizers
@@ -42,28 +43,30 @@ class Job:
 
   @classmethod
   def from_config(cls, config: config_dict.ConfigDict) -> "Job":
-    """Checks the config and builds what it names; reads no data.
+    """Checks the config and builds what it names.
+
+    Of data no example is read; of a user's own their shape and classes are.
 
     Raises:
       UsageError: if a value is out of range or names nothing.
     """
-    validate(config)
+    data = validate(config)
     config = config.copy_and_resolve_references()
-    config.network = canonical_name(config.network)
+    config.network = own_network.checked_name(config.network)
     with config.ignore_type(), config.certify.ignore_type():  # Of text.
       config.epsilon = epsilon_of(config)
       config.certify.domains = domains_of(config)
+      data_range = range_of(config)
+      config.data_range = data_range or ()
+      for key in ("mean", "std"):
+        if config[key] is not None:
+          config[key] = getattr(data, key)
     if config.checkpoint:
       config.checkpoint = checked_path(config.checkpoint, "checkpoint")
-    chosen = {k: v for k, v in config.augment.items() if v is not None}
-    data = dataclasses.replace(dataset(config.dataset), **chosen)
-    network = create(
-        config.network, data.num_classes, data.mean, data.std,
-        abstract_layers=config.abstract_layers,
-        dropout=parse_value(config.dropout), initializer=config.initializer,
-        remat=config.remat, batch_norm=config.batch_norm,
+    return cls(
+        config, data, _network_of(config, data), objective(config.goal),
+        data_range=data_range,
     )
-    return cls(config, data, network, objective(config.goal))
 
   def describe(self) -> str:
     """The network's listing and sizes, the objective's full text, ε, the cost.
@@ -137,3 +140,17 @@ class Job:
     if config.schedule_epochs is None or not in_all:
       return epochs
     return epochs * (config.schedule_epochs / in_all)
+
+
+def _network_of(config: config_dict.ConfigDict, data: Dataset) -> nn.Module:
+  """The network that a config names, for its dataset."""
+  if own_network.is_own(config.network):
+    return own_network.create(config.network, data)
+  channels = len(data.mean or data.std or (0,))
+  return create(
+      config.network, data.num_classes,
+      data.mean or (0.0,) * channels, data.std or (1.0,) * channels,
+      abstract_layers=config.abstract_layers,
+      dropout=parse_value(config.dropout), initializer=config.initializer,
+      remat=config.remat, batch_norm=config.batch_norm,
+  )

@@ -14,7 +14,9 @@ import optax
 from diffai_jax.app import console, network_file, workfolder
 from diffai_jax.app.config import base_config, keys_of
 from diffai_jax.app.job import Job
+from diffai_jax.app.own_network import is_own
 from diffai_jax.data import DATASETS
+from diffai_jax.data.datasets import KINDS
 from diffai_jax.networks import NETWORKS
 from diffai_jax.nn.batch_norm import POPULATION
 from diffai_jax.training import checkpoints, metrics
@@ -167,8 +169,10 @@ def _stored(
   """The network of a work folder, and the data that it takes."""
   stored = network_file.read(folder)
   if stored is None:  # Of the command line: named in the config.
-    known = config.get("network") in NETWORKS and config.get("dataset") in DATASETS
-    if not known:
+    data = str(config.get("dataset"))
+    known = data in DATASETS or data.partition(":")[0] in KINDS
+    name = config.get("network")
+    if not known or not (name in NETWORKS or is_own(name)):
       raise UsageError(
           f"{folder} has no {network_file.FILE}, and its config names no network"
           f" and dataset that are known; put that file back"

@@ -9,13 +9,21 @@ import os
 import jax
 from ml_collections import config_dict
 
-from diffai_jax.app import certify_run, console, interrupts, workfolder
+from diffai_jax.app import (
+    certify_run,
+    console,
+    data_keys,
+    interrupts,
+    network_file,
+    workfolder,
+)
 from diffai_jax.app.job import Job
-from diffai_jax.data import Examples, batches, load
+from diffai_jax.data import DATASETS, Examples, batches, load
 from diffai_jax.goals import active_at
 from diffai_jax.kernels import platforms, xla
 from diffai_jax.networks import describe, normalises
 from diffai_jax.training import checkpoints, loop
+from diffai_jax.training.array_store import digest
 from diffai_jax.training.metrics import MetricsWriter
 from diffai_jax.training.saving import Saver
 from diffai_jax.training.state import TrainState, create_state
@@ -37,13 +45,23 @@ def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
   description = describe(job.network, job.dataset.image_shape)
 
   # Data, before anything is written: a missing folder leaves no trace.
-  train_data = load(config.dataset, config.train_split, config.data_dir)
+  train_data = load(
+      config.dataset, config.train_split, config.data_dir, job.data_range
+  )
   test_data = certify_run.test_data(config)
   check_batch(job, train_data)
   certify_run.check_memory(job)
   with workfolder.held(workdir):
     config.checkpoint = _start_of(config, workdir)
-    record = workfolder.claim(workdir, config)
+    of_users = config.dataset not in DATASETS
+    of_data = None
+    if of_users:
+      of_data = digest([train_data.images, train_data.labels])[:12]
+    record = workfolder.claim(workdir, config, of_data)
+    if of_users:  # So that the run can be loaded where its data are not.
+      network_file.write(workdir, network_file.Stored(
+          job.network, job.dataset.image_shape, job.data_range
+      ))
     job = dataclasses.replace(
         job, first_epochs=workfolder.first_epochs(record)
     )
@@ -67,16 +85,18 @@ def _print_plan(job: Job, description, train_data, test_data, workdir) -> None:
       ("objective", str(job.goal)),
       ("epsilon", f"{config.epsilon:g}"),
       ("data", f"{config.dataset}, {len(train_data):,} training and"
-               f" {len(test_data):,} test images"),
+               f" {len(test_data):,} test images"
+               f" {list(job.dataset.image_shape)} of {job.dataset.num_classes}"
+               f" classes"),
       ("run", f"{config.epochs:g} epochs of"
               f" {len(train_data) // config.batch_size} steps, batch"
               f" {config.batch_size}, seed {config.seed}"),
       ("devices", f"{jax.device_count()} {platforms.platform_name()}"),
   ])
   console.print_path("work folder", workdir)
-  late = job.warning()
-  if late:
-    console.print_warning(late)
+  told = data_keys.advice(job.dataset, config.dataset, train_data)
+  for warning in filter(None, (told, job.warning())):
+    console.print_warning(warning)
   if config.remat and not xla.computes_anew():
     console.print_warning(
         "remat will save no memory: XLA computes each stage once and keeps it"

@@ -2,8 +2,10 @@
 
 from ml_collections import config_dict
 
+from diffai_jax.app import own_network
 from diffai_jax.app.config import base_config, groups_of, keys_of, kind_of
-from diffai_jax.data import dataset
+from diffai_jax.app.data_keys import dataset_of, range_of
+from diffai_jax.data import Dataset
 from diffai_jax.networks import canonical_name, layers_of
 from diffai_jax.nn.initializers import INITIALIZERS
 from diffai_jax.objectives import ObjectiveError, objective, parse_value
@@ -44,38 +46,45 @@ _RANGES = (
     ("certify.attack.radius", 0, _LARGEST, float),
 )
 _PATHS = ("data_dir", "compilation_cache", "checkpoint")
+# What only networks of this package have. (How they begin, and whether they have
+# batch normalisation or rematerialise, is left to a network of the user's.)
+_OURS_ALONE = ("abstract_layers", "dropout")
 _MAY_BE_NULL = (
-    "batch_norm", "checkpoint", "schedule_epochs", "augment.crop_padding",
-    "augment.flip", "certify.examples", "certify.memory_mb",
+    "batch_norm", "checkpoint", "data_range", "mean", "std",
+    "schedule_epochs", "augment.crop_padding", "augment.flip",
+    "certify.examples", "certify.memory_mb",
 )
 
 
-def validate(config: config_dict.ConfigDict) -> None:
+def validate(config: config_dict.ConfigDict) -> Dataset:
   """Checks every value before any work is done.
+
+  Returns:
+    The dataset's constants, with what the config says of them.
 
   Raises:
     UsageError: names the first key that is out of range, and what it may be.
   """
   _check_form(config)
-  layers_of(canonical_name(config.network), config.abstract_layers)
-  validate_values(config, min(dataset(config.dataset).image_shape[:2]))
+  _check_network(config)
+  found = dataset_of(config)
+  shape = found.image_shape
+  validate_values(config, min(shape[:2]) if len(shape) == 3 else 0)
+  return found
 
 
-def validate_values(
-    config: config_dict.ConfigDict, side: int, most_epsilon: float = 1
-) -> None:
+def validate_values(config: config_dict.ConfigDict, side: int) -> None:
   """Checks every value but the names of the network and the dataset.
 
   Args:
     config: the config.
     side: of an image, in pixels: the shorter one.
-    most_epsilon: the largest radius that makes sense.
 
   Raises:
     UsageError: as `validate` does.
   """
   _check_form(config)
-  epsilon_of(config, most_epsilon)
+  epsilon_of(config)
   objective(config.goal)
   domains_of(config)
   if config.optimizer.name not in OPTIMIZERS:
@@ -92,6 +101,20 @@ def validate_values(
   _check_range(config, "augment.crop_padding", 0, side, int)
   _check_milestones(config.optimizer.milestones)
   _check_clock(config)
+
+
+def _check_network(config: config_dict.ConfigDict) -> None:
+  """Checks its name, and what only networks of ours have."""
+  if not own_network.is_own(config.network):
+    layers_of(canonical_name(config.network), config.abstract_layers)
+    return
+  for key in _OURS_ALONE:
+    if get(config, key) != get(base_config(), key):
+      raise UsageError(
+          f"{key} is {shown(get(config, key))}, but config.network,"
+          f" {shown(config.network)}, is a network of your own; leave --config.{key}"
+          f" out"
+      )
 
 
 def _check_form(config) -> None:
@@ -192,12 +215,20 @@ def _check_clock(config) -> None:
     )
 
 
-def epsilon_of(config: config_dict.ConfigDict, most: float = 1) -> float:
+def epsilon_of(
+    config: config_dict.ConfigDict, any_range: bool = False
+) -> float:
   """The radius as a number; a config may hold it as text, such as "8/255".
 
+  Args:
+    config: has the range of the data, too.
+    any_range: whether that range is not known yet.
+
   Raises:
-    UsageError: if it is no number from 0 to `most`.
+    UsageError: if it is no number from 0 to the width of the data's range.
   """
+  data_range = None if any_range else range_of(config)
+  most = data_range[1] - data_range[0] if data_range else _LARGEST
   given = config.epsilon
   try:
     value = parse_value(given) if isinstance(given, str) else given
@@ -207,8 +238,9 @@ def epsilon_of(config: config_dict.ConfigDict, most: float = 1) -> float:
   # A radius that vanishes in float32 would be another than the one given.
   if not fits or not (value == 0 or _SMALLEST <= value <= most):
     raise UsageError(
-        f"epsilon is {shown(given)}; expected a number or fraction from 0 to"
-        f" {most:g}, such as 0.1 or 8/255; set it with --config.epsilon="
+        f"epsilon is {shown(given)}; expected a number or fraction"
+        f" {f'from 0 to {most:g}' if data_range else 'of at least 0'}, such as"
+        f" 0.1 or 8/255; set it with --config.epsilon="
     )
   return float(value)
 

@@ -17,6 +17,13 @@ CONFIG_FILE = "config.json"
 # The epochs of a run that was made longer: those that its schedules' clock, if
 # it is stretched, was stretched to. Not a key of configs.
 _FIRST_EPOCHS = "first_epochs"
+# A digest of the examples that a run is trained on, where its dataset's name
+# does not say which they are: files may change. Not a key of configs, either.
+_DATA = "training_data"
+# Keys that decide which network the weights are of.
+_OF_THE_NETWORK = (
+    "network", "batch_norm", "dataset", "data_range", "mean", "std"
+)
 
 
 @contextlib.contextmanager
@@ -57,7 +64,9 @@ def read_config(workdir: str) -> dict | None:
     UsageError: if the file cannot be read, and there is no checkpoint.
   """
   record = _read_record(workdir)
-  return record and {k: v for k, v in record.items() if k != _FIRST_EPOCHS}
+  return record and {
+      k: v for k, v in record.items() if k not in (_FIRST_EPOCHS, _DATA)
+  }
 
 
 def _read_record(workdir: str) -> dict | None:
@@ -101,15 +110,22 @@ def _changed(old: dict, new: dict) -> list[str]:
   ]
 
 
-def claim(workdir: str, config: config_dict.ConfigDict) -> dict:
+def claim(
+    workdir: str, config: config_dict.ConfigDict, data: str | None = None
+) -> dict:
   """Makes the folder this config's, or checks that it is already.
 
   A run may be made longer by raising `epochs`. What killed processes left
   half-written is removed. The folder is `held`.
 
+  Args:
+    workdir: the folder.
+    config: a checked one.
+    data: a digest of the training data, where the config does not tell them.
+
   Returns:
-    The config that the folder has now, as JSON, and under "first_epochs" those
-    that a longer run began with.
+    The config that the folder has now, as JSON, under "first_epochs" those that
+    a longer run began with, and under "training_data" the digest.
 
   Raises:
     UsageError: if it is another run's, or cannot be written. Nothing in it
@@ -119,8 +135,10 @@ def claim(workdir: str, config: config_dict.ConfigDict) -> dict:
   old = _read_record(workdir)
   if old is None:
     _require_no_run(workdir)
+    new[_DATA] = data
   else:
-    changed = _changed(old, new)
+    new[_DATA] = data or old.get(_DATA)
+    changed = _changed({_DATA: data} | old, new)
     if new["checkpoint"] is None:  # The first length alone is kept.
       new["checkpoint"] = old.get("checkpoint")
     elif new["checkpoint"] != old.get("checkpoint"):
@@ -134,6 +152,8 @@ def claim(workdir: str, config: config_dict.ConfigDict) -> dict:
       )
     if _FIRST_EPOCHS in old or old["epochs"] < new["epochs"]:
       new[_FIRST_EPOCHS] = old.get(_FIRST_EPOCHS, old["epochs"])
+  if new[_DATA] is None:
+    del new[_DATA]
   try:
     os.makedirs(workdir, exist_ok=True)
     files.remove_unfinished(workdir)
@@ -182,7 +202,7 @@ def require_same_network(
   changed = [
       name
       for name in differences(old, new)
-      if name in ("network", "batch_norm", "dataset")
+      if name in _OF_THE_NETWORK
   ]
   if changed:
     raise UsageError(

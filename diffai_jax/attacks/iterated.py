@@ -52,9 +52,11 @@ def mi_fgsm(
   """
 
   lower, upper = _region(lower, upper)
+  move = lambda x, direction: jnp.clip(
+      x + step_size * jnp.sign(direction), lower, upper
+  )
   step = lambda _, state: mi_fgsm_step(
-      forward, state, lower, upper, labels, step_size=step_size,
-      momentum=momentum,
+      forward, state, labels, move, momentum=momentum
   )
   return repeat(steps, step, mi_fgsm_start(images, lower, upper)).point
 
@@ -87,14 +89,17 @@ def mi_fgsm_start(images: Array, lower: Array, upper: Array) -> MomentumState:
 def mi_fgsm_step(
     forward: Forward,
     state: MomentumState,
-    lower: Array,
-    upper: Array,
     labels: Array,
+    move: Callable[[Array, Array], Array],
     *,
-    step_size: float | Array,
     momentum: float,
 ) -> MomentumState:
-  """The state after one step; arguments as of `mi_fgsm`."""
+  """The state after one step; other arguments as of `mi_fgsm`.
+
+  Args:
+    move: (points, m) -> points of the region, a step along m from the given ones:
+      the sign's for a box, the gradient's own for a Euclidean ball.
+  """
 
   def loss(x: Array) -> tuple[Array, Array]:
     logits = forward(x)
@@ -105,7 +110,7 @@ def mi_fgsm_step(
   gradient, wrong = jax.grad(loss, has_aux=True)(x)
   found = state.found | wrong
   direction = momentum * state.direction + _unit(gradient)
-  moved = jnp.clip(x + step_size * jnp.sign(direction), lower, upper)
+  moved = move(x, direction)
   point = jnp.where(_per_example(found, x), x, moved)
   return MomentumState(point, direction, found)
 

@@ -1,5 +1,6 @@
 """Datasets: sources, splits, the order of batches, augmentation."""
 
+from diffai_jax.data.arrays import statistics
 from diffai_jax.data.augment import (
     Augmentation,
     augment,
@@ -7,8 +8,8 @@ from diffai_jax.data.augment import (
     to_unit_range,
 )
 from diffai_jax.data.batches import batches, epoch_order
-from diffai_jax.data.datasets import DATASETS, Dataset, dataset
-from diffai_jax.data.sources import Examples, load
+from diffai_jax.data.datasets import DATASETS, Dataset, known, source_of
+from diffai_jax.data.sources import Examples, dataset, load
 
 __all__ = [
     "Augmentation",
@@ -19,7 +20,10 @@ __all__ = [
     "batches",
     "dataset",
     "epoch_order",
+    "known",
     "load",
+    "source_of",
+    "statistics",
     "to_floats",
     "to_unit_range",
 ]

@@ -14,6 +14,7 @@ import numpy as np
 from diffai_jax.types import ArgumentError, shown
 
 Range = tuple[float, float]
+_BLOCK = 1024  # Examples.
 
 
 def checked_range(data_range: Any) -> Range | None:
@@ -154,6 +155,36 @@ def float32_images(images: np.ndarray, name: str = "images") -> np.ndarray:
         f" can hold, at most 3.4e38"
     )
   return narrow
+
+
+def statistics(
+    images: np.ndarray, by_channel: bool = True
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Mean and deviation, of data as floats.
+
+  Args:
+    images: [N, ...], uint8 or floats.
+    by_channel: whether each channel of images [N, H, W, C] has its own. Other
+      data have one for all.
+
+  Returns:
+    (mean, std), rounded to six digits after the point; a deviation of 0 is 1.
+  """
+  channels = images.shape[-1] if by_channel and images.ndim == 4 else 1
+  scale = 255 if images.dtype == np.uint8 else 1
+
+  def mean_of(function) -> np.ndarray:
+    """In blocks: float64 takes eight times the memory of bytes."""
+    total = np.zeros(channels)
+    for first in range(0, len(images), _BLOCK):
+      block = images[first : first + _BLOCK].reshape(-1, channels)
+      total += function(block / np.float64(scale)).sum(axis=0)
+    return total / (images.size // channels)
+
+  mean = mean_of(lambda values: values)
+  std = np.sqrt(mean_of(lambda values: (values - mean) ** 2))
+  std = np.where(std > 0, std, 1)
+  return tuple(tuple(round(float(x), 6) for x in s) for s in (mean, std))
 
 
 def _array(values: Any, name: str) -> np.ndarray:

@@ -1,22 +1,21 @@
-"""Datasets that TFDS has prepared: found and read, or a line that says why not.
-
-Of a folder that it cannot use TFDS raises long errors of several types, so the
-folder is looked at first.
-"""
+"""Datasets that TFDS has prepared: read, or a line that says why not."""
 
 import os
 import re
+import typing
 import zlib
 
 import numpy as np
 
-from diffai_jax.data.datasets import dataset
+from diffai_jax.data import tfds_folders
+from diffai_jax.data.datasets import DATASETS, Dataset
 from diffai_jax.data.splits import rows_of
 from diffai_jax.storage.paths import checked_path
 from diffai_jax.types import UsageError, on_one_line, shortened, shown
 
-_INFO = "dataset_info.json"
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_NAME = re.compile(
+    r"(?P<name>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>\d+\.\d+\.\d+))?"
+)
 _PATTERN = re.compile(r"[][*?\\]")  # TFDS reads a path as a pattern.
 _BLOCK = 4096  # Records that are decoded before they are copied.
 # What readers of damaged files raise: TFDS, array_record, PIL, NumPy.
@@ -26,11 +25,37 @@ _DAMAGED = (
 )
 
 
+class _Opened(typing.NamedTuple):
+  """A prepared dataset: its folder, TFDS's reader, what its records hold."""
+
+  place: str
+  builder: typing.Any
+  image: str
+  label: str
+  constants: Dataset
+
+
+def constants(name: str, data_dir: str) -> Dataset:
+  """Shape and number of classes, as TFDS has written them down.
+
+  Args:
+    name: that of TFDS, "NAME", "NAME/CONFIG", "NAME:VERSION".
+    data_dir: the folder that holds the dataset's; "" is TFDS's own.
+
+  Raises:
+    UsageError: says what is wrong with the folder, or that the dataset is not
+      one of images of one size with a label each.
+  """
+  return _opened(name, data_dir).constants
+
+
 def read(name: str, split: str, data_dir: str) -> tuple[np.ndarray, np.ndarray]:
   """A split of a prepared dataset.
 
   Args:
-    name: a key of DATASETS that TFDS has.
+    name: a key of DATASETS that TFDS has; its constants are ours, and its
+      version is the one that TFDS reads. Or "tfds:" and any name of TFDS's: these
+      are the folder's then.
     split: in TFDS's syntax.
     data_dir: the folder that holds the dataset's; "" is TFDS's own.
 
@@ -39,6 +64,42 @@ def read(name: str, split: str, data_dir: str) -> tuple[np.ndarray, np.ndarray]:
 
   Raises:
     UsageError: says what is wrong with the folder, the split or the files.
+  """
+  opened = _opened(name.removeprefix("tfds:"), data_dir, DATASETS.get(name))
+  place = opened.place
+  sizes = {
+      part: info.num_examples
+      for part, info in opened.builder.info.splits.items()
+  }
+  rows = rows_of(name, split, sizes)
+  sources, images, labels = {}, [], []
+  for part, start, stop in rows:
+    try:
+      if part not in sources:
+        sources[part] = opened.builder.as_data_source(split=part)
+      for first in range(start, stop, _BLOCK):
+        records = sources[part].__getitems__(
+            range(first, min(first + _BLOCK, stop))
+        )
+        images.append(np.stack([record[opened.image] for record in records]))
+        labels.append(np.asarray([record[opened.label] for record in records]))
+    except _DAMAGED as error:
+      raise _damaged(name, place, f"the files of {part}", error) from None
+  return _checked(
+      name, place, opened.constants, np.concatenate(images),
+      np.concatenate(labels),
+  )
+
+
+def _opened(
+    name: str, data_dir: str, known: Dataset | None = None
+) -> _Opened:
+  """Finds a dataset and its reader.
+
+  Args:
+    name: that of TFDS.
+    data_dir: as `read` has it.
+    known: its constants; None is those that the folder tells.
   """
   try:
     import PIL.Image
@@ -54,32 +115,60 @@ def read(name: str, split: str, data_dir: str) -> tuple[np.ndarray, np.ndarray]:
     folder = checked_path(data_dir, "data_dir")
   else:
     folder = os.path.expanduser(tfds.core.constants.DATA_DIR)
-  version = str(tfds.builder_cls(name).VERSION)
-  place = _find(name, version, folder)
-  builder = _builder(tfds, name, folder, place)
-  sizes = {
-      part: info.num_examples for part, info in builder.info.splits.items()
-  }
-  rows = rows_of(name, split, sizes)
-  sources, images, labels = {}, [], []
-  for part, start, stop in rows:
-    try:
-      if part not in sources:
-        sources[part] = builder.as_data_source(split=part)
-      for first in range(start, stop, _BLOCK):
-        records = sources[part].__getitems__(
-            range(first, min(first + _BLOCK, stop))
-        )
-        images.append(np.stack([record["image"] for record in records]))
-        labels.append(np.asarray([record["label"] for record in records]))
-    except _DAMAGED as error:
-      raise _damaged(name, place, f"the files of {part}", error) from None
-  return _checked(name, place, np.concatenate(images), np.concatenate(labels))
+  if known:
+    version = str(tfds.builder_cls(name).VERSION)
+    place = tfds_folders.find(name, version, folder)
+    builder = _builder(tfds, name, folder, place)
+    return _Opened(place, builder, "image", "label", known)
+  match = _NAME.fullmatch(name)
+  if match is None:
+    raise UsageError(
+        f"dataset is {shown(f'tfds:{name}')}; expected a name of TFDS, such as"
+        f" tfds:stl10, tfds:NAME/CONFIG or tfds:NAME:1.0.0"
+    )
+  place = tfds_folders.find(
+      match["name"], match["version"], folder, match["config"], name
+  )
+  builder = _builder(tfds, name, folder, place, of_folder=True)
+  return _Opened(place, builder, *_contents(tfds, name, place, builder))
 
 
-def _checked(name, place, images, labels) -> tuple[np.ndarray, np.ndarray]:
-  """Images and labels, which must be as `dataset` has them."""
-  known = dataset(name)
+def _contents(tfds, name: str, place: str, builder):
+  """The keys of image and label in each record, and the dataset's constants."""
+  features = builder.info.features
+  features = features if hasattr(features, "items") else {}
+  kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+  keys = {}
+  for usual, kind in kinds.items():
+    found = [key for key, feature in features.items()
+             if type(feature) is kind]
+    if usual in found:
+      found = [usual]
+    if len(found) != 1:
+      raise UsageError(
+          f"{place} holds records of {shown(sorted(features))}; expected one"
+          f" image and one label of a class in each; give what is wanted of"
+          f" {name} as folder:PATH or npz:FILE"
+      )
+    keys[usual] = found[0]
+  shape = features[keys["image"]].shape
+  classes = features[keys["label"]].num_classes
+  dtype = features[keys["image"]].np_dtype
+  if None in shape or not classes or dtype != np.uint8:
+    sizes = [size or "any" for size in shape]
+    raise UsageError(
+        f"{place} holds images {shown(sizes)} of {np.dtype(dtype)} and"
+        f" {classes or 'any'} classes; expected one size and 8 bits; give them"
+        f" resized as folder:PATH or npz:FILE"
+    )
+  return keys["image"], keys["label"], Dataset(tuple(shape), classes)
+
+
+def _checked(
+    name: str, place: str, known: Dataset, images: np.ndarray,
+    labels: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Images and labels, which must be as the constants have them."""
   if images.dtype != np.uint8 or images.shape[1:] != known.image_shape:
     raise UsageError(
         f"{place} holds images {list(images.shape[1:])} of {images.dtype};"
@@ -97,107 +186,18 @@ def _checked(name, place, images, labels) -> tuple[np.ndarray, np.ndarray]:
   return images, labels.astype(np.int32)
 
 
-def _entries(folder: str) -> list[str] | str:
-  """What a folder holds, or why it cannot be looked into."""
-  try:
-    return sorted(os.listdir(folder))
-  except FileNotFoundError:
-    return "does not exist"
-  except NotADirectoryError:
-    return "is not a folder"
-  except PermissionError:
-    return "may not be read by you"
-  except OSError as error:
-    return f"cannot be read ({error.strerror})"
-
-
-def _versions(folder: str) -> list[str]:
-  """The dataset's versions in this folder; [] if it is no dataset's own."""
-  entries = _entries(folder)
-  return [
-      entry for entry in entries if _VERSION.fullmatch(entry)
-  ] if isinstance(entries, list) else []
-
-
-def _find(name: str, version: str, folder: str) -> str:
-  """The folder of that version's files.
-
-  Raises:
-    UsageError: if they are not there; says what is.
-  """
-  entries = _entries(folder)
-  if isinstance(entries, str):
-    raise _not_there(
-        name, folder, f"data_dir is {shown(folder)}, which {entries}",
-        entries == "does not exist",
-    )
-  if name not in entries:
-    above, own = os.path.split(os.path.abspath(folder))
-    if _INFO in entries:
-      above, own = os.path.split(above)
-    if own == name and (_INFO in entries or _versions(folder)):
-      raise UsageError(
-          f"data_dir is {shown(folder)}, the folder of {name} itself; give the"
-          f" one that it is in: --config.data_dir={above}"
-      )
-    others = [e for e in entries if _versions(os.path.join(folder, e))]
-    held = f"it has {shown(others)}" if others else "it has no dataset"
-    raise _not_there(
-        name, folder, f"{name} is not in data_dir={shown(folder)}: {held}"
-    )
-  inside = os.path.join(folder, name)
-  versions = _entries(inside)
-  if isinstance(versions, str):
-    raise _not_there(name, folder, f"{inside} {versions}", False)
-  if version not in versions:
-    held = ", ".join(_versions(inside)) or "no version"
-    raise _not_there(
-        name, folder, f"{inside} holds {shortened(held)}, but TFDS reads"
-        f" version {version}",
-    )
-  place = os.path.join(inside, version)
-  files = _entries(place)
-  if isinstance(files, str):
-    raise _not_there(name, folder, f"{place} {files}", False)
-  if not any(".array_record" in file for file in files):
-    held = [kind for kind in ("tfrecord", "riegeli", "parquet")
-            if any(f".{kind}" in file for file in files)]
-    raise _not_there(
-        name, folder, f"{place} holds {held[0] if held else 'no data'} files;"
-        f" expected array_record ones",
-    )
-  if _INFO not in files:
-    raise _not_there(
-        name, folder, f"{place} has no {_INFO}: preparing it did not end"
-    )
-  return place
-
-
-def _not_there(
-    name: str, folder: str, what: str, may_prepare: bool = True
-) -> UsageError:
-  """The error, with the command that prepares the dataset where one can be."""
-  advice = "give the folder that has it with --config.data_dir=FOLDER"
-  if not may_prepare:
-    return UsageError(f"{what}; {advice}")
-  return UsageError(
-      f"{what}; {advice}, or prepare it once with the command below",
-      "pip install tensorflow && python -c \"import tensorflow_datasets as"
-      f" tfds; tfds.builder('{name}', data_dir={folder!r},"
-      " file_format='array_record').download_and_prepare()\"",
-  )
-
-
-def _builder(tfds, name: str, folder: str, place: str):
-  """TFDS's reader of the files in `place`."""
+def _builder(
+    tfds, name: str, folder: str, place: str, of_folder: bool = False
+):
+  """TFDS's reader of the files in `place`; of the folder alone if asked so."""
   from google.protobuf import json_format
 
   try:
-    if _PATTERN.search(folder):
+    if of_folder or _PATTERN.search(folder):
       return tfds.builder_from_directory(place, file_format="array_record")
     return tfds.builder(name, data_dir=folder, file_format="array_record")
   except (*_DAMAGED, json_format.Error) as error:
-    raise _damaged(name, place, _INFO, error) from None
+    raise _damaged(name, place, tfds_folders.INFO, error) from None
 
 
 def _damaged(name: str, place: str, what: str, error: Exception) -> UsageError:

@@ -1,11 +1,18 @@
-"""Which examples a split in TFDS's syntax stands for: "train[:90%]"."""
+"""Which examples a split in TFDS's syntax stands for: "train[:90%]".
+
+And how data that come in one piece are parted.
+"""
 
 from collections.abc import Mapping
 import typing
 
+import numpy as np
+
 from diffai_jax.types import UsageError, shown
 
 _LONGEST_SPLIT = 1000  # Characters.
+_SEED = 0
+_TEST_SHARE = 0.2
 
 
 class Rows(typing.NamedTuple):
@@ -61,3 +68,48 @@ def rows_of(name: str, split: str, sizes: Mapping[str, int]) -> list[Rows]:
         f"split {shown(split)} of {name} has no examples; it has {known}"
     )
   return rows
+
+
+def held_out(labels: np.ndarray) -> dict[str, np.ndarray]:
+  """The rows "train" and "test" of data in one piece, in an order by chance.
+
+  A fifth of each class is held out, and at least one example of a class that
+  has two. The same labels are always parted alike.
+
+  Args:
+    labels: [N].
+  """
+  order = shuffled(len(labels))
+  of_test = np.zeros(len(labels), bool)
+  for label in np.unique(labels):
+    rows = order[labels[order] == label]
+    count = max(round(len(rows) * _TEST_SHARE), int(len(rows) > 1))
+    of_test[rows[:count]] = True
+  return {"train": order[~of_test[order]], "test": order[of_test[order]]}
+
+
+def shuffled(count: int) -> np.ndarray:
+  """Rows in an order by chance, the same for each count.
+
+  Files lie in the order of their classes, and the first hundred of a split
+  should have all of them.
+  """
+  return np.random.default_rng(_SEED).permutation(count)
+
+
+def chosen(
+    name: str, split: str, parts: Mapping[str, np.ndarray]
+) -> np.ndarray:
+  """What a split has of parts in memory; at least one example.
+
+  Args:
+    name: of the dataset, for messages.
+    split: in TFDS's syntax.
+    parts: of each part the rows, or whatever else has an entry an example.
+
+  Raises:
+    UsageError: if it is no split, or one without examples.
+  """
+  sizes = {part: len(rows) for part, rows in parts.items()}
+  rows = rows_of(name, split, sizes)
+  return np.concatenate([parts[part][a:b] for part, a, b in rows])

@@ -123,6 +123,9 @@ class Recording(Deferred):
   ) -> "Recording":
     return self.builder.take(name, values, arrays, options)
 
+  def named(self, name: str):
+    return self.builder.named(name)
+
   def __repr__(self) -> str:
     return f"Recording(%{self.number}, {list(self.shape)}, {self.dtype})"
 

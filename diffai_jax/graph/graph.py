@@ -5,7 +5,8 @@ differentiated, saved and put on devices like weights. It runs on whatever
 transformers take: arrays, elements, products of them.
 """
 
-from collections.abc import Iterator
+import collections
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import math
 from typing import Any
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 
 from diffai_jax.domains.product import Value
 from diffai_jax.text.suggest import nearest
-from diffai_jax.transformers import apply
+from diffai_jax.transformers import apply, named
 from diffai_jax.types import Array, UsageError, shown
 
 _LISTED = 8  # Names in a message.
@@ -47,9 +48,10 @@ class Call:
 
   def __call__(self, *values: Value) -> Value:
     """The result, from those that flow in; new noise symbols bear the name."""
-    return apply(
-        self.transformer, values, self.arrays, dict(self.options), self.name
-    )
+    with named(values, self.name):
+      return apply(
+          self.transformer, values, self.arrays, dict(self.options), self.name
+      )
 
   def __str__(self) -> str:
     given = [f"%{number}" for number in self.inputs]
@@ -91,11 +93,23 @@ class Graph:
     found = tuple(results[number] for number in self.outputs)
     return found[0] if len(found) == 1 else found
 
-  def results(self, value: Value) -> list[Value]:
-    """The input and what each call gives, in their order."""
-    results = [value]
-    for call in self.calls:
-      results.append(call(*(results[number] for number in call.inputs)))
+  def results(
+      self,
+      value: Value,
+      after: Mapping[int, Callable[[Value], Value]] | None = None,
+  ) -> list[Value]:
+    """The input and what each call gives, in their order.
+
+    Args:
+      value: as of a call.
+      after: by a result's number, what it goes through before it is used.
+    """
+    after = after or {}
+    unchanged = lambda result: result
+    results = [after.get(0, unchanged)(value)]
+    for number, call in enumerate(self.calls, start=1):
+      result = call(*(results[given] for given in call.inputs))
+      results.append(after.get(number, unchanged)(result))
     return results
 
   def shape(self, number: int) -> tuple[int, ...]:
@@ -108,15 +122,29 @@ class Graph:
     return self.shape(self.outputs[0])
 
   def names(self) -> dict[str, int]:
-    """Numbers of results by name: of a layer's last call.
+    """Numbers of results by name.
 
-    A name with "/" ends a layer of each path above it, too: "a/b" and "a".
+    A layer's name is that of its last call, and each path above it has the last of
+    its layers: "a/b" and "a". Each call has a name of its own, too, the path and
+    the transformer with a number: "a/relu_0", or "relu_0" outside of layers.
     """
-    found = {}
+    layers, calls, counts = {}, {}, collections.Counter()
     for number, call in enumerate(self.calls, start=1):
       for name in _with_parents(call.name):
+        layers[name] = number
+      own = f"{call.name}/{call.transformer}".lstrip("/")
+      calls[f"{own}_{counts[own]}"] = number
+      counts[own] += 1
+    return calls | layers
+
+  def layers(self) -> dict[str, int]:
+    """Numbers of results, each once: of layers by their path, else of calls."""
+    found = {}
+    for name, number in self.names().items():
+      path = self.calls[number - 1].name
+      if name == path or not path:
         found[name] = number
-    return found
+    return dict(sorted(found.items(), key=lambda item: item[1]))
 
   def number(self, name: str) -> int:
     """The number of the result of that name.
@@ -128,7 +156,8 @@ class Graph:
     if not isinstance(name, str) or name not in known:
       guess = nearest(name, known) if isinstance(name, str) else None
       hint = f"did you mean {guess!r}? " if guess else ""
-      listed = ", ".join(list(known)[:_LISTED])
+      by_order = sorted(known, key=known.get)
+      listed = ", ".join(by_order[:_LISTED])
       more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
       raise UsageError(
           f"the network has no layer {shown(name)}; {hint}known: {listed}{more}"

@@ -13,6 +13,7 @@ from diffai_jax.graph.graph import Call, Graph
 from diffai_jax.types import Array, UsageError
 
 _LAYERS = ("dense", "conv", "conv_transpose")
+_MOST_SYMBOLS = 2**22  # Numbers an example that a last layer's symbols may take.
 
 
 def keep(graph: Graph, names: Iterable[str]) -> Graph:
@@ -265,3 +266,31 @@ def _permuted(turn: Call, dense: Call) -> Call:
 
 def _product(x: Array, y: Array) -> Array:
   return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
+def correlate_before_last(graph: Graph) -> Graph:
+  """The graph whose last dense layer is given symbols for all that flows in.
+
+  Differences of its outputs then cancel what they share: of rows C the bound is
+  that of the merged layer C·(W·x + b), |C·W|·r, and not |C|·|W|·r. Exact, since
+  naming uncorrelated error leaves the set as it is. A graph that does not end with
+  a dense layer, or one of more than _MOST_SYMBOLS weights, stays as it is.
+  """
+  last = graph.outputs[0]
+  if len(graph.outputs) > 1 or not last:
+    return graph
+  call = graph.calls[last - 1]
+  place = call.inputs[0]
+  shape = graph.shape(place)
+  vectors = call.transformer == "dense" and len(shape) == 1
+  known = place and graph.calls[place - 1].transformer == "correlate_all"
+  if not vectors or known or shape[0] * call.shape[0] > _MOST_SYMBOLS:
+    return graph
+  symbols = Call(
+      "correlate_all", (place,), {}, (), call.name, shape
+  )
+  calls = graph.calls[: last - 1] + (
+      symbols, dataclasses.replace(call, inputs=(last,))
+  )
+  # What comes after the output is not needed for it.
+  return dataclasses.replace(graph, calls=calls, outputs=(last + 1,))

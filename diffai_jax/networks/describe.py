@@ -9,7 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from diffai_jax.domains.product import example_shape
+from diffai_jax.networks.as_graph import graph_of
+from diffai_jax.networks.graph_network import GraphNetwork
+from diffai_jax.networks.plain import PlainNetwork
 from diffai_jax.nn import Branch, Join, ReLU
+from diffai_jax.types import Mode
+
+_RELUS = ("relu", "leaky_relu")  # Transformers that count as ReLU units.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +50,17 @@ def describe(network: nn.Module, input_shape: Sequence[int]) -> Description:
   its line as it is called: the listing cannot differ from what runs.
 
   Args:
-    network: a module whose layers have a `describe(input_shape)` method.
+    network: a module whose layers have a `describe(input_shape)` method; of other
+      networks the lines are the calls of their graph.
     input_shape: of one example, [H, W, C].
 
   Raises:
     UsageError: if the network does not fit images of this shape.
   """
-  listing = _Listing()
   images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+  if isinstance(network, (GraphNetwork, PlainNetwork)):
+    return _of_graph(network, images)
+  listing = _Listing()
   with nn.intercept_methods(listing.listen):
     variables = jax.eval_shape(network.init, jax.random.key(0), images)
   parameters = sum(
@@ -60,6 +69,36 @@ def describe(network: nn.Module, input_shape: Sequence[int]) -> Description:
   return Description(
       tuple(listing.lines), listing.relus, parameters, listing.depth
   )
+
+
+def _of_graph(
+    network: GraphNetwork | PlainNetwork, images: jax.ShapeDtypeStruct
+) -> Description:
+  """The description of what is no listing of layers, by its calls."""
+  found = []
+
+  def run(key, images):
+    variables = network.init(key, images)
+    shape, dtype = images.shape[1:], images.dtype
+    graph = graph_of(network, variables, shape, Mode.TRAIN, dtype)
+    lines = str(graph).splitlines()
+    relus = [
+        call for call in graph.calls if call.transformer in _RELUS
+    ]
+    depths = [0]
+    for call in graph.calls:
+      longest = max(depths[number] for number in call.inputs)
+      depths.append(longest + (call.transformer in _RELUS))
+    found.append((
+        tuple(lines), sum(math.prod(call.shape) for call in relus),
+        depths[graph.outputs[0]],
+    ))
+    return variables["params"]
+
+  params = jax.eval_shape(run, jax.random.key(0), images)
+  sizes = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+  lines, relus, depth = found[0]
+  return Description(lines, relus, sizes, depth)
 
 
 class _Listing:

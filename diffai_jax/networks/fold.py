@@ -4,8 +4,6 @@ import collections
 from collections.abc import Iterator, Mapping
 
 from flax import linen as nn
-import jax
-import jax.numpy as jnp
 
 from diffai_jax.nn import BatchNorm, Conv2D, Join, Linear, Sequential
 from diffai_jax.nn.batch_norm import POPULATION, factor
@@ -124,28 +122,6 @@ def _check(
           f" in the network; it cannot be folded, since one set of weights"
           f" would stand for several: use a layer of its own in each place"
       )
-
-
-def folded(network: Sequential, image_shape: tuple[int, ...]) -> Sequential:
-  """The network that `fold` gives, whatever the weights.
-
-  Weights that were folded and saved are this network's.
-
-  Args:
-    network: as `create` makes it.
-    image_shape: of one example.
-
-  Raises:
-    UsageError: as `fold` does.
-  """
-  found = []
-
-  def run():
-    image = jnp.zeros((1, *image_shape))
-    found.append(fold(network, network.init(jax.random.key(0), image))[0])
-
-  jax.eval_shape(run)
-  return found[0]
 
 
 def _scaled(layer: dict, norm: dict, statistics: dict) -> dict:

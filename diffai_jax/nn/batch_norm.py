@@ -66,7 +66,7 @@ class BatchNorm(nn.Module):
     check_shape(self, "mean", mean, shape)
     check_shape(self, "variance", variance, shape)
     if not self.is_initializing() and self.is_mutable_collection(BATCH):
-      mean, variance = self._moments(x)
+      mean, variance = moments(self, x, axes_of(self))
       self.put_variable(BATCH, "mean", mean)
       self.put_variable(BATCH, "variance", variance)
     elif self.has_variable(BATCH, "mean"):
@@ -80,43 +80,64 @@ class BatchNorm(nn.Module):
   def describe(self, shape: tuple[int, ...]) -> str:
     return "BatchNorm"
 
-  def _moments(self, x: Value) -> tuple[Array, Array]:
-    """Mean and variance of each channel, over the axes that a run names."""
-    if not isinstance(x, jax.Array):
-      raise UsageError(
-          f"statistics of a batch are those of images, not of"
-          f" {type(x).__name__}"
-      )
-    over = self._axes()
-    values = x.size // x.shape[-1] * math.prod(map(lax.axis_size, over))
-    if values == 1:
-      raise UsageError(
-          f"{place(self)} is asked for statistics of a single value a channel,"
-          f" whose variance is 0; give it two images or more in each part of a"
-          f" batch"
-      )
-    axes = tuple(range(x.ndim - 1))
-    mean = _mean_over(jnp.mean(x, axes), over)
-    return mean, _mean_over(jnp.mean(jnp.square(x - mean), axes), over)
 
-  def _axes(self) -> tuple[str, ...]:
-    """The mapped axes that `batch_statistics` was told of."""
-    # As Flax does: JAX has no public function for the names of mapped axes.
-    mapped = core.unsafe_get_axis_names_DO_NOT_USE()
-    if self.has_variable(_OVER, "axes"):
-      names = self.get_variable(_OVER, "axes").names
-      missing = [name for name in names if name not in mapped]
-      if not missing:
-        return names
-      reason = f"no axis {missing[0]!r} is mapped here"
-    elif not mapped:
-      return ()
-    else:
-      reason = f"the axis {mapped[0]!r} is mapped here"
+def moments(
+    layer: nn.Module, x: Value, over: tuple[str, ...], axis: int = -1
+) -> tuple[Array, Array]:
+  """Mean and variance of each channel, over the whole batch.
+
+  Args:
+    layer: that asks, for messages.
+    x: its input, an array.
+    over: names of the mapped axes that share the batch.
+    axis: of the channels.
+
+  Raises:
+    UsageError: if x is no array, or has a single value a channel.
+  """
+  if not isinstance(x, jax.Array):
     raise UsageError(
-        f"{place(self)} is asked for statistics of a batch, but {reason}; give"
-        f" batch_statistics the axes to take them over, or () for none"
+        f"statistics of a batch are those of images, not of {type(x).__name__}"
     )
+  values = x.size // x.shape[axis] * math.prod(map(lax.axis_size, over))
+  if values == 1:
+    raise UsageError(
+        f"{place(layer)} is asked for statistics of a single value a channel,"
+        f" whose variance is 0; give it two images or more in each part of a"
+        f" batch"
+    )
+  axes = tuple(a for a in range(x.ndim) if a != axis % x.ndim)
+  mean = _mean_over(jnp.mean(x, axes), over)
+  apart = jnp.square(x - jnp.expand_dims(mean, axes))
+  return mean, _mean_over(jnp.mean(apart, axes), over)
+
+
+def axes_of(layer: nn.Module) -> tuple[str, ...]:
+  """The mapped axes that `batch_statistics` was told of.
+
+  Raises:
+    UsageError: if an axis is mapped that it was not told of, or none is that it
+      was told of.
+  """
+  # As Flax does: JAX has no public function for the names of mapped axes.
+  mapped = core.unsafe_get_axis_names_DO_NOT_USE()
+  told = jax.tree.leaves(
+      layer.variables.get(_OVER, {}), is_leaf=lambda x: isinstance(x, _Axes)
+  )
+  if told:
+    names = told[0].names
+    missing = [name for name in names if name not in mapped]
+    if not missing:
+      return names
+    reason = f"no axis {missing[0]!r} is mapped here"
+  elif not mapped:
+    return ()
+  else:
+    reason = f"the axis {mapped[0]!r} is mapped here"
+  raise UsageError(
+      f"{place(layer)} is asked for statistics of a batch, but {reason}; give"
+      f" batch_statistics the axes to take them over, or () for none"
+  )
 
 
 def factor(scale: Array, variance: Array) -> Array:

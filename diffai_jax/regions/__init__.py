@@ -1,5 +1,21 @@
-"""What an input may be: sets of points around given ones."""
+"""What an input may be, and what is asked of the output."""
 
+from diffai_jax.regions.box_bounds import Bounds
+from diffai_jax.regions.l2 import L2
 from diffai_jax.regions.linf import Linf
+from diffai_jax.regions.specified import upper_bounds
+from diffai_jax.regions.specs import Spec, labels, linear, targets
+from diffai_jax.regions.vnnlib import read_vnnlib, write_vnnlib
 
-__all__ = ["Linf"]
+__all__ = [
+    "Bounds",
+    "L2",
+    "Linf",
+    "Spec",
+    "labels",
+    "linear",
+    "read_vnnlib",
+    "targets",
+    "upper_bounds",
+    "write_vnnlib",
+]

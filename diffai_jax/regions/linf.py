@@ -14,6 +14,7 @@ from diffai_jax.domains.hybrid_zonotope import (
     point,
 )
 from diffai_jax.kernels import precision
+from diffai_jax.regions.box_bounds import drawn, largest
 from diffai_jax.types import Array, PRNGKey, shown
 
 Range = tuple[float, float] | None
@@ -102,11 +103,7 @@ class Linf:
       keys: a random key for each example, [B].
       images: [B, ...].
     """
-    lower, upper = self.bounds(images)
-    noise = jax.vmap(
-        lambda key: jax.random.uniform(key, lower.shape[1:], lower.dtype)
-    )(keys)
-    return jnp.clip(lower + (upper - lower) * noise, lower, upper)
+    return drawn(keys, *self.bounds(images))
 
   def steepest(self, gradient: Array) -> Array:
     """The step d with |d| ≤ ε along which ⟨gradient, d⟩ is largest, [B, ...].
@@ -127,22 +124,7 @@ class Linf:
       [B, S]. They hold in exact arithmetic and for every evaluation in the
       bounds' type; NaN where a sum may overflow.
     """
-    lower, upper = (bound[:, None] for bound in self.bounds(images))
-    dtype = precision.widest(coefficients, lower)
-    lower, upper, coefficients = (
-        precision.strongly(a, dtype) for a in (lower, upper, coefficients)
-    )
-    axes = tuple(range(2, coefficients.ndim))
-    terms = max(1, coefficients[0, 0].size)
-    ends = coefficients * lower, coefficients * upper
-    # 0 times an infinite bound is 0 here.
-    ends = [jnp.where(coefficients == 0, 0, end) for end in ends]
-    total = jnp.sum(jnp.maximum(*ends), axes)
-    size = jnp.sum(jnp.maximum(*map(jnp.abs, ends)), axes)
-    slack = 2 * rounding.relative(dtype, terms) * size
-    slack = slack + rounding.absolute(dtype, terms)
-    known = size <= rounding.largest(dtype)
-    return jnp.where(known, total + lax.stop_gradient(slack), jnp.nan)
+    return largest(coefficients, *self.bounds(images))
 
 
 def aligned(epsilon: float | Array, shape: tuple[int, ...]) -> Array:

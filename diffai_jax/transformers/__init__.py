@@ -34,6 +34,7 @@ from diffai_jax.transformers.dispatch import (
     TRANSFORMERS,
     Deferred,
     apply,
+    named,
     transformer,
 )
 from diffai_jax.transformers.correlation import (
@@ -103,6 +104,7 @@ __all__ = [
     "maximum",
     "minimum",
     "multiply",
+    "named",
     "pad",
     "reciprocal",
     "relu",

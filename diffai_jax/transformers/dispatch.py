@@ -1,5 +1,6 @@
 """What all transformers have in common: their names, their guards, their parts."""
 
+import contextlib
 import functools
 import inspect
 from typing import Any, Callable
@@ -39,6 +40,16 @@ class Deferred:
       options: its static options by parameter, without those at their default.
     """
     raise NotImplementedError
+
+  def named(self, name: str):
+    """A context in which it notes calls under that name."""
+    raise NotImplementedError
+
+
+def named(values: tuple, name: str):
+  """A context in which values that note their calls do so under that name."""
+  deferred = _deferred(values)
+  return contextlib.nullcontext() if deferred is None else deferred.named(name)
 
 
 def transformer(function: Callable) -> Callable:

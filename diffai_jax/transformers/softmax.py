@@ -12,6 +12,7 @@ numbers. A softmax is within 0 and 1, but for a run's rounding.
 """
 
 import functools
+import math
 
 import jax
 from jax import lax
@@ -83,9 +84,11 @@ def _(
     slack = 2 * rounding.relative(dtype, terms) * magnitude
     slack = lax.stop_gradient(slack + rounding.absolute(dtype, terms))
     least, most = sums
-    return (least + jnp.exp(distance - reach - slack),
-            most + jnp.exp(distance + reach + slack))
+    return (least + jnp.exp(jnp.minimum(distance - reach - slack, cap)),
+            most + jnp.exp(jnp.minimum(distance + reach + slack, cap)))
 
+  # No sum overflows, whose gradient would be ∞·0.
+  cap = 0.8 * math.log(float(jnp.finfo(dtype).max))
   zero = jnp.zeros_like(x.center)
   least, most = repeat(size - 1, others, (zero, zero))
   # A run's differences, what they do to exponentials, and its sum.
@@ -93,6 +96,7 @@ def _(
   largest = jnp.max(_largest(x, blocks), axis=behind, keepdims=True)
   share = lax.stop_gradient(eps * (2 * _ULPS + 2 * size + 16 * largest))
   low = jnp.maximum(1 / (1 + most) * (1 - share), 0)
+  low = jnp.where(most < 0.9 * math.exp(cap), low, 0 * most)
   high = jnp.minimum(1 / (1 + least) * (1 + share), 1 + eps * (_ULPS + size))
   tiny = 4 * size * rounding.tiny(dtype)
   offset, error = interval_error(low - tiny, high + tiny)

@@ -20,13 +20,13 @@ from diffai_jax.regions import Linf
 from diffai_jax.storage import sealed
 from diffai_jax.storage.journal import Journal
 from diffai_jax.types import UsageError
-from diffai_jax.verification import affine_check
 from diffai_jax.verification.certification_input import (
     certified_params,
+    check_arithmetic,
     check_network,
     check_numbers,
 )
-from diffai_jax.verification.inputs import checked, float_type
+from diffai_jax.verification.inputs import checked
 from diffai_jax.verification.measures import (
     Attack,
     MeasureAttack,
@@ -148,9 +148,7 @@ def certify(
   params = certified_params(params)
   inputs = checked(examples.images, examples.labels, region)
   check_network(network, {"params": params}, inputs)
-  affine_check.check(
-      network, params, inputs.images.shape[1:], float_type(inputs.images.dtype)
-  )
+  check_arithmetic(network, {"params": params}, inputs)
   labels = inputs.labels
   count = len(labels)
   run = Measuring(params, inputs, memory_mb, progress, journal or Journal())

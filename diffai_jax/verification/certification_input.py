@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffai_jax.networks import graph_of
 from diffai_jax.types import UsageError, shown
+from diffai_jax.verification import affine_check
 from diffai_jax.verification.inputs import Inputs, float_type
 from diffai_jax.verification.measures import Attack
 
@@ -102,6 +104,25 @@ def check_network(
         f"label {inputs.labels[row]} of example {row} is no class of the"
         f" network; expected 0 to {found[1] - 1}"
     )
+
+
+def check_arithmetic(
+    network: nn.Module, variables: dict, inputs: Inputs
+) -> None:
+  """Checks that this machine computes as proofs allow for.
+
+  Args:
+    network: called as network(value, mode).
+    variables: what it is applied with.
+    inputs: whose shape and type count.
+
+  Raises:
+    UsageError: if a layer is off by more.
+  """
+  dtype = float_type(inputs.images.dtype)
+  shape = inputs.images.shape[1:]
+  graph = graph_of(network, variables, shape, dtype=dtype)
+  affine_check.check(graph, dtype)
 
 
 def certified_params(params: dict) -> dict:

@@ -15,14 +15,21 @@ import numpy as np
 
 from diffai_jax.data import Examples
 from diffai_jax.data.arrays import checked_range
-from diffai_jax.networks import fold
+from diffai_jax.graph import Graph, from_jax, simplify
+from diffai_jax.networks import (
+    PlainNetwork,
+    certified,
+    network_of_graph,
+    takes_mode,
+)
 from diffai_jax.regions import Linf
 from diffai_jax.text.suggest import unknown_name
 from diffai_jax.types import ArgumentError, Array, UsageError, shown
-from diffai_jax.verification import affine_check, certification
+from diffai_jax.verification import certification
 from diffai_jax.verification.bisection import largest_proved
 from diffai_jax.verification.certification_input import (
     certified_params,
+    check_arithmetic,
     check_memory_mb,
     check_network,
 )
@@ -77,7 +84,10 @@ def certify(
   of a shape: another region, other images and other weights use them again.
 
   Args:
-    run: of `dj.train` or `dj.load`, or (network, variables).
+    run: of `dj.train` or `dj.load`; (network, variables) with a Flax module, ours
+      or any other, which is then taken as it is after training; a function of
+      images, which a Flax NNX or Equinox model is, too; or a graph, such as
+      `dj.from_onnx` gives.
     images: [N, ...], NumPy's or JAX's: floats within the region's range, or
       uint8, which stand for q/255. Floats are certified in float32, or in float64
       under x64.
@@ -114,7 +124,7 @@ def certify(
   >>> list(found.counterexamples)
   [1]
   """
-  network, params = _folded(*_network_of(run))
+  network, params = _certified(run, checked(images, labels, region))
   return certification.certify(
       network, params, Examples(images, labels), region,
       methods=methods, attack=_NO_ATTACK if attack is None else attack,
@@ -166,15 +176,15 @@ def bounds(
   >>> list(dj.bounds(run, image, dj.Linf(0.25)))
   ['layers_0', 'layers_1']
   """
-  network, variables = _network_of(run)
   method = parse(method)
   if not isinstance(method, Domain):
     domains = [name for name, kind in METHODS.items() if issubclass(kind, Domain)]
     raise unknown_name("domain", str(method), domains)
   check_memory_mb(memory_mb)
   inputs = checked(images, None, region)
+  network, variables = _network_of(run, inputs)
   check_network(network, variables, inputs, needs_logits=False)
-  _check_arithmetic(*_folded(network, variables), inputs)
+  check_arithmetic(network, variables, inputs)
   found = layer_bounds(network, variables, inputs, method, at, memory_mb)
   return found if at is None else found[at]
 
@@ -226,7 +236,6 @@ def largest_epsilon(
   >>> print(found.round(3))
   [0.4  0.05 -inf]
   """
-  network, params = _folded(*_network_of(run))
   method = parse(method)
   check_memory_mb(memory_mb)
   if isinstance(data_range, str) and data_range == "run":
@@ -248,8 +257,9 @@ def largest_epsilon(
         f" {_MOST_STEPS}"
     )
   inputs = checked(images, labels, Linf(most, data_range))
+  network, params = _certified(run, inputs)
   check_network(network, {"params": params}, inputs)
-  _check_arithmetic(network, params, inputs)
+  check_arithmetic(network, {"params": params}, inputs)
   return largest_proved(
       network, params, inputs, method, int(steps), memory_mb,
       progress or _no_progress,
@@ -260,21 +270,37 @@ def _no_progress(phase: str, done: int) -> None:
   """Shows nothing."""
 
 
-def _network_of(run: Any) -> tuple[nn.Module, dict]:
-  """The network of a run, and its variables in the type that is certified.
+def _network_of(run: Any, inputs: Inputs) -> tuple[nn.Module, dict]:
+  """The network that a caller gave, and its variables in the certified type.
+
+  Args:
+    run: as `certify` takes it.
+    inputs: which it is to take.
 
   Raises:
     UsageError: if it is none.
   """
-  pair = run
-  if not isinstance(run, (tuple, list)):
-    pair = getattr(run, "network", None), getattr(run, "variables", None)
+  dtype = float_type(inputs.images.dtype)
+  network = getattr(run, "network", None)
+  pair = network, getattr(run, "variables", None)
+  if isinstance(run, (tuple, list)):
+    pair = run
+  elif isinstance(run, nn.Module) and run.scope is not None:
+    pair = run.unbind()
+  elif isinstance(run, Graph) or (network is None and callable(run)):
+    shape = inputs.images.shape[1:]
+    graph = run if isinstance(run, Graph) else from_jax(run, shape, dtype)
+    network, params = network_of_graph(simplify(graph))
+    pair = network, {"params": params}
   if len(pair) != 2 or not isinstance(pair[0], nn.Module):
     raise UsageError(
-        f"the run is {shown(run)}; expected what dj.train or dj.load gives, or"
-        f" (network, variables) with a Flax module"
+        f"the run is {shown(run)}; expected what dj.train or dj.load gives,"
+        f" (network, variables) with a Flax module, a function of images, or a"
+        f" graph"
     )
   network, variables = pair
+  if not takes_mode(network):
+    network = PlainNetwork(network)
   try:
     variables = {name: variables[name] for name in variables}
   except TypeError:
@@ -290,20 +316,19 @@ def _network_of(run: Any) -> tuple[nn.Module, dict]:
   return network, certified_params({"params": {}} | variables)
 
 
-def _folded(network: nn.Module, variables: dict) -> tuple[nn.Module, dict]:
+def _certified(run: Any, inputs: Inputs) -> tuple[nn.Module, dict]:
   """The network without normalisation, and its weights.
 
   Raises:
-    UsageError: if it cannot be folded, or has other variables.
+    UsageError: if it cannot be folded or read, or has other variables.
   """
+  network, variables = _network_of(run, inputs)
+  dtype = float_type(inputs.images.dtype)
+  if isinstance(network, PlainNetwork):
+    check_network(network, variables, inputs)
   try:
-    return fold(network, variables)
+    return certified(network, variables, inputs.images.shape[1:], dtype)
   except KeyError as error:
     raise UsageError(
         f"the network's variables are another network's: they have no {error}"
     ) from None
-
-
-def _check_arithmetic(network: nn.Module, params: dict, inputs: Inputs) -> None:
-  dtype = float_type(inputs.images.dtype)
-  affine_check.check(network, params, inputs.images.shape[1:], dtype)

@@ -12,9 +12,11 @@ from diffai_jax.data.arrays import (
     checked_range,
 )
 from diffai_jax.domains.hybrid_zonotope import upwards
-from diffai_jax.regions import Linf
+from diffai_jax.regions import L2, Bounds, Linf
 from diffai_jax.regions.linf import aligned
 from diffai_jax.types import Array, UsageError, shown
+
+Region = Linf | L2 | Bounds
 
 
 @jax.tree_util.register_dataclass
@@ -25,12 +27,12 @@ class Inputs:
   Attributes:
     images: floats, or uint8 that stand for q/255.
     labels: int32, [N].
-    region: around each image; its ε has as many axes as the images.
+    region: around each image; its ε or bounds have as many axes as the images.
   """
 
   images: Array
   labels: Array
-  region: Linf
+  region: Region
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -53,7 +55,7 @@ def float_type(dtype) -> np.dtype:
   return np.dtype(dtype if dtype.itemsize >= 4 else np.float32)
 
 
-def checked(images: Array, labels: Array | None, region: Linf) -> Inputs:
+def checked(images: Array, labels: Array | None, region: Region) -> Inputs:
   """Images, labels and region as certification takes them, in NumPy.
 
   Floats are taken as they are, in float32, or in float64 under x64, which are
@@ -62,19 +64,19 @@ def checked(images: Array, labels: Array | None, region: Linf) -> Inputs:
   Args:
     images: [N, ...], uint8 or floats within the region's range.
     labels: integers of at least 0, [N]; None stands for zeros.
-    region: around each image. Its ε is rounded up.
+    region: around each image, or that has each image in it. Its numbers are rounded
+      outwards.
 
   Raises:
     UsageError: if one of them cannot be used.
   """
   check_region(region)
-  data_range = checked_range(region.data_range)
+  data_range = checked_range(getattr(region, "data_range", None))
   images = checked_images(images, data_range)
   if labels is None:
     labels = np.zeros(len(images), np.int32)
   labels = checked_labels(labels, len(images))
   dtype = float_type(images.dtype)
-  epsilon = _by_example(region.epsilon, images.shape, dtype)
   if images.dtype != np.uint8:
     with np.errstate(over="ignore"):
       images = images.astype(dtype)
@@ -82,31 +84,66 @@ def checked(images: Array, labels: Array | None, region: Linf) -> Inputs:
       raise UsageError(
           f"images have numbers that {dtype.name} cannot hold; scale them"
       )
-  return Inputs(images, labels, Linf(epsilon, data_range))
+  if isinstance(region, Bounds):
+    return Inputs(images, labels, _around(region, images))
+  epsilon = _by_example(region.epsilon, images.shape, dtype)
+  if isinstance(region, L2) and any(n != 1 for n in epsilon.shape[1:]):
+    raise UsageError(
+        f"epsilon is {list(np.shape(region.epsilon))}; an L2 ball has one radius:"
+        f" give a number, or one for each example"
+    )
+  region = dataclasses.replace(region, epsilon=epsilon, data_range=data_range)
+  return Inputs(images, labels, region)
 
 
-def check_region(region: Linf) -> None:
-  """Checks that it is one, and its ε.
+def _around(region: Bounds, images: Array) -> Bounds:
+  """Explicit bounds, [N, ...] each, which have the images in them."""
+  points = Inputs(images, None, None).points()
+  try:
+    lower, upper = map(np.asarray, region.bounds(points))
+  except ValueError as error:
+    raise UsageError(str(error)) from None
+  outside = ~((points >= lower) & (points <= upper))
+  if outside.any():
+    place = tuple(int(i) for i in np.argwhere(outside)[0])
+    raise UsageError(
+        f"images{list(place)} is {points[place]:g}, outside of its bounds,"
+        f" {lower[place]:g} to {upper[place]:g}; give images that are in the region"
+    )
+  return Bounds(lower, upper)
+
+
+def check_region(region: Region) -> None:
+  """Checks that it is one, and its ε or bounds.
 
   Raises:
     UsageError: if it cannot be used.
   """
-  if not isinstance(region, Linf):
+  if not isinstance(region, Region):
     raise UsageError(
         f"the region is {shown(region)}; expected a region such as Linf(0.1)"
     )
-  wanted = "expected a finite number of at least 0"
-  try:
-    epsilon = np.asarray(region.epsilon)
-  except (TypeError, ValueError):  # Rows of different lengths.
-    epsilon = np.asarray(None)
-  if not any(
-      jnp.issubdtype(epsilon.dtype, kind) for kind in (jnp.floating, jnp.integer)
-  ):
-    raise UsageError(f"epsilon is {shown(region.epsilon)}; {wanted}")
-  wrong = ~(np.isfinite(epsilon) & (epsilon >= 0))
-  if np.any(wrong):
-    raise UsageError(f"epsilon is {epsilon[wrong].flat[0]:g}; {wanted}")
+  numbers = {
+      name: getattr(region, name) for name in ("epsilon", "lower", "upper")
+      if hasattr(region, name)
+  }
+  for name, given in numbers.items():
+    wanted = "expected a finite number"
+    least = -np.inf
+    if name == "epsilon":
+      wanted, least = f"{wanted} of at least 0", 0
+    try:
+      values = np.asarray(given)
+    except (TypeError, ValueError):  # Rows of different lengths.
+      values = np.asarray(None)
+    if not any(
+        jnp.issubdtype(values.dtype, kind)
+        for kind in (jnp.floating, jnp.integer)
+    ):
+      raise UsageError(f"{name} is {shown(given)}; {wanted}")
+    wrong = ~(np.isfinite(values) & (values >= least))
+    if np.any(wrong):
+      raise UsageError(f"{name} is {values[wrong].flat[0]:g}; {wanted}")
 
 
 def _by_example(epsilon, shape: tuple[int, ...], dtype) -> np.ndarray:

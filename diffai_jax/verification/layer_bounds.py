@@ -9,6 +9,8 @@ import numpy as np
 
 from diffai_jax.data import to_floats
 from diffai_jax.domains import HybridZonotope, lower, upper
+from diffai_jax.domains.product import example_shape, value_dtype
+from diffai_jax.networks import GraphNetwork, PlainNetwork, graph_of
 from diffai_jax.text.suggest import nearest
 from diffai_jax.types import Array, Mode, UsageError, shown
 from diffai_jax.verification.inputs import Inputs
@@ -97,6 +99,11 @@ def _outputs(network: nn.Module, variables: dict, value) -> dict:
   The network itself is "", and left out if it has modules inside. The second
   call of a module has the path "PATH#2".
   """
+  if isinstance(network, (GraphNetwork, PlainNetwork)):
+    shape, dtype = example_shape(value), value_dtype(value)
+    graph = graph_of(network, variables, shape, Mode.CERTIFY, dtype)
+    results = graph.results(value)
+    return {name: results[n] for name, n in graph.layers().items()}
   found, calls = {}, {}
 
   def intercept(call, args, kwargs, context):

@@ -11,12 +11,16 @@ import dataclasses
 from typing import Protocol, runtime_checkable
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 
-from diffai_jax import losses
 from diffai_jax.attacks import MomentumState, mi_fgsm_start, mi_fgsm_step
 from diffai_jax.data import to_floats
-from diffai_jax.types import Array
+from diffai_jax.domains.product import Value
+from diffai_jax.graph import Graph
+from diffai_jax.networks import graph_of
+from diffai_jax.regions import labels as labels_spec
+from diffai_jax.types import Array, Mode
 from diffai_jax.verification.inputs import Inputs
 from diffai_jax.verification.methods import Method
 
@@ -97,10 +101,12 @@ class MeasureAttack:
       self, params: dict, inputs: Inputs, state: MomentumState
   ) -> MomentumState:
     share = self.attack.radius / max(self.attack.steps, 1)
+    images, region = to_floats(inputs.images), inputs.region
+    move = lambda x, direction: region.project(
+        x + share * region.steepest(direction), images
+    )
     return mi_fgsm_step(
-        self._forward(params), state,
-        *inputs.region.bounds(to_floats(inputs.images)), inputs.labels,
-        step_size=share * inputs.region.epsilon,
+        self._forward(params), state, inputs.labels, move,
         momentum=self.attack.momentum,
     )
 
@@ -129,16 +135,47 @@ class MeasureMargin:
   method: Method
 
   def __call__(self, params: dict, inputs: Inputs) -> dict[str, Array]:
-    def forward(value, mode):
-      return self.network.apply({"params": params}, value, mode)
-
-    labels = inputs.labels
-    margin = self.method.margins(
-        forward, to_floats(inputs.images), inputs.region, labels
-    )
+    images = to_floats(inputs.images)
+    graph = certified_graph(self.network, {"params": params}, images)
+    spec = labels_spec(inputs.labels, graph.output_shape[0], images.dtype)
+    bounds = self.method.bound(graph, images, inputs.region, spec)
     # One decides what the other shows: whatever compiles them, nothing is proved
     # whose margin is not above 0.
-    worst = losses.worst_margin(margin, labels)
-    return {
-        "proved": losses.proved(margin, labels) & (worst > 0), "margin": worst
-    }
+    worst = spec.margins(bounds)
+    return {"proved": spec.proved(bounds) & (worst > 0), "margin": worst}
+
+
+@dataclasses.dataclass(frozen=True)
+class Transformed:
+  """A network that JAX or Flax transforms inside, which is no graph.
+
+  Attributes:
+    forward: the network of a value.
+    output_shape: of one example.
+  """
+
+  forward: Callable[[Value], Value]
+  output_shape: tuple[int, ...]
+
+  def __call__(self, value: Value) -> Value:
+    return self.forward(value)
+
+
+def certified_graph(
+    network: nn.Module, variables: dict, images: Array
+) -> Graph | Transformed:
+  """The network with the abstract layers that certification has.
+
+  Args:
+    network: called as network(value, mode).
+    variables: what it is applied with.
+    images: [B, ...], of which the shape and the type count.
+  """
+  forward = lambda value: network.apply(variables, value, Mode.CERTIFY)
+  try:
+    return graph_of(
+        network, variables, images.shape[1:], Mode.CERTIFY, images.dtype
+    )
+  except TypeError:  # A Recording under `nn.jit`, `nn.scan` or the like.
+    like = jax.eval_shape(lambda x: network.apply(variables, x), images)
+    return Transformed(forward, like.shape[1:])

@@ -1,6 +1,7 @@
 """Methods of certification, which print as text like goals.
 
-A method bounds z_k - z_y over a region around each image. What is proved with it
+A method bounds linear functions of the output over a region around each image,
+such as z_k - z_y. What is proved with it
 holds for the network in exact arithmetic and as it is computed.
 """
 
@@ -8,33 +9,34 @@ import ast
 from collections.abc import Callable
 import dataclasses
 
-
 from diffai_jax.domains import HybridZonotope
 from diffai_jax.domains.product import Value
 from diffai_jax.goals import REGIONS, Context
+from diffai_jax.graph import Graph, correlate_before_last
 from diffai_jax.objectives import ObjectiveError
 from diffai_jax.objectives.syntax import syntax_tree
-from diffai_jax.regions import Linf
+from diffai_jax.regions import Linf, Spec, upper_bounds
 from diffai_jax.text.suggest import unknown_name
 from diffai_jax.text.terms import Term
-from diffai_jax.types import Array, Mode, UsageError, shown
+from diffai_jax.types import Array, UsageError, shown
 
-Forward = Callable[[Value, Mode], Value]  # The network with its weights.
+Network = Graph | Callable[[Value], Value]
 
 
 class Method(Term):
   """Base: a subclass is a frozen dataclass, static in compiled programs."""
 
-  def margins(
-      self, forward: Forward, images: Array, region: Linf, labels: Array
+  def bound(
+      self, graph: Network, images: Array, region: Linf, spec: Spec
   ) -> Array:
-    """Upper bounds of z_k - z_y over the region, [B, K]; 0 at k = y.
+    """Upper bounds of C·z + d over the region, [B, S].
 
     Args:
-      forward: the network, (value, mode) -> logits over [K].
+      graph: the network, with the abstract layers that certification has; a
+        function of values, where it is no graph.
       images: that the region is around, [B, ...].
       region: what inputs may be.
-      labels: y, int [B].
+      spec: with the rows C and the offsets d.
     """
     raise NotImplementedError
 
@@ -49,11 +51,12 @@ class Domain(Method):
     """The element that contains the region around each image."""
     return self._goal.abstract(*region.bounds(images), _NO_CONTEXT)
 
-  def margins(
-      self, forward: Forward, images: Array, region: Linf, labels: Array
+  def bound(
+      self, graph: Network, images: Array, region: Linf, spec: Spec
   ) -> Array:
-    output = forward(self.element(images, region), Mode.CERTIFY)
-    return self._goal.margins(output, labels, _NO_CONTEXT)
+    if isinstance(graph, Graph):
+      graph = correlate_before_last(graph)
+    return upper_bounds(graph(self.element(images, region)), spec)
 
   @property
   def _goal(self):

@@ -14,7 +14,7 @@ from diffai_jax.app import certify_run, report, train
 from diffai_jax.storage import journal
 from diffai_jax.verification import certification, measuring, programs
 from diffai_jax.app.config import base_config
-from diffai_jax.networks import NETWORKS, ffnn, folded
+from diffai_jax.networks import NETWORKS, certified_network, ffnn
 from diffai_jax.regions import Linf
 from diffai_jax.types import UsageError
 
@@ -178,7 +178,7 @@ def test_a_new_folder_may_certify_another_runs_checkpoint(tmp_path, finished):
 
 def test_the_saved_network_gives_the_same_margins(finished):
   job = train.Job.from_config(_config())
-  network = folded(job.network, job.dataset.image_shape)
+  network = certified_network(job.network, job.dataset.image_shape)
   again = certification.certify(
       network, certification.load_network(str(finished)),
       certify_run.test_data(job.config), Linf(0.05),

@@ -71,7 +71,7 @@ def test_get_config_gets_the_flags_that_it_has_arguments_for(
 
 
 @pytest.mark.parametrize("change, text", [
-    (("epsilon", "abc"), "epsilon is 'abc'"), (("epsilon", "2"), "from 0 to 1"),
+    (("epsilon", "abc"), "epsilon is 'abc'"), (("epsilon", "-2"), "of at least 0"),
     (("seed", "x"), "seed is 'x'"), (("dataset", "minst"), "mnist"),
 ])
 def test_wrong_values_of_flags_are_refused_before_the_file_sees_them(

@@ -4,11 +4,12 @@ import builtins
 import os
 import pathlib
 import shutil
+import types
 
 import numpy as np
 import pytest
 
-from diffai_jax.data import load
+from diffai_jax.data import DATASETS, load
 from diffai_jax.data import prepared
 from diffai_jax.types import UsageError
 
@@ -188,7 +189,9 @@ def test_the_tilde_is_ones_home(mnist, monkeypatch):
 def test_labels_out_of_range(labels):
   images = np.zeros((2, 28, 28, 1), np.uint8)
   with pytest.raises(UsageError, match="label .* from 0 to 9"):
-    prepared._checked("mnist", "here", images, np.asarray(labels))
+    prepared._checked(
+        "mnist", "here", DATASETS["mnist"], images, np.asarray(labels)
+    )
 
 
 @pytest.mark.parametrize("shape, dtype", [
@@ -198,4 +201,76 @@ def test_images_of_another_kind(shape, dtype):
   """NumPy would broadcast some of them."""
   images = np.zeros((2, *shape), dtype)
   with pytest.raises(UsageError, match="holds images"):
-    prepared._checked("mnist", "here", images, np.zeros(2, int))
+    prepared._checked(
+        "mnist", "here", DATASETS["mnist"], images, np.zeros(2, int)
+    )
+
+
+@pytest.mark.parametrize("files, name, text", [
+    (["a/1.0.0/x"], "tfds:b", "b is not in data_dir="),
+    (["mnist/1.0.0/x"], "tfds:minst", "did you mean mnist?"),
+    (["a/blue/1.0.0/x", "a/red/2.0.0/x"], "tfds:a",
+     "configs ['blue', 'red'] of a; expected one of them, such as"),
+    (["a/blue/1.0.0/x"], "tfds:a/red", "a/red does not exist"),
+    (["a/2.0.0/x"], "tfds:a:1.0.0",
+     "holds 2.0.0, but expected version 1.0.0"),
+    (["a/2.0.0/x", "a/10.0.0/x"], "tfds:a", "a/10.0.0 holds no data files"),
+    ([], "tfds:a/b/c", "expected a name of TFDS"),
+    ([], "tfds:../x", "expected a name of TFDS"),
+    ([], "tfds:\n", "expected --config.dataset=tfds:NAME"),
+])
+def test_names_of_tfds_that_a_folder_does_not_have(tmp_path, files, name, text):
+  _touch(tmp_path, *files)
+  error = refused(tmp_path, name=name)
+  assert text in str(error)
+  if error.detail:
+    assert f"builder('{name.removeprefix('tfds:')}'" in error.detail
+
+
+class _Feature:
+  """What TFDS says of an entry of its records."""
+
+  def __init__(self, shape=(), dtype=np.uint8, num_classes=None):
+    self.shape, self.np_dtype, self.num_classes = shape, dtype, num_classes
+
+
+class _Image(_Feature):
+  pass
+
+
+class _Label(_Feature):
+  pass
+
+
+@pytest.mark.parametrize("features, found", [
+    ({"image": _Image((8, 9, 3)), "label": _Label(num_classes=7)},
+     ("image", "label")),
+    ({"photo": _Image((8, 9, 3)), "kind": _Label(num_classes=7), "id": _Feature()},
+     ("photo", "kind")),
+    ({"image": _Image((8, 9, 3)), "label": _Label(num_classes=7),
+      "coarse_label": _Label(num_classes=2)}, ("image", "label")),
+    ({"image": _Image((None, None, 3)), "label": _Label(num_classes=7)},
+     "images \\['any', 'any', 3\\] of uint8 and 7 classes; expected one size"),
+    ({"image": _Image((8, 9, 1), np.uint16), "label": _Label(num_classes=7)},
+     "of uint16"),
+    ({"image": _Image((8, 9, 3)), "label": _Label()}, "any classes"),
+    ({"image": _Image((8, 9, 3))}, "records of .*expected one image and one label"),
+    ({"a": _Image((8, 9, 3)), "b": _Image((8, 9, 3)),
+      "label": _Label(num_classes=7)}, "records of"),
+    (None, "records of"),
+])
+def test_records_of_tfds(features, found):
+  """One image of one size and one label; of several those of the usual names."""
+  tfds = types.SimpleNamespace(
+      features=types.SimpleNamespace(Image=_Image, ClassLabel=_Label)
+  )
+  builder = types.SimpleNamespace(
+      info=types.SimpleNamespace(features=features)
+  )
+  if isinstance(found, str):
+    with pytest.raises(UsageError, match=found):
+      prepared._contents(tfds, "name", "here", builder)
+    return
+  image, label, constants = prepared._contents(tfds, "name", "here", builder)
+  assert (image, label) == found
+  assert (constants.image_shape, constants.num_classes) == ((8, 9, 3), 7)

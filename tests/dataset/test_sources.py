@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from sklearn import datasets as sklearn_datasets
 
-from diffai_jax.data import DATASETS, Examples, dataset, load
+from diffai_jax.data import (
+    DATASETS,
+    Examples,
+    dataset,
+    known,
+    load,
+    source_of,
+)
+from diffai_jax.data import prepared
 from diffai_jax.types import UsageError, shown
 
 SHARED = pathlib.Path(__file__).parents[2].parent / "shared" / "tfds"
@@ -164,8 +172,41 @@ def test_unknown_datasets():
     with pytest.raises(UsageError) as caught:
       call()
     assert "unknown dataset 'minst'; did you mean 'mnist'?" in str(caught.value)
-    for name in DATASETS:
+    for name in (*DATASETS, "folder:PATH", "npz:FILE", "tfds:NAME"):
       assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("name, meant", [
+    ("nzp:a.npz", "'npz:a.npz'"), ("a.npz", "'npz:a.npz'"),
+    ("x/y", "'folder:x/y'"), ("Folder:x", "'folder:x'"),
+    ("cifar_100", "'cifar100'"), ("npz", "expected --config.dataset=npz:FILE"),
+    ("folder:", "expected --config.dataset=folder:PATH"),
+    ("tfds: ", "expected --config.dataset=tfds:NAME"),
+    (None, "unknown dataset None"), (7, "unknown dataset 7"),
+    ("\x00:\n", "unknown dataset"), ("x" * 10**6, "unknown dataset"),
+])
+def test_names_that_are_none(name, meant):
+  """The form that was meant is told, and no file is looked for."""
+  for call in (dataset, source_of, known):
+    with pytest.raises(UsageError) as caught:
+      call(name)
+    error = str(caught.value)
+    assert meant in error and error.isprintable() and len(error) < 500
+
+
+def test_what_a_name_alone_tells():
+  """Nothing of a user's own data; MNIST is MNIST by either name."""
+  for name in ("folder:a:b", "npz:x", "tfds:stl10", "tfds:digits"):
+    assert known(name) is None
+  assert source_of("folder:a:b") == ("folder", "a:b")
+  assert known("tfds:mnist") == known("mnist") == DATASETS["mnist"]
+  assert known("tiny_imagenet:x") == DATASETS["tiny_imagenet"]
+
+
+def test_bytes_are_within_their_range():
+  with pytest.raises(UsageError, match="data_range is .* are bytes"):
+    load("digits", "test", data_range=(0, 255))
+  assert len(load("digits", "test", data_range=None)) == 360
 
 
 @pytest.mark.parametrize("name, shape, epsilon", [
@@ -173,15 +214,20 @@ def test_unknown_datasets():
     ("mnist", (28, 28, 1), 0.1),
     ("fashion_mnist", (28, 28, 1), 0.1),
     ("cifar10", (32, 32, 3), 8 / 255),
+    ("cifar100", (32, 32, 3), 8 / 255),
+    ("svhn_cropped", (32, 32, 3), 0.01),
+    ("tiny_imagenet", (64, 64, 3), 1 / 255),
 ])
 def test_constants(name, shape, epsilon):
-  """Shapes and the usual radii; CIFAR-10 alone is cropped and mirrored."""
+  """Shapes and the usual radii; photographs of things are cropped, mirrored."""
   constants = dataset(name)
   assert constants.image_shape == shape
-  assert constants.num_classes == 10
+  classes = {"cifar100": 100, "tiny_imagenet": 200}
+  assert constants.num_classes == classes.get(name, 10)
   assert constants.epsilon == epsilon
   assert len(constants.mean) == len(constants.std) == shape[2]
-  expected = (4, True) if name == "cifar10" else (0, False)
+  mirrored = name in ("cifar10", "cifar100", "tiny_imagenet")
+  expected = (4, True) if mirrored else (0, False)
   assert (constants.crop_padding, constants.flip) == expected
 
 
@@ -212,6 +258,22 @@ def test_prepared_folders(name, network):
   records = [source[i] for i in range(50)]
   equal(part, [r["image"] for r in records], [r["label"] for r in records])
   assert not network
+
+
+@PREPARED
+def test_prepared_folders_by_the_names_of_tfds(name, network):
+  """The same images; shape and classes as TFDS has written them down."""
+  expected = load(name, "test[:50]", str(SHARED))
+  version = sorted(path.name for path in (SHARED / name).iterdir())[-1]
+  for text in (f"tfds:{name}", f"tfds:{name}:{version}"):
+    found = load(text, "test[:50]", str(SHARED))
+    equal(found, expected.images, expected.labels)
+    there = prepared.constants(text.removeprefix("tfds:"), str(SHARED))
+    constants = dataset(name)
+    assert there.image_shape == constants.image_shape
+    assert there.num_classes == constants.num_classes
+  assert not network
+  assert "has no split 'val'" in str(refused(f"tfds:{name}", "val", str(SHARED)))
 
 
 @PREPARED

@@ -187,14 +187,10 @@ def test_maxima_cover_every_point(act, concrete, rule, spread):
   rng = np.random.default_rng(1)
   act = jax.jit(act)
   element = elements.random_element(rng, SHAPE, "several", spread=spread)
-  # Some inputs are the largest for sure, and keep their symbols.
+  # Some inputs are the largest for sure.
   center = np.asarray(element.center) + 9 * (rng.uniform(size=SHAPE) < 0.1)
   element = dataclasses.replace(element, center=center, relu=rule)
   result = act(element)
-  assert rule == "box" or any(
-      np.any(np.asarray(b.coefficients) != 0)
-      for b in result.correlated.values()
-  )
   for corner in [False] * 10 + [True] * 10:
     noise = elements.draw_noise(rng, element, corner)
     image = concrete(elements.point_of(element, noise))
@@ -202,6 +198,23 @@ def test_maxima_cover_every_point(act, concrete, rule, spread):
   degenerate = domains.point(center)
   np.testing.assert_array_equal(act(center), concrete(center))
   np.testing.assert_array_equal(act(degenerate).center, concrete(center))
+
+
+def test_maxima_are_exact_where_one_input_dominates():
+  rng = np.random.default_rng(2)
+  element = elements.random_element(rng, SHAPE, "several", spread=0.01)
+  center = np.zeros((3, *SHAPE))
+  center[:, 5, 2] = 99.0
+  element = dataclasses.replace(element, center=center)
+  result = transformers.max_axes(element, (0, 1))
+  for name, block in element.correlated.items():
+    np.testing.assert_array_equal(
+        elements.coefficients(result.correlated[name]),
+        elements.coefficients(block)[:, :, 5, 2],
+    )
+  np.testing.assert_array_equal(
+      result.uncorrelated, np.asarray(element.uncorrelated)[:, 5, 2]
+  )
 
 
 def test_products_of_matrices_equal_the_library():

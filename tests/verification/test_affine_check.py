@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from diffai_jax import networks, nn
+from diffai_jax.networks.as_graph import graph_of
 from diffai_jax.verification import affine_check
 from diffai_jax.transformers import affine
 from diffai_jax.types import UsageError
@@ -49,8 +50,12 @@ def case():
   return network, _params(network)
 
 
+def _graph(network, params, shape, dtype=np.float32):
+  return graph_of(network, {"params": params}, shape, dtype=dtype)
+
+
 def _check(case, dtype=np.float32):
-  affine_check.check(*case, SHAPE, dtype)
+  affine_check.check(_graph(*case, SHAPE, dtype), dtype)
 
 
 def test_this_machine_is_right(case):
@@ -63,7 +68,9 @@ def test_this_machine_is_right(case):
   tiny = networks.create("ResNet-Tiny", 10)
   x = jnp.zeros((1, 8, 8, 3))
   variables = jax.jit(tiny.init)(jax.random.key(0), x)
-  affine_check.check(tiny, variables["params"], (8, 8, 3), np.float32)
+  affine_check.check(
+      _graph(tiny, variables["params"], (8, 8, 3)), np.float32
+  )
 
 
 def test_float64_is_right(float64):
@@ -97,14 +104,14 @@ def test_short_factors_are_found_in_sums_of_thousands(monkeypatch):
   shape = (4, 4, 512)
   params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, *shape)))
   right = affine.convolve
-  affine_check.check(network, params["params"], shape, np.float32)
+  affine_check.check(_graph(network, params["params"], shape), np.float32)
   monkeypatch.setattr(
       affine, "convolve",
       lambda x, k, *rest: right(_cut(x, 10), _cut(k, 10), *rest),
   )
   affine_check._run.clear_cache()
   with pytest.raises(UsageError, match="layers_0"):
-    affine_check.check(network, params["params"], shape, np.float32)
+    affine_check.check(_graph(network, params["params"], shape), np.float32)
 
 
 def test_algorithms_that_mix_neighbours_are_found(case, monkeypatch):

@@ -1,0 +1,165 @@
+"""Boxes: explicit bounds of each variable, and what all boxes have in common."""
+
+import dataclasses
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from diffai_jax.domains import rounding
+from diffai_jax.domains.hybrid_zonotope import HybridZonotope, from_bounds
+from diffai_jax.kernels import precision
+from diffai_jax.types import Array, PRNGKey
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+  """All points between two bounds. Equal bounds fix a variable.
+
+  A pytree: the bounds are arguments of a compiled program. Its methods are
+  those of `Linf`. The images that they take, [B, ...], say how many examples
+  there are; None is as many as the bounds have.
+
+  Attributes:
+    lower: [B, ...], or what broadcasts against the images.
+    upper: likewise. At least `lower`.
+
+  >>> import numpy as np
+  >>> region = Bounds(np.array([[0.0, 0.5]]), np.array([[1.0, 0.5]]))
+  >>> print(region.element(None).center)
+  [[0.5 0.5]]
+  """
+
+  lower: Array
+  upper: Array
+
+  def bounds(self, images: Array | None = None) -> tuple[Array, Array]:
+    """The bounds in JAX's type, rounded outwards where it cannot hold them.
+
+    Args:
+      images: [B, ...], of which the shape alone counts; or None.
+
+    Returns:
+      (lower, upper), [B, ...] each. NaN, which proves nothing, where traced
+      bounds are NaN or exchanged.
+
+    Raises:
+      ValueError: if a lower bound is known to be above its upper bound or NaN,
+        or a bound does not broadcast against the images.
+    """
+    given = tuple(
+        b if hasattr(b, "dtype") else np.asarray(b, float)
+        for b in (self.lower, self.upper)
+    )
+    shapes = [tuple(np.shape(b)) for b in given]
+    try:
+      shape = np.broadcast_shapes(*shapes)
+      if images is not None:
+        if np.broadcast_shapes(shape, np.shape(images)) != np.shape(images):
+          raise ValueError
+        shape = np.shape(images)
+    except ValueError:
+      like = "" if images is None else f", images {list(np.shape(images))}"
+      raise ValueError(
+          f"lower bounds are {list(shapes[0])}, upper ones"
+          f" {list(shapes[1])}{like}; expected [B, ...] each, or one example's"
+      ) from None
+    precision.refuse(
+        ~(given[0] <= given[1]),
+        "is a lower bound that is not below its upper bound; exchange them",
+        given[0],
+    )
+    dtype = precision.widest(*given)
+    low = -_upwards(-given[0], dtype)
+    high = _upwards(given[1], dtype)
+    wrong = ~(low <= high)
+    return tuple(
+        jnp.broadcast_to(jnp.where(wrong, jnp.nan, bound), shape)
+        for bound in (low, high)
+    )
+
+  def element(self, images: Array | None = None) -> HybridZonotope:
+    """The box as an element."""
+    return from_bounds(*self.bounds(images))
+
+  def project(self, points: Array, images: Array | None = None) -> Array:
+    """The points of the region that are nearest to the given ones, [B, ...]."""
+    return jnp.clip(points, *self.bounds(images))
+
+  def sample(self, keys: PRNGKey, images: Array | None = None) -> Array:
+    """Points drawn uniformly from the region, [B, ...]; a key for each example."""
+    return drawn(keys, *self.bounds(images))
+
+  def steepest(self, gradient: Array) -> Array:
+    """The way from the box's middle to where ⟨gradient, x⟩ is largest, [B, ...].
+
+    It is half of the box's width times sign(gradient), as it is for `Linf`.
+    """
+    low, high = self.bounds(gradient)
+    return (high / 2 - low / 2).astype(gradient.dtype) * jnp.sign(gradient)
+
+  def linear_max(
+      self, coefficients: Array, images: Array | None = None
+  ) -> Array:
+    """Upper bounds of ⟨coefficients, x⟩ over the region: see `largest`."""
+    return largest(coefficients, *self.bounds(images))
+
+
+def largest(coefficients: Array, lower: Array, upper: Array) -> Array:
+  """Upper bounds of ⟨coefficients, x⟩ over boxes.
+
+  Args:
+    coefficients: [B, S, ...], S linear functions for each example.
+    lower, upper: [B, ...].
+
+  Returns:
+    [B, S]. They hold in exact arithmetic and for every evaluation in the
+    bounds' type; NaN where a sum may overflow.
+  """
+  lower, upper = (bound[:, None] for bound in (lower, upper))
+  dtype = precision.widest(coefficients, lower)
+  lower, upper, coefficients = (
+      precision.strongly(a, dtype) for a in (lower, upper, coefficients)
+  )
+  axes = tuple(range(2, coefficients.ndim))
+  terms = max(1, coefficients[0, 0].size)
+  ends = coefficients * lower, coefficients * upper
+  # 0 times an infinite bound is 0 here.
+  ends = [jnp.where(coefficients == 0, 0, end) for end in ends]
+  total = jnp.sum(jnp.maximum(*ends), axes)
+  size = jnp.sum(jnp.maximum(*map(jnp.abs, ends)), axes)
+  slack = 2 * rounding.relative(dtype, terms) * size
+  slack = slack + rounding.absolute(dtype, terms)
+  known = size <= rounding.largest(dtype)
+  return jnp.where(known, total + lax.stop_gradient(slack), jnp.nan)
+
+
+def drawn(keys: PRNGKey, lower: Array, upper: Array) -> Array:
+  """Points drawn uniformly from boxes, [B, ...].
+
+  Args:
+    keys: a random key for each example, [B].
+    lower, upper: [B, ...].
+  """
+  noise = jax.vmap(
+      lambda key: jax.random.uniform(key, lower.shape[1:], lower.dtype)
+  )(keys)
+  return jnp.clip(lower + (upper - lower) * noise, lower, upper)
+
+
+def _upwards(values: Array, dtype) -> Array:
+  """The least numbers of a type that are not below the given ones.
+
+  No subnormal ones, for which XLA would take 0. What the type has stays exact.
+  """
+  if isinstance(values, jax.Array):
+    return precision.strongly(values, dtype)  # JAX's own type holds them.
+  with np.errstate(over="ignore"):
+    held = np.asarray(values, dtype)
+  above = np.nextafter(held, np.asarray(np.inf, dtype))
+  held = np.where(held < values, above, held)
+  tiny = np.asarray(rounding.tiny(dtype), dtype)
+  small = (np.abs(held) < tiny) & (values != 0)
+  return jnp.asarray(np.where(small, np.where(values > 0, tiny, 0), held))
