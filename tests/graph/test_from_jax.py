@@ -350,3 +350,16 @@ def test_an_axis_of_the_batch_s_size_by_chance():
 def test_inputs_are_floats():
   with pytest.raises(UsageError, match="int32.*floats"):
     from_jax(lambda x: x, (2,), jnp.int32)
+
+
+def test_negative_padding_crops():
+  # Compared with a cropped image: XLA's own answers are wrong on some CPUs.
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, 5, 6, 4)).astype(np.float32)
+  kernel = rng.normal(size=(2, 2, 4, 3)).astype(np.float32)
+  conv = lambda x, padding: jax.lax.conv_general_dilated(
+      x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+  )
+  graph = from_jax(lambda x: conv(x, ((-1, 1), (0, -2))), (5, 6, 4))
+  expected = conv(x[:, 1:, :-2], ((0, 1), (0, 0)))
+  np.testing.assert_allclose(graph(x), expected, rtol=1e-5, atol=1e-5)
