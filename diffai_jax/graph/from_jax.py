@@ -113,6 +113,11 @@ def _read(function, shape: tuple[int, ...], dtype, batch: int) -> Graph:
       traced.jaxpr, traced.consts, [Batched(builder.input, 0)], ""
   )
   for output in outputs:
+    if isinstance(output, Rows):
+      raise UsageError(
+          "the network joins the batch with another axis in what it gives; the"
+          " batch must be the first axis of its own"
+      )
     if not isinstance(output, Batched):
       raise UsageError(
           f"the network gives {_kind(output)}; expected numbers that are"

@@ -311,7 +311,8 @@ class Inner(nn.Module):
 @pytest.mark.parametrize("function,words", [
     (lambda x: Inner().apply({}, x), ("'sin'", "Sines_0", "test_from_jax.py:")),
     (lambda x: x - x.mean(0), ("'reduce_sum'", "batch")),
-    (lambda x: x.reshape(-1), ("'reshape'", "batch")),
+    (lambda x: x.reshape(-1), ("batch", "first axis")),
+    (lambda x: x.reshape(-1) + 1, ("'add'", "batch")),
     (lambda x: x @ x.T, ("'dot_general'", "others")),
     (lambda x: x[0], ("'slice'", "batch")),
     (lambda x: x[::-1], ("'rev'", "between examples")),
