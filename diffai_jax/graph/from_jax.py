@@ -30,6 +30,7 @@ from diffai_jax.graph.jax_values import (
     Batched,
     Compared,
     MixesBatch,
+    Rows,
     Unreadable,
     depends,
     known,
@@ -112,6 +113,11 @@ def _read(function, shape: tuple[int, ...], dtype, batch: int) -> Graph:
       traced.jaxpr, traced.consts, [Batched(builder.input, 0)], ""
   )
   for output in outputs:
+    if isinstance(output, Rows):
+      raise UsageError(
+          "the network joins the batch with another axis in what it gives; the"
+          " batch must be the first axis of its own"
+      )
     if not isinstance(output, Batched):
       raise UsageError(
           f"the network gives {_kind(output)}; expected numbers that are"
@@ -191,6 +197,10 @@ class Reader:
           "it uses a comparison of values that depend on the input, which is"
           " bounded only in where(x > 0, ...) and its like"
       )
+    if any(isinstance(value, Rows) for value in inputs) and name not in (
+        "reshape", "dot_general"
+    ):
+      raise MixesBatch("treats the batch and another axis as one")
     outputs = RULES[name](self, eqn, *inputs)
     outputs = outputs if isinstance(outputs, list) else [outputs]
     for output in outputs:
@@ -210,6 +220,9 @@ class Reader:
     if index is None:
       raise Unreadable("its branch is not known while reading")
     branches = eqn.params["branches"]
+    platforms = eqn.params.get("branches_platforms")
+    if platforms and platforms[-1] is None:
+      index = len(branches) - 1  # What any platform can run.
     body = branches[int(np.clip(index, 0, len(branches) - 1))]
     return self.run(body.jaxpr, body.consts, inputs[1:], path)
 

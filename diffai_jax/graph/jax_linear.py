@@ -13,6 +13,7 @@ from diffai_jax.graph.jax_moves import padded, shaped, spread, turned
 from diffai_jax.graph.jax_values import (
     Batched,
     MixesBatch,
+    Rows,
     Unreadable,
     known,
     whole,
@@ -28,11 +29,27 @@ def _dot_general(reader, eqn, left, right) -> Batched:
   (left_sum, right_sum), (left_same, right_same) = (
       eqn.params["dimension_numbers"]
   )
+  if isinstance(left, Rows) or isinstance(right, Rows):
+    return _of_rows(left, right, left_sum, right_sum, left_same, right_same)
   if isinstance(left, Batched) and isinstance(right, Batched):
     return _of_two(left, right, left_sum, right_sum, left_same, right_same)
   if isinstance(left, Batched):
     return _of_one(left, right, left_sum, right_sum, left_same, right_same, True)
   return _of_one(right, left, right_sum, left_sum, right_same, left_same, False)
+
+
+def _of_rows(left, right, left_sum, right_sum, left_same, right_same) -> Rows:
+  """A contraction where the batch shares an axis: it and its neighbour stay."""
+  first = isinstance(left, Rows)
+  rows, other = (left, right) if first else (right, left)
+  summed, same = (left_sum, left_same) if first else (right_sum, right_same)
+  x = rows.parts
+  if isinstance(other, Batched | Rows) or x.axis in (*summed, *same):
+    raise MixesBatch("works along the batch")
+  summed, same = ([a + (a > x.axis) for a in axes] for axes in (summed, same))
+  if first:
+    return Rows(_of_one(x, other, summed, right_sum, same, right_same, True))
+  return Rows(_of_one(x, other, summed, left_sum, same, left_same, False))
 
 
 def _of_one(

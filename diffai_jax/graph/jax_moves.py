@@ -12,6 +12,7 @@ from diffai_jax.graph.jax_constants import now
 from diffai_jax.graph.jax_values import (
     Batched,
     MixesBatch,
+    Rows,
     Unreadable,
     for_one,
     known,
@@ -38,15 +39,18 @@ def spread(x: Recording, shape: Sequence[int]) -> Recording:
   return x if shape == x.shape[1:] else transformers.broadcast(x, shape)
 
 
-def _reshape(reader, eqn, x: Batched) -> Batched:
+def _reshape(reader, eqn, x: Batched | Rows) -> Batched | Rows:
   if eqn.params.get("dimensions") is not None:
     raise Unreadable("it permutes dimensions")
-  sizes = eqn.outvars[0].aval.shape
+  x = x.parts if isinstance(x, Rows) else x
+  sizes = tuple(map(int, eqn.outvars[0].aval.shape))
   before = math.prod(x.shape[: x.axis])
   for axis, size in enumerate(sizes):
-    if size == reader.batch and math.prod(sizes[:axis]) == before:
-      shape = sizes[:axis] + sizes[axis + 1 :]
-      return Batched(shaped(x.value, shape), axis)
+    if size and size % reader.batch == 0 and math.prod(sizes[:axis]) == before:
+      rows = size // reader.batch
+      shape = sizes[:axis] + (rows,) * (rows > 1) + sizes[axis + 1 :]
+      found = Batched(shaped(x.value, shape), axis)
+      return found if rows == 1 else Rows(found)
   raise MixesBatch("makes the batch a part of another axis")
 
 

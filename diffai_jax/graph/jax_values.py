@@ -89,6 +89,17 @@ class Batched:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rows:
+  """A variable whose batch shares its axis with the example's axis after it.
+
+  Attributes:
+    parts: the variable as it is with the two axes apart.
+  """
+
+  parts: Batched
+
+
+@dataclasses.dataclass(frozen=True)
 class Compared:
   """left OP right, elementwise, OP one of gt, ge, lt, le, eq, ne."""
 
@@ -99,7 +110,7 @@ class Compared:
 
 def depends(value: Any) -> bool:
   """Whether a value depends on the network's input."""
-  return isinstance(value, Batched | Compared)
+  return isinstance(value, Batched | Compared | Rows)
 
 
 def known(value: Any) -> np.ndarray | None:
