@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.graph import jax_arithmetic
+from diffai_jax.graph import jax_batch_size
 from diffai_jax.graph import jax_linear
 from diffai_jax.graph import jax_moves
 from diffai_jax.graph import jax_reductions
@@ -98,15 +99,18 @@ def from_jax(
 
 
 def _read(function, shape: tuple[int, ...], dtype, batch: int) -> Graph:
+  other = next(size for size in _BATCHES if size != batch)
   try:
-    traced = jax.make_jaxpr(function)(
-        jax.ShapeDtypeStruct((batch, *shape), dtype)
+    traced, again = (
+        jax.make_jaxpr(function)(jax.ShapeDtypeStruct((size, *shape), dtype))
+        for size in (batch, other)
     )
   except jax.errors.ConcretizationTypeError as error:
     raise UsageError(
         f"the network does with numbers of its input what can only be done once"
         f" they are known, such as `if`: {reason(error)}"
     ) from error
+  jax_batch_size.check(traced, again, (batch, other))
   builder = SharingBuilder(shape, dtype)
   reader = Reader(builder, batch, _Names(traced.jaxpr))
   outputs = reader.run(
