@@ -64,7 +64,7 @@ def _longer(
   milestones = [m for m in milestones if m >= last]
   if not late and not milestones:
     return None
-  ends = [end for end, _, _ in late] + milestones
+  ends = [end for end, _, _ in late] + [m + 1 for m in milestones]
   if late:
     end, name, schedule = max(late, key=lambda found: found[0])
     now, then = (f"{float(value_at(schedule, t)):.4g}" for t in (last, end))
