@@ -110,7 +110,6 @@ def _read(function, shape: tuple[int, ...], dtype, batch: int) -> Graph:
         f"the network does with numbers of its input what can only be done once"
         f" they are known, such as `if`: {reason(error)}"
     ) from error
-  jax_batch_size.check(traced, again, (batch, other))
   builder = SharingBuilder(shape, dtype)
   reader = Reader(builder, batch, _Names(traced.jaxpr))
   outputs = reader.run(
@@ -132,6 +131,7 @@ def _read(function, shape: tuple[int, ...], dtype, batch: int) -> Graph:
           f"the batch is axis {output.axis} of what the network gives; it must"
           f" be the first"
       )
+  jax_batch_size.check(traced, again, (batch, other))
   return builder.graph(*(output.value for output in outputs))
 
 

@@ -66,7 +66,7 @@ def test_when_a_schedule_stands_still(text, epoch):
     ({"epochs": 10.0, "optimizer__milestones": (5, 10)},
      ["optimizer.milestones has 10, but the run ends at epoch 10"]),
     ({"epochs": 10.0, "dropout": "Lin(0, 0.5, 20)",
-      "optimizer__milestones": (50,)}, ["--config.schedule_epochs=50"]),
+      "optimizer__milestones": (50,)}, ["--config.schedule_epochs=51"]),
     ({"epochs": 10.0, "dropout": "Lin(0, 0.5, 20)",
       "optimizer__l2": "Lin(0, 1, 11)"}, ["(so does another schedule)"]),
 ])
