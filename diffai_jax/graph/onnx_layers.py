@@ -1,6 +1,6 @@
 """ONNX's layers: products with matrices, convolutions, pools, batch norm."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import math
 
 import numpy as np
@@ -185,12 +185,21 @@ def _conv(node: Node) -> Flow:
         f"{flow.shape[1]} channels in {groups} groups meet weights"
         f" {list(weights.shape)}"
     )
-  bias = node.constant(2, np.zeros(weights.shape[0]))
-  value = t.conv(
+  return _convolved(
+      t.conv, node, flow, kernel, weights.shape[0],
+      stride=strides, padding=sides, dilation=dilations, groups=groups,
+  )
+
+
+def _convolved(
+    transformer: Callable, node: Node, flow: Flow, kernel, filters: int,
+    **options,
+) -> Flow:
+  """A convolution or transposed one, with the node's bias or none."""
+  bias = node.constant(2, np.zeros(filters))
+  value = transformer(
       _pixels(flow), _planar(kernel, flow), np.asarray(bias, node.dtype),
-      **_options(
-          stride=strides, padding=sides, dilation=dilations, groups=groups
-      ),
+      **_options(**options),
   )
   return _image_of(value, flow)
 
@@ -231,14 +240,10 @@ def _conv_transpose(node: Node) -> Flow:
     sides = [
         (pads[i], pads[i + spatial] - extra[i]) for i in range(spatial)
     ]
-  bias = node.constant(2, np.zeros(groups * filters))
-  value = t.conv_transpose(
-      _pixels(flow), _planar(kernel, flow), np.asarray(bias, node.dtype),
-      **_options(
-          stride=strides, padding=sides, dilation=dilations, groups=groups
-      ),
+  return _convolved(
+      t.conv_transpose, node, flow, kernel, groups * filters,
+      stride=strides, padding=sides, dilation=dilations, groups=groups,
   )
-  return _image_of(value, flow)
 
 
 @_handles("MaxPool")
