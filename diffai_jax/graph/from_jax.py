@@ -59,7 +59,11 @@ _LIBRARIES = re.compile(
 
 
 def from_jax(
-    function: Callable, input_shape: Sequence[int], dtype=np.float32
+    function: Callable,
+    input_shape: Sequence[int],
+    dtype=np.float32,
+    *,
+    checked: bool = False,
 ) -> Graph:
   """The graph of a JAX function of one batched input.
 
@@ -76,6 +80,9 @@ def from_jax(
       weights are constants or closed over.
     input_shape: of one example.
     dtype: of the input, a floating-point type.
+    checked: whether this function was read before, with other numbers for
+      weights. It is traced once then, and not a second time to see that it does
+      not compute with the size of its batch.
 
   Raises:
     UsageError: in one line, with primitive and place, for what has no
@@ -90,7 +97,7 @@ def from_jax(
   free = [batch for batch in _BATCHES if batch not in shape]
   for last, batch in enumerate(free, start=1):
     try:
-      return _read(function, shape, dtype, batch)
+      return _read(function, shape, dtype, batch, checked)
     except UsageError as error:
       # Another size of the batch tells whether an axis had it by chance.
       if last == len(free) or not isinstance(error.__cause__, MixesBatch):
@@ -98,12 +105,14 @@ def from_jax(
   raise AssertionError("no size of the batch was tried")
 
 
-def _read(function, shape: tuple[int, ...], dtype, batch: int) -> Graph:
+def _read(
+    function, shape: tuple[int, ...], dtype, batch: int, checked: bool
+) -> Graph:
   other = next(size for size in _BATCHES if size != batch)
   try:
-    traced, again = (
+    traced, *again = (
         jax.make_jaxpr(function)(jax.ShapeDtypeStruct((size, *shape), dtype))
-        for size in (batch, other)
+        for size in ((batch,) if checked else (batch, other))
     )
   except jax.errors.ConcretizationTypeError as error:
     raise UsageError(
@@ -131,7 +140,8 @@ def _read(function, shape: tuple[int, ...], dtype, batch: int) -> Graph:
           f"the batch is axis {output.axis} of what the network gives; it must"
           f" be the first"
       )
-  jax_batch_size.check(traced, again, (batch, other))
+  for second in again:
+    jax_batch_size.check(traced, second, (batch, other))
   return builder.graph(*(output.value for output in outputs))
 
 

@@ -18,6 +18,11 @@ _EVALUATION = {
     "deterministic": True, "use_running_average": True, "inference": True,
 }
 
+# Modules that were found not to compute with the size of their batch, with the
+# shape and type of their input: a training step reads them again with traced
+# weights, and need not look again.
+_CHECKED = set()
+
 
 class PlainNetwork(nn.Module):
   """A module that knows no elements: they run through the graph that it is.
@@ -56,7 +61,7 @@ class PlainNetwork(nn.Module):
       return output
     if isinstance(x, jax.Array):
       return self._forward()(x)
-    graph = from_jax(self._forward(), example_shape(x), value_dtype(x))
+    graph = self.graph(example_shape(x), value_dtype(x))
     after = {
         graph.number(name): _chain(layers, mode) for name, layers in self.layers
     }
@@ -64,7 +69,14 @@ class PlainNetwork(nn.Module):
 
   def graph(self, input_shape: Sequence[int], dtype) -> Graph:
     """The graph of the bound module, without abstract layers."""
-    return from_jax(self._forward(), input_shape, dtype)
+    key = self.module.clone(parent=None), tuple(input_shape), str(dtype)
+    try:
+      checked = key in _CHECKED
+    except TypeError:  # A module with an attribute that has no hash.
+      return from_jax(self._forward(), input_shape, dtype)
+    graph = from_jax(self._forward(), input_shape, dtype, checked=checked)
+    _CHECKED.add(key)
+    return graph
 
   def _forward(self) -> Callable[[Array], Array]:
     """The module with its variables; of batch statistics, if there are any."""

@@ -201,3 +201,27 @@ def test_training_starts_from_a_graphs_weights(case):
   np.testing.assert_allclose(
       run.network.apply(run.variables, x), graph(x), rtol=1e-6
   )
+
+
+def test_a_module_that_was_read_is_traced_once_from_then_on():
+  traced = []
+
+  class Counted(nn.Module):
+    divide: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+      traced.append(x.shape[0])
+      return nn.Dense(3)(x) / (len(x) if self.divide else 1)
+
+  def read(network):
+    del traced[:]
+    variables = network.init(jax.random.key(0), jnp.zeros((1, 4)))
+    del traced[:]
+    network.bind(variables).graph((4,), jnp.float32)
+    return len(traced)
+
+  assert [read(PlainNetwork(Counted())) for _ in range(3)] == [2, 1, 1]
+  for _ in range(2):  # What is refused once is refused again.
+    with pytest.raises(UsageError, match="number of images in its batch"):
+      read(PlainNetwork(Counted(divide=True)))
