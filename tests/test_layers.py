@@ -16,6 +16,10 @@ _PACKAGE = pathlib.Path(__file__).parents[1] / "diffai_jax"
 _HOUSE = (
     {
         "": ("types",),
+        "processes": (
+            "wire", "watch", "exchange", "environment", "relay", "quiet",
+            "connect",
+        ),
         "text": ("terms", "suggest"),
         "storage": ("paths", "files", "sealed", "journal", "lock"),
         "kernels": (
@@ -115,7 +119,7 @@ _FLOORS = tuple(
 # Folders of one floor that know nothing of each other.
 _STRANGERS = (
     {"networks", "goals"}, {"objectives", "data"}, {"kernels", "schedules"},
-    {"kernels", "storage"},
+    {"kernels", "storage"}, {"kernels", "processes"},
 )
 
 _PLACES = {
