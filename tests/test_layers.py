@@ -23,7 +23,7 @@ _HOUSE = (
         "text": ("terms", "suggest"),
         "storage": ("paths", "files", "sealed", "journal", "lock"),
         "kernels": (
-            "xla", "platforms", "precision", "loops", "geometry", "matrices",
+            "platforms", "device_memory", "xla", "precision", "loops", "geometry", "matrices",
             "taps", "overlap", "winograd", "cpu_images", "images",
         ),
         "schedules": ("piecewise", "arithmetic", "optax_schedules"),
@@ -84,7 +84,7 @@ _HOUSE = (
         "data": (
             "places", "datasets", "arrays", "splits", "pictures", "folders",
             "tiny_imagenet", "archives", "tfds_folders", "prepared", "sources",
-            "augment", "batches",
+            "augment", "batches", "prefetch",
         ),
     },
     {

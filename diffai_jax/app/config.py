@@ -13,7 +13,7 @@ from diffai_jax.types import UsageError, on_one_line, shortened, shown
 # Keys that do not change what is trained, nor how: those of a run may change.
 FREE_KEYS = (
     "certify", "checkpoint", "checkpoint_minutes", "compilation_cache",
-    "data_dir", "remat", "xla_flags",
+    "data_dir", "remat", "steps_per_dispatch", "xla_flags",
 )
 
 
@@ -87,6 +87,8 @@ def base_config(
   config.accumulate = 1
   config.bfloat16 = False
   config.remat = False
+  # Null is the platform's choice: one on CPUs.
+  config.steps_per_dispatch = config_dict.placeholder(int)
   config.xla_flags = True
   config.compilation_cache = "~/.cache/diffai_jax"
   config.seed = 0

@@ -148,9 +148,9 @@ def train(
   late = schedule_warning.warning(job.config, job.goal, job.network)
   if late:
     console.print_warning(late.replace("--config.", ""))
-  around = _measured(job, test, len(examples)) if test else _unchanged
+  also = {"measure": _measured(job, test, len(examples))} if test else {}
   if workdir is not None:
-    return _train_in(os.fspath(workdir), job, examples, around, progress)
+    return _train_in(os.fspath(workdir), job, examples, progress, also)
   state = create_state(
       job.network, job.optimizer(len(examples) // job.config.batch_size),
       job.dataset.image_shape, job.config.seed,
@@ -158,17 +158,13 @@ def train(
   rows = []
   state = _steps(
       job, examples, state, lambda step, row: rows.append({"step": step} | row),
-      around, progress,
+      progress, **also,
   )
   return _run(job, state, rows)
 
 
-def _unchanged(number: int, step):
-  return step
-
-
 def _measured(job: Job, test: Examples, examples: int) -> Callable:
-  """Makes steps that end an epoch measure the test images, too."""
+  """What measures the test images at the end of each epoch."""
   steps_per_epoch = examples // job.config.batch_size
   total = app_train.total_steps(job.config, examples)
   epsilon, data_range = job.config.epsilon, job.data_range
@@ -190,31 +186,24 @@ def _measured(job: Job, test: Examples, examples: int) -> Callable:
     right = jnp.argmax(logits, axis=-1) == labels
     return jnp.stack([jnp.sum(right), jnp.sum(holds)])
 
-  def around(number: int, step):
-    if (number + 1) % steps_per_epoch and number + 1 != total:
-      return step
+  def measure(number: int, state: TrainState) -> dict:
+    if number % steps_per_epoch and number != total:
+      return {}
+    found = sum(
+        counts(
+            state.variables, test.images[start : start + _TEST_BATCH],
+            test.labels[start : start + _TEST_BATCH],
+        )
+        for start in range(0, len(test), _TEST_BATCH)
+    ) / len(test)
+    return {"test_accuracy": found[0], "test_verified": found[1]}
 
-    def measuring(state: TrainState, *batch):
-      state, values = step(state, *batch)
-      found = sum(
-          counts(
-              state.variables, test.images[start : start + _TEST_BATCH],
-              test.labels[start : start + _TEST_BATCH],
-          )
-          for start in range(0, len(test), _TEST_BATCH)
-      ) / len(test)
-      return state, values | {
-          "test_accuracy": found[0], "test_verified": found[1]
-      }
-
-    return measuring
-
-  return around
+  return measure
 
 
 def _steps(
     job: Job, examples: Examples, state: TrainState, report: Callable,
-    around: Callable, progress: bool, **options,
+    progress: bool, **options,
 ) -> TrainState:
   """Takes all steps that are left, with a progress bar."""
   total = app_train.total_steps(job.config, len(examples))
@@ -229,14 +218,12 @@ def _steps(
       show(number, app_train.note(row))
 
     return app_train.take_steps(
-        job, examples, state, report_and_show, around, epoch_rows=True,
-        **options,
+        job, examples, state, report_and_show, epoch_rows=True, **options
     )
 
 
 def _train_in(
-    workdir: str, job: Job, examples: Examples, around: Callable,
-    progress: bool,
+    workdir: str, job: Job, examples: Examples, progress: bool, also: dict
 ) -> Run:
   """Trains in a work folder, and goes on where it was."""
   stored = network_file.Stored(
@@ -265,7 +252,7 @@ def _train_in(
         total = app_train.total_steps(job.config, len(examples))
         saver.begin(state, last=not total)
       state = _steps(
-          job, examples, state, writer.write, around, progress, saver=saver
+          job, examples, state, writer.write, progress, saver=saver, **also
       )
     return _run(job, state, metrics.read(workdir))
 

@@ -12,11 +12,12 @@ from diffai_jax.app.data_keys import range_of
 from diffai_jax.app.validation import domains_of, epsilon_of, validate
 from diffai_jax.data import Dataset
 from diffai_jax.goals import Goal
+from diffai_jax.kernels import platforms
 from diffai_jax.networks import create, describe
 from diffai_jax.objectives import objective, parse_value
 from diffai_jax.storage.paths import checked_path
 from diffai_jax.training import optimizers
-from diffai_jax.training.cost import StepCost, step_cost
+from diffai_jax.training.cost import StepCost, step_cost, training_flops
 from diffai_jax.training.state import create_state
 from diffai_jax.training.step import Regularizers, Step, make_step
 from diffai_jax.types import Array
@@ -103,8 +104,13 @@ class Job:
         self.config.optimizer, lambda step: self.epoch_of(step, steps_per_epoch)
     )
 
-  def make_step(self, goal: Goal, steps_per_epoch: int) -> Step:
-    """The training step with that goal: the job's, or a part of it."""
+  def make_step(
+      self, goal: Goal, steps_per_epoch: int, together: int | None = None
+  ) -> Step:
+    """The training step with that goal: the job's, or a part of it.
+
+    Or `together` steps as one program, as `step.make_step` says.
+    """
     return make_step(
         self.network,
         goal,
@@ -117,7 +123,22 @@ class Job:
         self.config.accumulate,
         self.config.bfloat16,
         self.data_range,
+        together,
     )
+
+  def steps_per_dispatch(self, steps_per_epoch: int) -> int:
+    """How many steps go into one dispatch: the config's, or the platform's.
+
+    An epoch's are split evenly, where the number is the platform's choice.
+    """
+    config = self.config
+    if config.steps_per_dispatch is not None:
+      return min(config.steps_per_dispatch, steps_per_epoch)
+    share = config.batch_size // jax.device_count()
+    most = platforms.steps_per_dispatch(
+        lambda: share * training_flops(self.network, self.dataset.image_shape)
+    )
+    return steps_per_epoch // -(-steps_per_epoch // most)
 
   @property
   def regularizers(self) -> Regularizers:

@@ -27,7 +27,7 @@ from diffai_jax.training.array_store import digest
 from diffai_jax.training.metrics import MetricsWriter
 from diffai_jax.training.saving import Saver
 from diffai_jax.training.state import TrainState, create_state
-from diffai_jax.training.step import Step, batch_key
+from diffai_jax.training.step import batch_key
 from diffai_jax.types import UsageError, shown
 
 _MOST_STEPS = 2**31 - 1  # Steps are counted in int32.
@@ -178,7 +178,6 @@ def take_steps(
     data: Examples,
     state: TrainState,
     report: Callable[[int, dict[str, float]], None],
-    around: Callable[[int, Step], Step] = lambda number, step: step,
     **options,
 ) -> TrainState:
   """Takes the steps that a job has left.
@@ -188,7 +187,6 @@ def take_steps(
     data: the training images.
     state: to go on from.
     report: is given the rows of metrics.
-    around: the step that takes the place of one, and its number from 0 on.
     **options: of `loop.run`.
 
   Returns:
@@ -202,15 +200,27 @@ def take_steps(
       lambda steps: job.epoch_of(steps, steps_per_epoch),
       lambda step: batch_key(config.seed, step),
   )
-  step_of = functools.cache(lambda goal: job.make_step(goal, steps_per_epoch))
+  step_of = functools.cache(
+      lambda goal, *together: job.make_step(goal, steps_per_epoch, *together)
+  )
+  size = job.steps_per_dispatch(steps_per_epoch)
+  groups = loop.Groups(
+      size,
+      lambda number: all(
+          goal_at(later) == goal_at(number)
+          for later in range(number + 1, number + size)
+      ),
+      lambda number: step_of(goal_at(number), size),
+  )
   return loop.run(
       state,
       loop.Length(
           total_steps(config, len(data)), steps_per_epoch, config.batch_size
       ),
-      lambda number: around(number, step_of(goal_at(number))),
+      lambda number: step_of(goal_at(number)),
       batches(data, config.batch_size, config.seed, int(state.step)),
       report,
+      groups=groups if size > 1 else None,
       **options,
   )
 

@@ -35,6 +35,7 @@ _RANGES = (
     ("schedule_epochs", _SMALLEST, _MOST, float),
     ("batch_size", 1, _MOST, int),
     ("accumulate", 1, _MOST, int),
+    ("steps_per_dispatch", 1, _MOST, int),
     ("seed", 0, _MOST, int),
     ("checkpoint_minutes", 0, _LARGEST, float),
     ("optimizer.decay", 0, _LARGEST, float),
@@ -51,7 +52,7 @@ _PATHS = ("data_dir", "compilation_cache", "checkpoint")
 _OURS_ALONE = ("abstract_layers", "dropout")
 _MAY_BE_NULL = (
     "batch_norm", "checkpoint", "data_range", "mean", "std",
-    "schedule_epochs", "augment.crop_padding", "augment.flip",
+    "schedule_epochs", "steps_per_dispatch", "augment.crop_padding", "augment.flip",
     "certify.examples", "certify.memory_mb",
 )
 

@@ -9,6 +9,7 @@ from diffai_jax.data.augment import (
 )
 from diffai_jax.data.batches import batches, epoch_order
 from diffai_jax.data.datasets import DATASETS, Dataset, known, source_of
+from diffai_jax.data.prefetch import prefetched
 from diffai_jax.data.sources import Examples, dataset, load
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "epoch_order",
     "known",
     "load",
+    "prefetched",
     "source_of",
     "statistics",
     "to_floats",

@@ -25,6 +25,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from diffai_jax.kernels import platforms
 from diffai_jax.types import Array
 
 # `with for_losses(True):` bounds that are traced here serve losses alone, and
@@ -35,7 +36,9 @@ for_losses = jax.make_user_context(False)
 
 def of_products() -> lax.Precision | None:
   """The precision that a matrix product or convolution must ask for."""
-  return None if for_losses.value else lax.Precision.HIGHEST
+  if for_losses.value:
+    return platforms.here().training_products
+  return lax.Precision.HIGHEST
 
 
 def rounds_products(kernel: Array) -> bool:

@@ -15,18 +15,12 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 
+from diffai_jax.kernels import platforms
+
 # Programs that compile faster are not worth a file.
 _SHORTEST_SECONDS = 0.5
 
-_FLAGS = {
-    # Convolutions and dense layers in one more library: 10 to 25% off a
-    # training step. Sums are still of float32, in another order.
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT",
-    # Without this pass, barriers stay until programs are fused. It would merge
-    # what `nn.Sequential` computes twice to save memory, and fuse what
-    # `platforms.computed_once` holds apart.
-    "xla_disable_hlo_passes": "cse_barrier_expander",
-}
+_FLAGS = dict(platforms.CPU.xla_flags)
 _ANSWERS = "~/.cache/diffai_jax/xla_flags.json"
 _MOST_SECONDS = 120  # That XLA may take to say whether it knows a flag.
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 import dataclasses
 import math
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,9 @@ import numpy as np
 from diffai_jax.kernels.platforms import inner_programs
 from diffai_jax.training.state import TrainState
 
+# Forward passes that a step on a point and a box is worth: a point's, and twice as
+# much for its gradients; and for a box twice that, of its center and its radius.
+PASSES = 9
 # What XLA does in place or fuses into its consumer: takes no memory of its own.
 _FREE = frozenset((
     "broadcast_in_dim", "convert_element_type", "reshape", "squeeze",
@@ -51,6 +55,21 @@ def step_cost(
   program = jax.make_jaxpr(step)(state, images, labels).jaxpr
   held = sum(_bytes(leaf) for leaf in jax.tree.leaves(state))
   return StepCost(_flops(program), held + _peak(program))
+
+
+def training_flops(network: nn.Module, image_shape) -> float:
+  """Operations of a training step for each example, by order of magnitude.
+
+  Those of its products with a point and a box: `PASSES` times a forward pass.
+
+  Args:
+    network: the module.
+    image_shape: of one example, [H, W, C].
+  """
+  images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  variables = jax.eval_shape(network.init, jax.random.key(0), images)
+  program = jax.make_jaxpr(network.apply)(variables, images).jaxpr
+  return PASSES * _flops(program)
 
 
 def _flops(program) -> float:

@@ -6,21 +6,23 @@ where a work folder is, it is told by functions.
 
 from collections.abc import Callable, Iterator
 import collections
+import contextlib
 import dataclasses
+import itertools
 import math
 import time
 
 import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
+from diffai_jax.data import prefetched
 from diffai_jax.kernels import platforms
 from diffai_jax.training.saving import Saver
 from diffai_jax.training.state import TrainState
 from diffai_jax.training.step import Step
-from diffai_jax.types import UsageError
+from diffai_jax.types import AXIS, Array, UsageError
 
-# Steps that may be under way before the oldest one's metrics are looked at.
-_STEPS_AHEAD = 4
 _SECONDS_BETWEEN_ROWS = 2.0
 
 
@@ -43,6 +45,22 @@ class Length:
   batch_size: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Groups:
+  """Steps that go into one dispatch.
+
+  Attributes:
+    size: how many.
+    fit: whether one program takes as many from the state after so many steps.
+    step_at: that program: images [devices, size, b, ...], labels likewise, and
+      metrics [size].
+  """
+
+  size: int
+  fit: Callable[[int], bool]
+  step_at: Callable[[int], Step]
+
+
 def run(
     state: TrainState,
     length: Length,
@@ -50,6 +68,8 @@ def run(
     stream: Iterator[tuple[np.ndarray, np.ndarray]],
     report: Callable[[int, dict[str, float]], None],
     *,
+    groups: Groups | None = None,
+    measure: Callable[[int, TrainState], dict] = lambda number, state: {},
     saver: Saver | None = None,
     stopped: Callable[[], bool] = lambda: False,
     epoch_rows: bool = False,
@@ -63,13 +83,18 @@ def run(
     state: the state to go on from, as `create_state` makes it; it is donated.
     length: of the run.
     step_at: the step to take on the state after so many steps.
-    stream: batches (images, labels) from the state's step on.
+    stream: batches (images, labels) from the state's step on. Where a thread
+      reads ahead, it is the thread that reads it.
     report: is given rows: (number of the step, values by name). Values are means
       over the steps since the last row, of `epsilon` and `largest_bound` the
       largest; with `epoch` and `examples_per_second`. The last step has one.
+    groups: steps that may go together. They do within an epoch; at its end, and
+      at the run's, what is left goes one by one. None is no groups.
+    measure: is given the state after so many steps, wherever a dispatch ends,
+      and returns further metrics of the last step, arrays by name.
     saver: of checkpoints; it has confirmed or written the state given. None
       saves nothing.
-    stopped: looked at after each step; the run ends there when it is true.
+    stopped: looked at after each dispatch; the run ends there when it is true.
     epoch_rows: whether the end of each epoch has a row; otherwise there is one
       every two seconds.
 
@@ -79,49 +104,118 @@ def run(
   Raises:
     NotFiniteError: if a loss or gradient is not finite.
   """
-  first = int(state.step)
-  devices = jax.local_device_count()
-  ahead = _STEPS_AHEAD if platforms.queues_steps() else 0
-  pending = collections.deque()  # (step, metrics) of steps under way.
+  number = int(state.step)
+  queued = platforms.queued_dispatches()
+  apart = platforms.here().memory_apart
+  pending = collections.deque()  # (first step, steps, metrics) under way.
   summary = _Summary(length, epoch_rows)
 
-  def check(number: int, metrics: dict) -> dict[str, float]:
-    """The metrics of a step; the state before it is good if they are."""
-    values = {name: float(v) for name, v in metrics.items()}
+  def check(number: int, values: dict[str, float]) -> None:
+    """Looks at a step's metrics; the state before it is good if they are."""
     latest = saver.keeper.latest if saver else None
     _check_finite(number, number / length.per_epoch, values, latest)
     if saver:
       saver.confirm(number - 1)
-    return values
 
   def look(until: int) -> None:
     """Checks and reports metrics until at most `until` are under way."""
     while len(pending) > until:
-      number, metrics = pending.popleft()
-      row = summary.add(number, check(number, metrics))
-      if row is not None:
-        report(number, {"epoch": number / length.per_epoch} | row)
+      first, count, metrics = pending.popleft()
+      for number, values in enumerate(_by_step(count, *metrics), first):
+        check(number, values)
+        row = summary.add(number, values)
+        if row is not None:
+          report(number, {"epoch": number / length.per_epoch} | row)
 
-  for number in range(first + 1, length.total + 1):
-    images, labels = next(stream)
-    shape = (devices, len(labels) // devices)
-    batch = images.reshape(shape + images.shape[1:]), labels.reshape(shape)
-    step = step_at(number - 1)
-    state, metrics = step(state, *batch)
-    pending.append((number, metrics))
-    look(ahead)
-    ends = number == length.total or stopped()
-    if ends:
-      look(0)
-      # It takes the state's memory; there is a copy on the host.
-      kept = saver.write(state) if saver else jax.tree.map(np.array, state)
-      placed = jax.tree.map(lambda x: x.sharding, state)
-      _, metrics = step(state, *batch)
-      check(number + 1, metrics)
-      return jax.device_put(kept, placed)
-    if saver and saver.is_due():
-      saver.write(state)
+  dispatches = prefetched(
+      _reader(stream), _counts(number, length, groups),
+      platforms.here().batches_ahead,
+  )
+  with contextlib.closing(dispatches):
+    upcoming = next(dispatches, None)
+    while upcoming is not None:
+      count, batch = upcoming
+      step = groups.step_at(number) if count > 1 else step_at(number)
+      state, metrics = step(state, *batch)
+      number += count
+      metrics = metrics, measure(number, state)
+      if apart:
+        for array in jax.tree.leaves(metrics):
+          array.copy_to_host_async()
+      pending.append((number - count + 1, count, metrics))
+      upcoming = next(dispatches, None)  # On the host, while the step runs.
+      look(queued)
+      if number == length.total or stopped():
+        look(0)
+        # It takes the state's memory; there is a copy on the host.
+        kept = saver.write(state) if saver else jax.tree.map(np.array, state)
+        placed = jax.tree.map(lambda x: x.sharding, state)
+        _, metrics = step(state, *batch)
+        check(number + 1, _by_step(count, metrics, {})[0])
+        return jax.device_put(kept, placed)
+      if saver and saver.is_due():
+        saver.write(state)
   return state
+
+
+def _counts(
+    number: int, length: Length, groups: Groups | None
+) -> Iterator[int]:
+  """How many steps each dispatch takes, from the state after so many steps."""
+  while number < length.total:
+    epoch_end = (number // length.per_epoch + 1) * length.per_epoch
+    left = min(epoch_end, length.total) - number
+    together = groups and groups.size <= left and groups.fit(number)
+    count = groups.size if together else 1
+    yield count
+    number += count
+
+
+def _reader(stream: Iterator) -> Callable[[int], tuple[Array, Array]]:
+  """Makes the batches of a dispatch of so many steps.
+
+  They are split over this process's devices on axis 0, and transferred to those
+  that have a memory of their own.
+  """
+  devices = jax.local_device_count()
+  placed = None
+  if platforms.here().memory_apart:
+    mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
+    placed = NamedSharding(mesh, PartitionSpec(AXIS))
+  wide = jax.config.jax_enable_x64  # Of this thread.
+
+  def split(arrays: list[np.ndarray]) -> Array:
+    shape = (devices, len(arrays[0]) // devices)
+    pieces = [x.reshape(shape + x.shape[1:]) for x in arrays]
+    whole = pieces[0] if len(pieces) == 1 else np.stack(pieces, axis=1)
+    if placed is None:
+      return whole
+    with jax.enable_x64(wide):
+      return jax.device_put(whole, placed)
+
+  def read(count: int) -> tuple[Array, Array]:
+    images, labels = zip(*itertools.islice(stream, count))
+    return split(images), split(labels)
+
+  return read
+
+
+def _by_step(count: int, metrics: dict, of_last: dict) -> list[dict]:
+  """The metrics of each step of a dispatch as numbers; waits for it.
+
+  Args:
+    count: of steps.
+    metrics: of all of them: scalars of a single step, [count] of several.
+    of_last: scalars, of the last one alone.
+  """
+  found, of_last = jax.device_get((metrics, of_last))
+  columns = {name: np.reshape(v, -1).tolist() for name, v in found.items()}
+  steps = [
+      {name: column[place] for name, column in columns.items()}
+      for place in range(count)
+  ]
+  steps[-1] |= {name: float(v) for name, v in of_last.items()}
+  return steps
 
 
 def _check_finite(

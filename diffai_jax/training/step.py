@@ -24,7 +24,7 @@ from diffai_jax.training.optimizers import global_norm
 from diffai_jax.training.state import TrainState
 from diffai_jax.types import AXIS, Array, Mode, PRNGKey
 
-# (state, images, labels) -> (state, metrics).
+# (state, images, labels) -> (state, metrics): a step, or several.
 Step = Callable[
     [TrainState, Array, Array], tuple[TrainState, dict[str, Array]]
 ]
@@ -94,6 +94,7 @@ def make_step(
     accumulate: int = 1,
     bfloat16: bool = False,
     data_range: tuple[float, float] | None = (0.0, 1.0),
+    together: int | None = None,
 ) -> Step:
   """The pmapped step (state, images, labels) -> (state, metrics).
 
@@ -117,6 +118,9 @@ def make_step(
       multiplied with, and gradients. Weights are kept, and all else is
       computed, in float32.
     data_range: lowest and highest value that data can have, or None.
+    together: of how many steps, one after the other, a program is made: images
+      are [devices, together, b, ...], labels [devices, together, b], and
+      metrics [together]. None is one step, without that axis.
 
   Returns:
     The step. Metrics are scalars over the whole batch: `loss`, `epsilon` (the
@@ -208,8 +212,13 @@ def make_step(
     )
     return state, metrics
 
+  def local_steps(state: TrainState, images: Array, labels: Array):
+    return lax.scan(
+        lambda state, batch: local_step(state, *batch), state, (images, labels)
+    )
+
   return jax.pmap(
-      local_step,
+      local_step if together is None else local_steps,
       axis_name=AXIS,
       in_axes=(None, 0, 0),
       out_axes=None,

@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from diffai_jax.kernels import platforms, precision
+from diffai_jax.kernels import device_memory, platforms, precision
 from diffai_jax.types import UsageError
 from diffai_jax.verification import memory
 from diffai_jax.verification.inputs import Inputs
@@ -19,9 +19,6 @@ from diffai_jax.verification.program_cache import (
     surroundings,
 )
 
-# Beyond these a larger batch only takes more memory. No powers of two: on CPUs
-# an attack on ConvSmall takes twice as long with 64, 128, 256 or 512 images.
-_BATCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 # What XLA's programs take is at most so many times what `memory.peak` says
 # (measured: ResNet-18 0.5, ConvSmall 1.3, ConvBig 2.9).
 _DOUBT = 4
@@ -71,12 +68,12 @@ def compile_measure(
     inputs: all examples that there are: no batch is larger. Their shapes and
       types count, and not their values.
     memory_mb: how much memory a batch may take, in MiB a device; None is
-      `memory.budget_mb()`, when a measure is first compiled.
+      `device_memory.budget_mb()`, when a measure is first compiled.
     size: the batch's size a device, where it is known.
 
   Returns:
-    The batch's size a device, one of _BATCHES unless it was given, and the
-    program: (params, inputs [devices, size, ...]) -> arrays
+    The batch's size a device, one of `Platform.batches` unless it was given,
+    and the program: (params, inputs [devices, size, ...]) -> arrays
     [devices, size, ...] by name.
 
   Raises:
@@ -105,22 +102,26 @@ def _fitting(
     share: int,
 ) -> int:
   """The size of the largest batch that fits, at most `share` examples."""
-  budget = memory.budget_mb() if memory_mb is None else memory_mb
-  wanted = min(budget, platforms.useful_memory_mb())
-  largest = max(size for size in _BATCHES if size <= share)
+  budget = device_memory.budget_mb() if memory_mb is None else memory_mb
+  wanted = min(budget, platforms.here().useful_mib)
+  largest = _largest(share)
   if peak_mb(largest) <= wanted:  # One program is compiled, and not two.
     return largest
   size = min(2, share)
   needed = compiled(size).mib
   # What does not grow with the batch is counted as if it did.
   fits = int(size * wanted / max(needed, 1e-3))
-  largest = max(1, min(fits, share))
-  chosen = max(size for size in _BATCHES if size <= largest)
+  chosen = _largest(max(1, min(fits, share)))
   if chosen != size:
     needed = compiled(chosen).mib
   if chosen == 1 and needed > budget:
     raise _too_large(phase, needed, budget, memory_mb)
   return chosen
+
+
+def _largest(most: int) -> int:
+  """The largest useful batch of at most so many examples."""
+  return max(size for size in platforms.here().batches if size <= most)
 
 
 def check_memory(
@@ -139,7 +140,7 @@ def check_memory(
   Raises:
     UsageError: if one example alone needs more than memory_mb.
   """
-  budget = memory.budget_mb() if memory_mb is None else memory_mb
+  budget = device_memory.budget_mb() if memory_mb is None else memory_mb
   if _peak_mb(measure, params, inputs, 1) <= budget:
     return
   needed = _compiled(measure, params, inputs, 1).mib
@@ -224,7 +225,7 @@ def _needed_mb(program) -> float:
 def _too_large(phase, needed, budget, memory_mb) -> UsageError:
   given = f"memory_mb is {budget:.0f}"
   if memory_mb is None:
-    given = f"{memory.SHARE:.0%} of the free memory is {budget:.0f}"
+    given = f"{platforms.here().memory_share:.0%} of the free memory is {budget:.0f}"
   return UsageError(
       f"{phase} needs {needed:.0f} MiB for one example, but {given}; raise"
       f" memory_mb (--config.certify.memory_mb), or leave the method out"

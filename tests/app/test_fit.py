@@ -321,7 +321,7 @@ def test_a_killed_run_goes_on_bit_by_bit(tmp_path, monkeypatch):
 
   with monkeypatch.context() as patch, pytest.raises(Killed):
     patch.setattr(loop, "_check_finite", check)
-    patch.setattr(loop, "_STEPS_AHEAD", 0)
+    patch.setattr(loop.platforms, "queued_dispatches", lambda: 0)
     _train(epochs=4, workdir=tmp_path, checkpoint_minutes=0)
   assert dj.load(tmp_path).step == 6
   again = _train(epochs=4, workdir=tmp_path)

@@ -251,7 +251,7 @@ def resumed(tmp_path_factory) -> _Resumed:
     patch.setattr(certify_run, "certify_state", lambda *args: None)
     patch.setitem(NETWORKS, "Tiny", counting)
     with patch.context() as kill, pytest.raises(_Killed):
-      kill.setattr(loop, "_STEPS_AHEAD", 0)
+      kill.setattr(loop.platforms, "queued_dispatches", lambda: 0)
       _kill_after(kill, _STEPS + 2)
       train.train_and_certify(config, str(workdir))
     first = sum(traces)
@@ -405,7 +405,7 @@ def _stop_after(monkeypatch, step: int) -> None:
       os.kill(os.getpid(), signal.SIGTERM)
     return checked(number, *args)
 
-  monkeypatch.setattr(loop, "_STEPS_AHEAD", 0)
+  monkeypatch.setattr(loop.platforms, "queued_dispatches", lambda: 0)
   monkeypatch.setattr(loop, "_check_finite", check)
 
 

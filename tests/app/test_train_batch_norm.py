@@ -54,7 +54,7 @@ def test_a_killed_run_goes_on_bit_by_bit(finished, tmp_path, monkeypatch):
   monkeypatch.setattr(certify_run, "certify_state", lambda *args: None)
   config = _config(checkpoint_minutes=0.0)
   with monkeypatch.context() as patch, pytest.raises(_Killed):
-    patch.setattr(loop, "_STEPS_AHEAD", 0)
+    patch.setattr(loop.platforms, "queued_dispatches", lambda: 0)
     _kill_after(patch, _STEPS + 2)
     train.train_and_certify(config, str(tmp_path))
   saved = _state(config, tmp_path)

@@ -219,14 +219,47 @@ def test_programs_of_loops_are_looked_into():
   assert "tanh" in inside
 
 
-@pytest.mark.parametrize("backend, memory, several", [
-    ("cpu", 32, False), ("gpu", np.inf, True), ("tpu", np.inf, True),
+@pytest.mark.parametrize("backend, platform", [
+    ("cpu", platforms.CPU), ("gpu", platforms.GPU), ("tpu", platforms.TPU),
+    ("METAL", platforms.GPU),  # A device beside the CPU, like a GPU.
 ])
-def test_what_is_asked_of_a_platform(monkeypatch, backend, memory, several):
+def test_each_platform_has_its_own(monkeypatch, backend, platform):
   monkeypatch.setattr(platforms.jax, "default_backend", lambda: backend)
-  monkeypatch.setattr(platforms.jax, "local_device_count", lambda: 2)
-  assert platforms.useful_memory_mb() == memory
-  assert platforms.queues_steps() == several
+  assert platforms.here() is platform
   assert platforms.platform_name() == backend
+
+
+@pytest.mark.parametrize("backend, devices, queued", [
+    ("cpu", 1, True), ("cpu", 2, False), ("gpu", 1, True), ("gpu", 8, True),
+])
+def test_only_several_cpus_wait_for_each_step(
+    monkeypatch, backend, devices, queued
+):
+  """However many of them are this process's: all meet in sums."""
+  monkeypatch.setattr(platforms.jax, "default_backend", lambda: backend)
+  monkeypatch.setattr(platforms.jax, "device_count", lambda: devices)
   monkeypatch.setattr(platforms.jax, "local_device_count", lambda: 1)
-  assert platforms.queues_steps()
+  assert (platforms.queued_dispatches() > 0) == queued
+
+
+def test_small_steps_go_together_where_a_dispatch_is_dear(monkeypatch):
+  """Fewer the larger they are; a step that fills the device goes alone."""
+  flops = (0, 1e9, 1e10, 1e11, 1e13)
+  count = lambda n: platforms.steps_per_dispatch(lambda: n)
+  assert list(map(count, flops)) == [1] * 5
+  monkeypatch.setattr(platforms.jax, "default_backend", lambda: "gpu")
+  counts = list(map(count, flops))
+  assert counts == sorted(counts, reverse=True)
+  assert counts[0] == platforms._MOST_STEPS and counts[-1] == 1
+  # Together they take as long as one that fills it: 0.3 ms and 1 ms each.
+  assert counts[2] == 8
+
+
+@pytest.mark.parametrize("platform", [
+    platforms.CPU, platforms.GPU, platforms.TPU,
+])
+def test_every_batch_has_a_size(platform):
+  """Rising sizes, from the one image that has to fit."""
+  assert platform.batches[0] == 1
+  assert list(platform.batches) == sorted(set(platform.batches))
+  assert 0 < platform.memory_share < 1
