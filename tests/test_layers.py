@@ -23,8 +23,9 @@ _HOUSE = (
         "text": ("terms", "suggest"),
         "storage": ("paths", "files", "sealed", "journal", "lock"),
         "kernels": (
-            "platforms", "device_memory", "xla", "precision", "loops", "geometry", "matrices",
-            "taps", "overlap", "winograd", "cpu_images", "images",
+            "platforms", "device_memory", "xla", "precision", "loops",
+            "geometry", "matrices", "taps", "overlap", "winograd",
+            "cpu_images", "images",
         ),
         "schedules": ("piecewise", "arithmetic", "optax_schedules"),
     },
