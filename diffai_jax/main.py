@@ -20,6 +20,7 @@ if __name__ == "__main__" and _OWN_PROCESS:
 
 from absl import app, flags, logging
 
+from diffai_jax import processes
 from diffai_jax.app import (
     certify_run,
     command_line,
@@ -28,6 +29,7 @@ from diffai_jax.app import (
     interrupts,
     own_network,
     report,
+    several,
     train,
     workfolder,
 )
@@ -84,8 +86,16 @@ def main(argv: list[str]) -> None:
     print(train.Job.from_config(config).describe())
     return
   xla.use_cache(config.compilation_cache)
+  several.connect(config)
+  with several.ending_together():
+    _work(mode, config, workdir)
+
+
+def _work(mode: str, config, workdir: str) -> None:
+  """Trains or certifies, perhaps as one of several processes."""
   if mode == "certify" and own_network.is_onnx(config.network):
-    if not os.path.exists(os.path.join(workdir, workfolder.CONFIG_FILE)):
+    there = os.path.join(workdir, workfolder.CONFIG_FILE)
+    if not processes.by_first(lambda: os.path.exists(there)):
       mode, config.epochs = "train", 0.0  # Its weights are trained already.
   if mode == "certify":
     with interrupts.told("while certifying; the same command goes on"):

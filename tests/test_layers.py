@@ -17,8 +17,8 @@ _HOUSE = (
     {
         "": ("types",),
         "processes": (
-            "wire", "watch", "exchange", "environment", "relay", "quiet",
-            "connect",
+            "wire", "watch", "exchange", "stop", "environment", "relay",
+            "quiet", "connect",
         ),
         "text": ("terms", "suggest"),
         "storage": ("paths", "files", "sealed", "journal", "lock"),
@@ -106,7 +106,7 @@ _HOUSE = (
         "app": (
             "process", "huge_pages", "interrupts", "config", "data_keys",
             "own_network", "validation", "command_line", "config_file", "console",
-            "workfolder", "plot", "report", "schedule_warning", "job",
+            "several", "workfolder", "plot", "report", "schedule_warning", "job",
             "network_file", "certify_run", "train", "run", "arguments", "fit",
         ),
     },

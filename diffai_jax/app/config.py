@@ -12,8 +12,9 @@ from diffai_jax.types import UsageError, on_one_line, shortened, shown
 
 # Keys that do not change what is trained, nor how: those of a run may change.
 FREE_KEYS = (
-    "certify", "checkpoint", "checkpoint_minutes", "compilation_cache",
-    "data_dir", "remat", "steps_per_dispatch", "xla_flags",
+    "certify", "checkpoint", "checkpoint_minutes", "checkpoints_kept",
+    "compilation_cache", "data_dir", "distributed", "remat",
+    "steps_per_dispatch", "xla_flags",
 )
 
 
@@ -94,6 +95,9 @@ def base_config(
   config.seed = 0
   config.checkpoint = config_dict.placeholder(str)
   config.checkpoint_minutes = 5.0
+  config.checkpoints_kept = 2
+  # Which processes train together: auto, off or ADDRESS,N,ID.
+  config.distributed = "auto"
 
   config.augment = config_dict.ConfigDict()
   # Null is what the dataset usually gets.

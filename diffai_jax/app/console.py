@@ -41,6 +41,11 @@ if not console.is_terminal:  # A log has no width to wrap at.
   console = Console(**_PLAIN, width=10_000)
 
 
+def silence() -> None:
+  """From now on nothing is printed but errors: another process prints."""
+  console.quiet = True
+
+
 def print_error(message: str, detail: str = "") -> None:
   """Prints one error to stderr, with the lines that show its place.
 
@@ -58,6 +63,8 @@ def print_error(message: str, detail: str = "") -> None:
 
 def print_warning(message: str) -> None:
   """Prints one line to stderr; the program goes on."""
+  if console.quiet:
+    return
   stderr = Console(stderr=True, **_PLAIN)
   line = shortened(on_one_line(message), _LONGEST_MESSAGE)
   stderr.print(Text("warning: ", style="bold yellow") + Text(line))
@@ -94,7 +101,9 @@ def progress_bar(label: str, total: int, unit: str, done: int = 0):
   Yields:
     A function (done, note): how much is done now, and a short remark.
   """
-  if in_notebook():
+  if console.quiet:
+    yield lambda done, note="": None
+  elif in_notebook():
     yield _notebook_bar(label, total, unit, done)
   elif console.is_terminal:
     with _live_bar(label, total, done) as update:

@@ -11,6 +11,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffai_jax import processes
 from diffai_jax.app import console, network_file, schedule_warning, workfolder
 from diffai_jax.app import train as app_train
 from diffai_jax.app.arguments import (
@@ -25,9 +26,7 @@ from diffai_jax.data import Examples, to_floats
 from diffai_jax.data.arrays import checked_labels, checked_range
 from diffai_jax.graph import Graph
 from diffai_jax.goals import REGIONS, Context, Goal, ball
-from diffai_jax.training import checkpoints, metrics
-from diffai_jax.training.metrics import MetricsWriter
-from diffai_jax.training.saving import Saver
+from diffai_jax.training import metrics
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.types import Mode
 
@@ -55,6 +54,7 @@ def train(
     test: Arrays | None = None,
     workdir: str | os.PathLike | None = None,
     checkpoint_minutes: float = 5,
+    checkpoints_kept: int = 2,
     progress: bool = True,
 ) -> Run:
   """Trains a network on arrays, on all devices of this process.
@@ -100,6 +100,7 @@ def train(
       an interrupt (Ctrl-C, a notebook's stop: KeyboardInterrupt) or a kill the
       same call goes on from the last checkpoint.
     checkpoint_minutes: between two checkpoints.
+    checkpoints_kept: how many of them, the newest ones.
     progress: whether a progress bar is shown.
 
   Returns:
@@ -137,6 +138,7 @@ def train(
             schedule_epochs=schedule_epochs, accumulate=accumulate,
             bfloat16=bfloat16, seed=seed,
             checkpoint_minutes=checkpoint_minutes,
+            checkpoints_kept=checkpoints_kept,
         ),
         {"learning_rate": learning_rate} | dict(optimizer or {}),
         dict(regularizers or {}),
@@ -230,31 +232,22 @@ def _train_in(
       job.network, job.dataset.image_shape, job.data_range
   )
   with workfolder.held(workdir):
-    record = workfolder.claim(workdir, job.config)
+    record = app_train.claimed(workdir, job.config, stored)
     job = dataclasses.replace(
         job, first_epochs=workfolder.first_epochs(record)
     )
-    network_file.write(workdir, stored)
     state, path = app_train.first_state(
         job, len(examples) // job.config.batch_size, workdir
     )
-    saver = Saver(
-        checkpoints.Keeper(workdir, record, path),
-        job.config.checkpoint_minutes, console.print_warning,
-    )
-    with (
-        saver.keeper,
-        MetricsWriter(
-            workdir, int(state.step) + 1, console.print_warning
-        ) as writer,
-    ):
-      if path is None:
-        total = app_train.total_steps(job.config, len(examples))
-        saver.begin(state, last=not total)
+    finished = not app_train.total_steps(job.config, len(examples))
+    with app_train.recorded(
+        job, workdir, record, state, path, finished
+    ) as (saver, write):
       state = _steps(
-          job, examples, state, writer.write, progress, saver=saver, **also
+          job, examples, state, write, progress, saver=saver, **also
       )
-    return _run(job, state, metrics.read(workdir))
+    rows = processes.by_first(lambda: metrics.read(workdir))
+    return _run(job, state, rows)
 
 
 def _run(job: Job, state: TrainState, rows: list) -> Run:

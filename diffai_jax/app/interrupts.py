@@ -8,7 +8,7 @@ Interrupted at once. A second signal ends the process whatever it does, also in
 the middle of a compilation.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import os
 import signal
@@ -60,6 +60,7 @@ class _Watch:
 
 
 _watch = _Watch()
+_before_end: list[Callable[[str, int], None]] = []
 
 
 def name(number: int) -> str:
@@ -70,6 +71,16 @@ def name(number: int) -> str:
 def requested() -> int | None:
   """The signal that asked the program to end, or None."""
   return _watch.first
+
+
+def before_end(function: Callable[[str, int], None]) -> None:
+  """Has a function called before a signal ends the process at once.
+
+  Args:
+    function: given the line that says why, and the exit code. It is called in
+      a thread, and must not wait for the main one.
+  """
+  _before_end.append(function)
 
 
 @contextlib.contextmanager
@@ -179,5 +190,8 @@ def _say(text: str) -> None:
 
 
 def _end(number: int, where: str) -> None:
-  _say(f"error: {Interrupted(number, where).message}")
+  message = Interrupted(number, where).message
+  _say(f"error: {message}")
+  for function in _before_end:
+    function(message, 128 + number)
   os._exit(128 + number)

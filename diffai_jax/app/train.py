@@ -1,6 +1,7 @@
 """Training, from a config to the results on disk."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 import dataclasses
 import functools
 import math
@@ -9,12 +10,14 @@ import os
 import jax
 from ml_collections import config_dict
 
+from diffai_jax import processes
 from diffai_jax.app import (
     certify_run,
     console,
     data_keys,
     interrupts,
     network_file,
+    several,
     workfolder,
 )
 from diffai_jax.app.job import Job
@@ -30,11 +33,14 @@ from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.training.step import batch_key
 from diffai_jax.types import UsageError, shown
 
+_AFTER_TRAINING = "after training; the same command certifies"
 _MOST_STEPS = 2**31 - 1  # Steps are counted in int32.
 
 
 def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
   """Trains as the config says, goes on where a killed run was, and certifies.
+
+  Of several processes every one calls it; the first one alone writes.
 
   Raises:
     UsageError: if the config, the data or the work folder cannot be used.
@@ -42,26 +48,30 @@ def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
   """
   job = Job.from_config(config)
   config = job.config
+  several.require_same_config(config)
   description = describe(job.network, job.dataset.image_shape)
 
   # Data, before anything is written: a missing folder leaves no trace.
-  train_data = load(
-      config.dataset, config.train_split, config.data_dir, job.data_range
+  train_data, test_data = several.loaded(
+      lambda: load(
+          config.dataset, config.train_split, config.data_dir, job.data_range
+      ),
+      lambda: certify_run.test_data(config),
   )
-  test_data = certify_run.test_data(config)
   check_batch(job, train_data)
   certify_run.check_memory(job)
   with workfolder.held(workdir):
-    config.checkpoint = _start_of(config, workdir)
+    config.checkpoint = processes.by_first(lambda: _start_of(config, workdir))
     of_users = config.dataset not in DATASETS
     of_data = None
     if of_users:
       of_data = digest([train_data.images, train_data.labels])[:12]
-    record = workfolder.claim(workdir, config, of_data)
+    stored = None
     if of_users:  # So that the run can be loaded where its data are not.
-      network_file.write(workdir, network_file.Stored(
+      stored = network_file.Stored(
           job.network, job.dataset.image_shape, job.data_range
-      ))
+      )
+    record = claimed(workdir, config, stored, of_data)
     job = dataclasses.replace(
         job, first_epochs=workfolder.first_epochs(record)
     )
@@ -91,7 +101,7 @@ def _print_plan(job: Job, description, train_data, test_data, workdir) -> None:
       ("run", f"{config.epochs:g} epochs of"
               f" {len(train_data) // config.batch_size} steps, batch"
               f" {config.batch_size}, seed {config.seed}"),
-      ("devices", f"{jax.device_count()} {platforms.platform_name()}"),
+      ("devices", _devices()),
   ])
   console.print_path("work folder", workdir)
   told = data_keys.advice(job.dataset, config.dataset, train_data)
@@ -104,6 +114,33 @@ def _print_plan(job: Job, description, train_data, test_data, workdir) -> None:
         " --xla_disable_hlo_passes=cse_barrier_expander; take"
         " --config.accumulate= instead"
     )
+
+
+def _devices() -> str:
+  told = f"{jax.device_count()} {platforms.platform_name()}"
+  if processes.count() > 1:
+    told += f" of {processes.count()} processes"
+  return told
+
+
+def claimed(
+    workdir: str, config: config_dict.ConfigDict,
+    stored: network_file.Stored | None, data: str | None = None,
+) -> dict:
+  """As `workfolder.claim`, in all processes; the first one alone writes.
+
+  Args:
+    workdir, config, data: as `workfolder.claim` takes them.
+    stored: is written to the folder, too.
+  """
+
+  def claim() -> dict:
+    record = workfolder.claim(workdir, config, data)
+    if stored is not None:
+      network_file.write(workdir, stored)
+    return record
+
+  return processes.by_first(claim)
 
 
 def _start_of(config: config_dict.ConfigDict, workdir: str) -> str | None:
@@ -143,34 +180,73 @@ def _train(
   first = int(state.step)
   if first:
     console.console.print(f"going on from step {first} of {total}")
-  saver = Saver(
-      checkpoints.Keeper(workdir, record, path), config.checkpoint_minutes,
-      console.print_warning,
-  )
+  stop = processes.Stop(interrupts.requested, platforms.queued_dispatches())
 
   with (
-      interrupts.deferred("after training; the same command certifies"),
-      saver.keeper,
-      MetricsWriter(workdir, first + 1, console.print_warning) as writer,
+      interrupts.deferred(_AFTER_TRAINING),
+      recorded(job, workdir, record, state, path, not total) as (saver, write),
       console.progress_bar("training", total, "steps", first) as show,
   ):
 
     def report(number: int, row: dict[str, float]) -> None:
-      writer.write(number, row)
+      write(number, row)
       show(number, note(row))
 
-    if path is None:
-      saver.begin(state, last=not total)
-    state = take_steps(
-        job, data, state, report, saver=saver,
-        stopped=lambda: interrupts.requested() is not None,
-    )
+    state = take_steps(job, data, state, report, saver=saver, stopped=stop)
     number = int(state.step)
     if number < total:
-      raise interrupts.Interrupted(
-          interrupts.requested(), saver.where(number, total)
-      )
-  return state, saver.trouble
+      where = processes.by_first(lambda: saver.where(number, total))
+      raise interrupts.Interrupted(stop.signal, where)
+    if saver:
+      saver.finish()
+    if stop.at_end() is not None:
+      raise interrupts.Interrupted(stop.signal, _AFTER_TRAINING)
+  return state, processes.by_first(lambda: saver.trouble)
+
+
+@contextlib.contextmanager
+def recorded(
+    job: Job, workdir: str, record: dict, state: TrainState, path: str | None,
+    finished: bool,
+) -> Iterator[tuple[Saver | None, Callable[[int, dict[str, float]], None]]]:
+  """The checkpoints and metrics of a run, which the first process writes.
+
+  Args:
+    job: what is trained.
+    workdir: the work folder, held and claimed.
+    record: the config that it was claimed with.
+    state: to go on from; it is saved, if it is in no checkpoint.
+    path: the checkpoint that it is in, or None.
+    finished: whether no step follows.
+
+  Yields:
+    The saver, and a function that writes a row; in other processes None, and
+    one that does nothing.
+
+  Raises:
+    UsageError: in all processes, if the folder cannot be written.
+  """
+  with contextlib.ExitStack() as stack:
+
+    def begin() -> tuple[Saver, MetricsWriter]:
+      config = job.config
+      saver = stack.enter_context(Saver(
+          checkpoints.Keeper(workdir, record, path, config.checkpoints_kept),
+          config.checkpoint_minutes, console.print_warning,
+      ))
+      writer = stack.enter_context(MetricsWriter(
+          workdir, int(state.step) + 1, console.print_warning
+      ))
+      if path is None:
+        saver.begin(state, last=finished)
+      return saver, writer
+
+    if processes.is_first():
+      saver, writer = processes.together(begin)
+      yield saver, writer.write
+    else:
+      processes.together(lambda: None)
+      yield None, lambda number, row: None
 
 
 def take_steps(
@@ -243,14 +319,17 @@ def first_state(
       job.network, job.optimizer(steps_per_epoch), job.dataset.image_shape,
       config.seed,
   )
-  own = checkpoints.steps_of(os.path.join(workdir, checkpoints.FOLDER))
-  if own:
-    found = checkpoints.restore(own, fresh)
-  elif config.checkpoint:
-    found = checkpoints.restore(
-        checkpoints.resolve(config.checkpoint), fresh, weights_only=True
+  folder = os.path.join(workdir, checkpoints.FOLDER)
+  found = checkpoints.restore_for_all(
+      lambda: checkpoints.steps_of(folder), fresh
+  )
+  own = found is not None
+  if not own and config.checkpoint:
+    found = checkpoints.restore_for_all(
+        lambda: checkpoints.resolve(config.checkpoint), fresh,
+        weights_only=True,
     )
-  else:
+  if found is None:
     return fresh, None
   if found.warning:
     console.print_warning(found.warning)

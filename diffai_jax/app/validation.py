@@ -38,6 +38,7 @@ _RANGES = (
     ("steps_per_dispatch", 1, _MOST, int),
     ("seed", 0, _MOST, int),
     ("checkpoint_minutes", 0, _LARGEST, float),
+    ("checkpoints_kept", 1, _MOST, int),
     ("optimizer.decay", 0, _LARGEST, float),
     ("regularizers.tolerance", _SMALLEST, _LARGEST, float),
     ("certify.examples", 1, _MOST, int),

@@ -7,6 +7,7 @@ import os
 
 from ml_collections import config_dict
 
+from diffai_jax import processes
 from diffai_jax.app import console
 from diffai_jax.app.config import describe_differences, differences
 from diffai_jax.storage import files, lock
@@ -31,20 +32,27 @@ def held(workdir: str) -> Iterator[None]:
   """Holds the folder, which is made if need be, against other processes.
 
   What killed processes left half-written at its top and among its checkpoints
-  is removed when it is claimed.
+  is removed when it is claimed. Of several processes of one run the first one
+  holds it, for all; every one of them calls it.
 
   Raises:
     UsageError: if another process holds it, or it cannot be written.
   """
-  try:
-    os.makedirs(workdir, exist_ok=True)
-    holding = lock.acquire(workdir)
-  except OSError as error:
-    raise _cannot_write(workdir, error) from None
+  holding = []
+
+  def hold() -> None:
+    try:
+      os.makedirs(workdir, exist_ok=True)
+      holding.append(lock.acquire(workdir))
+    except OSError as error:
+      raise _cannot_write(workdir, error) from None
+
+  processes.by_first(hold)
   try:
     yield
   finally:
-    lock.release(holding)
+    for held_lock in holding:
+      lock.release(held_lock)
 
 
 def _cannot_write(workdir: str, error: OSError) -> UsageError:

@@ -13,8 +13,9 @@ from diffai_jax.processes.exchange import (
     share,
     together,
 )
+from diffai_jax.processes.stop import Stop
 
 __all__ = [
-    "agreed", "by_first", "connect", "count", "current", "disconnect",
+    "Stop", "agreed", "by_first", "connect", "count", "current", "disconnect",
     "from_first", "gathered", "index", "is_first", "share", "together",
 ]

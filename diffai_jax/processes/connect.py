@@ -47,6 +47,18 @@ def connect(spec: str) -> None:
         f" ({reason(error)}); the machines have to reach each other's ports"
     ) from None
   exchange.join(Watch(place.index, place.count, links))
+  _require_equal_devices()
+
+
+def _require_equal_devices() -> None:
+  """Raises UsageError unless all processes have as many devices."""
+  counts = exchange.gathered(np.int64(jax.local_device_count()))
+  if np.any(counts != counts[0]):
+    raise UsageError(
+        f"the processes have {', '.join(map(str, counts))} devices; expected as"
+        f" many each; choose them with JAX_LOCAL_DEVICE_IDS or"
+        f" CUDA_VISIBLE_DEVICES"
+    )
 
 
 def disconnect() -> None:

@@ -26,6 +26,7 @@ _GRACE = 3.0
 # A collective breaks before the watch knows why; so long its error waits.
 _PATIENCE = 5.0
 _MOST_SECONDS = 10.0  # That one waits for the others to have ended.
+_SECONDS_TO_FLUSH = 1.0
 _LONGEST = 2000  # Characters of an error's line.
 
 
@@ -123,10 +124,17 @@ class Watch:
     _exit(code)
 
   def announce(self, error: str, code: int) -> None:
-    """Tells the others of an error, at once: this process ends now."""
-    for link in self._links:
-      with contextlib.suppress(OSError):
-        link.send(wire.END, self._message(error, code))
+    """Tells the others of an error: this process ends now, whatever it does."""
+    message = self._message(error, code)
+
+    def send() -> None:
+      for link in self._links:
+        self._send(link, wire.END, message)
+
+    # Not for ever: the main thread may be sending.
+    sending = threading.Thread(target=send, daemon=True)
+    sending.start()
+    sending.join(_SECONDS_TO_FLUSH)
 
   def _message(self, error: str, code: int, of: int | None = None) -> bytes:
     return json.dumps({
@@ -220,7 +228,7 @@ def _exit(code: int) -> NoReturn:
     # Not for ever: the thread that has the stream's lock may not run again.
     flush = threading.Thread(target=_flush, args=(stream,), daemon=True)
     flush.start()
-    flush.join(1.0)
+    flush.join(_SECONDS_TO_FLUSH)
   os._exit(code)
 
 

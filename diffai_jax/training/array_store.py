@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -105,7 +106,14 @@ def _named(arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _checkpointer() -> ocp.Checkpointer:
-  return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+  """One of this process alone: it waits for no other."""
+  own = jax.process_index()
+  alone = ocp.options.MultiprocessingOptions(
+      primary_host=own, active_processes={own},
+      barrier_sync_key_prefix=f"process{own}",
+  )
+  handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+  return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _require_room(folder: str, size: int) -> None:

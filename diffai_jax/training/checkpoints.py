@@ -1,19 +1,19 @@
 """Checkpoints of a run: which there are, which is used, which are kept."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import os
 
 import jax
 import numpy as np
 
+from diffai_jax import processes
 from diffai_jax.storage import files
 from diffai_jax.training import snapshot
 from diffai_jax.training.state import TrainState
 from diffai_jax.types import UsageError
 
 FOLDER = "checkpoints"
-_KEPT = 2
 
 
 class CannotSave(Exception):
@@ -80,6 +80,43 @@ def restore(
   )
 
 
+def restore_for_all(
+    paths: Callable[[], Sequence[str]],
+    like: TrainState,
+    weights_only: bool = False,
+) -> Restored | None:
+  """As `restore`, in all processes; the first one alone reads.
+
+  The others need not see the folders. Every process calls it.
+
+  Args:
+    paths: called by process 0, gives what `restore` takes.
+    like, weights_only: as `restore` takes them.
+
+  Raises:
+    UsageError: in all processes, if `paths` or `restore` raises it.
+  """
+  if processes.count() == 1:
+    return restore(paths(), like, weights_only)
+  own = []
+
+  def find() -> dict | None:
+    own.append(restore(paths(), like, weights_only))
+    return own[0] and {
+        "path": own[0].path, "config": own[0].config,
+        "skipped": own[0].skipped,
+    }
+
+  told = processes.by_first(find)
+  if told is None:
+    return None
+  arrays = processes.from_first(own[0].state if own else like)
+  if own:
+    return own[0]
+  skipped = tuple((path, cause) for path, cause in told["skipped"])
+  return Restored(_placed(like, arrays), told["path"], told["config"], skipped)
+
+
 def stored_config(workdir: str) -> dict | None:
   """The config that the newest readable checkpoint of a run holds, or None."""
   for path in steps_of(os.path.join(workdir, FOLDER)):
@@ -140,7 +177,7 @@ def run_of(path: str) -> str:
 
 
 class Keeper:
-  """Saves the checkpoints of one run, and keeps the newest two good ones.
+  """Saves the checkpoints of one run, and keeps the newest good ones.
 
   A state is written, and becomes a checkpoint when it is known that training
   can go on from it: until then its folder ends in .tmp. Usable as a context
@@ -150,17 +187,21 @@ class Keeper:
     workdir: the run's folder.
     config: the run's config, kept with each checkpoint.
     good: a checkpoint that is known to be whole, if there is one.
+    kept: how many are kept, at least one.
 
   Attributes:
     folder: where they are.
   """
 
-  def __init__(self, workdir: str, config: dict, good: str | None = None):
+  def __init__(
+      self, workdir: str, config: dict, good: str | None = None, kept: int = 2
+  ):
     self.folder = os.path.join(os.path.abspath(workdir), FOLDER)
     self._config = config
     self._good = [good] if good else []
     self._written = {}  # Folders that wait for confirmation, by their step.
     self._tried = False
+    self._kept = kept
 
   @property
   def latest(self) -> str | None:
@@ -216,11 +257,11 @@ class Keeper:
     self._prune()
 
   def _prune(self) -> None:
-    """Removes all but the newest two, once there are two that are whole."""
+    """Removes all but the newest, once there are enough that are whole."""
     files.remove_unfinished(self.folder, but=self._written.values())
-    if len(self._good) < _KEPT:
+    if len(self._good) < self._kept:
       return
-    self._good = self._good[-_KEPT:]
+    self._good = self._good[-self._kept :]
     for path in steps_of(self.folder):
       if path not in self._good:
         # Renamed first: what is removed by half is no checkpoint.
@@ -240,6 +281,10 @@ class Keeper:
     return self
 
   def __exit__(self, *exception) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Removes what is unconfirmed."""
     for step in list(self._written):
       self._discard(step)
 
@@ -287,9 +332,13 @@ def _weights(arrays: dict) -> dict:
 
 def _replaced(like: TrainState, arrays: dict[str, np.ndarray]) -> TrainState:
   """The state `like` with those arrays, where it has its own."""
-  leaves = [
-      jax.device_put(arrays[name], getattr(leaf, "sharding", None))
-      if name in arrays else leaf
-      for name, leaf in snapshot.named_leaves(like)
-  ]
-  return jax.tree.unflatten(jax.tree.structure(like), leaves)
+  leaves = [arrays.get(name, leaf) for name, leaf in snapshot.named_leaves(like)]
+  return _placed(like, jax.tree.unflatten(jax.tree.structure(like), leaves))
+
+
+def _placed(like: TrainState, state: TrainState) -> TrainState:
+  """The state on the devices of the state `like`."""
+  return jax.tree.map(
+      lambda x, place: jax.device_put(x, getattr(place, "sharding", None)),
+      state, like,
+  )

@@ -112,8 +112,7 @@ def run(
 
   def check(number: int, values: dict[str, float]) -> None:
     """Looks at a step's metrics; the state before it is good if they are."""
-    latest = saver.keeper.latest if saver else None
-    _check_finite(number, number / length.per_epoch, values, latest)
+    _check_finite(number, number / length.per_epoch, values, saver)
     if saver:
       saver.confirm(number - 1)
 
@@ -219,10 +218,11 @@ def _by_step(count: int, metrics: dict, of_last: dict) -> list[dict]:
 
 
 def _check_finite(
-    step: int, epoch: float, values: dict[str, float], checkpoint: str | None
+    step: int, epoch: float, values: dict[str, float], saver: Saver | None
 ) -> None:
   if math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"]):
     return
+  checkpoint = saver.latest() if saver else None
   kept = (
       f"the last good checkpoint is {checkpoint}"
       if checkpoint

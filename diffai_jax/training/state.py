@@ -62,6 +62,7 @@ def create_state(
       optimizer=optimizer.init(params),
       statistics=variables.get(POPULATION, {}),
   )
-  # On all devices, as the step returns it: or it would be compiled twice.
-  mesh = Mesh(np.array(jax.devices()), (AXIS,))
+  # On all devices of this process, as the step returns it: or it would be
+  # compiled twice.
+  mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
   return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import threading
-import types
 
 import jax
 import jax.numpy as jnp
@@ -62,8 +61,10 @@ class _Saver:
 
   def __init__(self, due=()):
     self.calls = []
-    self.keeper = types.SimpleNamespace(latest="the/last")
     self._due = set(due)
+
+  def latest(self):
+    return "the/last"
 
   def is_due(self):
     return len(self.calls) in self._due
