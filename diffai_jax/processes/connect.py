@@ -67,6 +67,7 @@ def disconnect() -> None:
   if watch is not None:
     watch.finish()
     jax.distributed.shutdown()
+    exchange.leave()
 
 
 def _connect_jax(place: environment.Place) -> None:

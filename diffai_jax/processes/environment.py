@@ -118,7 +118,8 @@ def _from_environment(environment: Mapping[str, str]) -> Place | None:
     return _place(
         given[0], count, index,
         f"{', '.join(_KEYS)} are {shown((given[0], count, index))}; expected"
-        f" HOST:PORT, how many processes there are, and which one this is", devices,
+        f" HOST:PORT, how many processes there are, and which one this is",
+        devices,
     )
   if launched and int(count) == 1:
     return None
@@ -187,8 +188,9 @@ def _found_by_jax(
     return None
   if address is None:
     raise UsageError(
-        f"the launcher names {launched[0] if launched else count} processes, but not where process 0 is; set"
-        f" {_KEYS[0]}=HOST:PORT, or --config.distributed=off"
+        f"the launcher names {launched[0] if launched else count} processes,"
+        f" but not where process 0 is; set {_KEYS[0]}=HOST:PORT, or"
+        f" --config.distributed=off"
     )
   return _place(
       address, str(count), str(index),

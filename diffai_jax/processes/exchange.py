@@ -23,6 +23,11 @@ def join(watch: Watch) -> None:
   _current[:] = [watch]
 
 
+def leave() -> None:
+  """From now on this process is alone."""
+  _current.clear()
+
+
 def current() -> Watch | None:
   """This process among the others, or None if there are none."""
   return _current[0] if _current else None
@@ -180,7 +185,7 @@ def _result(described: dict) -> Any:
 
 
 def _packed(leaves: list[np.ndarray]) -> bytes:
-  """Arrays as bytes: their types and shapes as JSON, a line end, their bytes."""
+  """Arrays as bytes: their types and shapes as JSON, a line end, the bytes."""
   about = json.dumps([[leaf.dtype.name, leaf.shape] for leaf in leaves])
   return b"".join([
       about.encode(), b"\n",

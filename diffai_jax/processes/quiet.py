@@ -1,7 +1,7 @@
 """The standard output without what gloo writes about itself.
 
 gloo, which carries collectives between CPUs, writes a line to it for each group
-of devices, from C++. It belongs to what the program prints, and to who reads it.
+of devices, from C++. What the program prints is for people and scripts to read.
 """
 
 import atexit
@@ -16,9 +16,9 @@ _UNWANTED = b"[Gloo]"
 def without_gloo() -> None:
   """From now on, lines of gloo's do not reach the standard output.
 
-  What this process writes to file descriptor 1 is read by a thread. Python's own
-  `sys.stdout` keeps the descriptor that it had, under another number. Does
-  nothing where `sys.stdout` is something else, as in a notebook.
+  What this process writes to file descriptor 1 is read by a thread. Python's
+  own `sys.stdout` goes where it went, under another number. Does nothing where
+  `sys.stdout` is something else, as in a notebook.
   """
   try:
     if sys.stdout is not sys.__stdout__ or sys.stdout.fileno() != 1:

@@ -175,7 +175,10 @@ class Watch:
         link.inbox.put(None)
       elif kind == wire.END:
         link.left = True
-        self._told(**json.loads(data))
+        # By another thread: this one has to see the connection's end.
+        threading.Thread(
+            target=self._told, kwargs=json.loads(data), daemon=True
+        ).start()
 
   def _lost(self, link: wire.Link, silent: bool) -> None:
     what = (
