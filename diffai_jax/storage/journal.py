@@ -23,7 +23,8 @@ class Found:
   """What is known of a phase.
 
   Attributes:
-    batch: how many examples its program takes; None if nothing is known.
+    batch: how many examples its program takes on a device; None if nothing is
+      known.
     rows: which examples are known, in the order of the blocks.
     arrays: what was found of each of them, [len(rows), ...] by name.
     seconds: how long it took.
@@ -67,22 +68,13 @@ class Journal:
         file.write(_line(value))
     self._file = open(path, "ab")
 
+  def blocks(self, phase: str) -> list[dict]:
+    """What the file held of a phase when it was opened: values of JSON."""
+    return [block for block in self._blocks if block["phase"] == phase]
+
   def found(self, phase: str) -> Found:
-    """All that the file held of a phase when it was opened."""
-    blocks = [block for block in self._blocks if block["phase"] == phase]
-    arrays = [
-        {name: _decoded(a) for name, a in block["arrays"].items()}
-        for block in blocks
-    ]
-    return Found(
-        batch=blocks[0]["batch"] if blocks else None,
-        rows=np.array([r for block in blocks for r in block["rows"]], int),
-        arrays={
-            name: np.concatenate([a[name] for a in arrays])
-            for name in (arrays[0] if arrays else ())
-        },
-        seconds=sum(block["seconds"] for block in blocks),
-    )
+    """The same, put together."""
+    return found_in(self.blocks(phase))
 
   def append(
       self,
@@ -121,6 +113,23 @@ class Journal:
     self.close()
     if self._path is not None:
       os.remove(self._path)
+
+
+def found_in(blocks: Sequence[dict]) -> Found:
+  """What blocks of one phase say, as `Journal.blocks` gives them."""
+  arrays = [
+      {name: _decoded(a) for name, a in block["arrays"].items()}
+      for block in blocks
+  ]
+  return Found(
+      batch=blocks[0]["batch"] if blocks else None,
+      rows=np.array([r for block in blocks for r in block["rows"]], int),
+      arrays={
+          name: np.concatenate([a[name] for a in arrays])
+          for name in (arrays[0] if arrays else ())
+      },
+      seconds=sum(block["seconds"] for block in blocks),
+  )
 
 
 def _line(value: dict) -> bytes:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffai_jax import processes
 from diffai_jax.networks import graph_of
 from diffai_jax.types import UsageError, shown
 from diffai_jax.verification import affine_check
@@ -109,7 +110,7 @@ def check_network(
 def check_arithmetic(
     network: nn.Module, variables: dict, inputs: Inputs
 ) -> None:
-  """Checks that this machine computes as proofs allow for.
+  """Checks that this machine computes as proofs allow for, and each process's.
 
   Args:
     network: called as network(value, mode).
@@ -122,7 +123,7 @@ def check_arithmetic(
   dtype = float_type(inputs.images.dtype)
   shape = inputs.images.shape[1:]
   graph = graph_of(network, variables, shape, dtype=dtype)
-  affine_check.check(graph, dtype)
+  processes.together(lambda: affine_check.check(graph, dtype))
 
 
 def certified_params(params: dict) -> dict:

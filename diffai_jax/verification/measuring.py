@@ -1,5 +1,8 @@
 """Measures of examples one after the other: kept as they come, timed, and apart
 from each other when one fails.
+
+With several processes, what process 0's journal knows is known to all, and it
+alone writes. A measure that fails in one process has failed in all of them.
 """
 
 from collections.abc import Callable
@@ -8,7 +11,8 @@ import time
 import jax
 import numpy as np
 
-from diffai_jax.storage.journal import Found, Journal
+from diffai_jax import processes
+from diffai_jax.storage.journal import Found, Journal, found_in
 from diffai_jax.types import UsageError
 from diffai_jax.verification.inputs import Inputs
 from diffai_jax.verification.measures import Measure, StepwiseMeasure
@@ -58,7 +62,7 @@ class Measuring:
     Raises:
       OSError: if the journal cannot be written.
     """
-    known = self._journal.found(phase)
+    known = found_in(processes.by_first(lambda: self._journal.blocks(phase)))
     is_open = which.copy()
     is_open[known.rows] = False
     rows = np.flatnonzero(is_open)
@@ -69,9 +73,14 @@ class Measuring:
     try:
       if len(rows):
         pieces.append((rows, self._measure(phase, measure, rows, known)))
-    except _FAILURES as error:
-      self.failed[phase] = _reason(error)
-    self.seconds[phase] = known.seconds + time.monotonic() - start
+    except Exception as error:
+      # All processes are here, each with an error of its own or with another's.
+      if processes.agreed(not isinstance(error, _FAILURES)):
+        raise
+      said = _reason(error)
+      self.failed[phase] = processes.by_first(lambda: said)
+    elapsed = time.monotonic() - start
+    self.seconds[phase] = known.seconds + processes.by_first(lambda: elapsed)
     if phase in self.failed:
       return None
     return {
@@ -86,22 +95,21 @@ class Measuring:
       rows: np.ndarray,
       known: Found,
   ) -> dict[str, np.ndarray]:
-    devices = jax.local_device_count()
+    since = time.monotonic()
     # However many are open: their number compiles nothing. A run that was killed
     # goes on with its batches: the same program, the same bits.
-    same = known.batch is not None and known.batch % devices == 0
-    since = time.monotonic()
     size, program = compile_measure(
-        phase, measure, self._params, self._inputs, self._memory_mb,
-        known.batch // devices if same else None,
+        phase, measure, self._params, self._inputs, self._memory_mb, known.batch
     )
 
     def block(places: slice, found: dict) -> None:
       nonlocal since
       elapsed, since = time.monotonic() - since, time.monotonic()
-      self._journal.append(
-          phase, size * devices, rows[places], found, elapsed
-      )
+      processes.together(lambda: keep(places, found, elapsed))
+
+    def keep(places: slice, found: dict, elapsed: float) -> None:
+      if processes.is_first():
+        self._journal.append(phase, size, rows[places], found, elapsed)
       self._progress(phase, len(self._inputs) - len(rows) + places.stop)
 
     return run_in_batches(

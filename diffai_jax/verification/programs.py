@@ -1,4 +1,10 @@
-"""Measures compiled for batches that fit into memory, and run on examples."""
+"""Measures compiled for batches that fit into memory, and run on examples.
+
+With several processes each calls the same functions with the same arguments. A
+process runs a program of its own devices on its rows of each block of examples,
+and gets what all of them found: what is built on these functions needs to know
+of no process. Where one process fails, all of them raise.
+"""
 
 from collections.abc import Callable
 import contextlib
@@ -7,6 +13,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from diffai_jax import processes
 from diffai_jax.kernels import device_memory, platforms, precision
 from diffai_jax.types import UsageError
 from diffai_jax.verification import memory
@@ -27,6 +34,8 @@ _DOUBT = 4
 @dataclasses.dataclass(frozen=True)
 class Program:
   """A compiled measure: (params, inputs [devices, size, ...]) -> arrays by name.
+
+  The devices are this process's own.
 
   Attributes:
     run: it.
@@ -69,12 +78,13 @@ def compile_measure(
       types count, and not their values.
     memory_mb: how much memory a batch may take, in MiB a device; None is
       `device_memory.budget_mb()`, when a measure is first compiled.
-    size: the batch's size a device, where it is known.
+    size: the batch's size a device, where it is known. It is taken if it fits.
 
   Returns:
     The batch's size a device, one of `Platform.batches` unless it was given,
     and the program: (params, inputs [devices, size, ...]) -> arrays
-    [devices, size, ...] by name.
+    [devices, size, ...] by name. The size is the same in all processes: the
+    largest that fits in each of them.
 
   Raises:
     UsageError: if one example alone needs more than memory_mb.
@@ -85,13 +95,26 @@ def compile_measure(
     make = lambda: _compiled(measure, params, inputs, size)
     return _PROGRAMS.get((key, size), make)
 
+  def is_too_large(size: int) -> bool:
+    budget = device_memory.budget_mb() if memory_mb is None else memory_mb
+    return size > 1 and compiled(size).mib > budget
+
+  # Processes agree outside of what is kept: after a failure in one of them they
+  # keep different programs.
   if size is not None:
-    return size, compiled(size)
-  share = -(-len(inputs) // jax.local_device_count())
-  peak_mb = lambda size: _peak_mb(measure, params, inputs, size)
-  choose = lambda: _fitting(phase, compiled, peak_mb, memory_mb, share)
-  size = _SIZES.get((key, memory_mb, share), choose)
-  return size, compiled(size)
+    known = size
+    if processes.agreed(processes.together(lambda: is_too_large(known))):
+      size = None
+  if size is None:
+    devices = processes.count() * jax.local_device_count()
+    share = -(-len(inputs) // devices)
+    peak_mb = lambda size: _peak_mb(measure, params, inputs, size)
+    choose = lambda: _fitting(phase, compiled, peak_mb, memory_mb, share)
+    fits = processes.together(
+        lambda: _SIZES.get((key, memory_mb, share), choose)
+    )
+    size = -processes.agreed(-fits)
+  return size, processes.together(lambda: compiled(size))
 
 
 def _fitting(
@@ -159,18 +182,20 @@ def _peak_mb(measure, params, inputs, size) -> float:
 
 
 def _compiled(measure, params, inputs, size) -> Program:
-  devices = jax.local_device_count()
+  devices = jax.local_devices()
   batch = _shapes(inputs, (size,))
   programs = []
   with _precisely():
     for function, arguments in _functions(measure, params, batch):
       arguments = jax.tree.map(
-          lambda leaf: jax.ShapeDtypeStruct((devices,) + leaf.shape, leaf.dtype),
+          lambda leaf: jax.ShapeDtypeStruct(
+              (len(devices),) + leaf.shape, leaf.dtype
+          ),
           (batch, *arguments),
       )
       axes = None, *(0 for _ in arguments)
-      run = jax.pmap(function, in_axes=axes).lower(params, *arguments)
-      programs.append(run.compile())
+      run = jax.pmap(function, in_axes=axes, devices=devices)
+      programs.append(run.lower(*_abstract(params, *arguments)).compile())
   needed = max(map(_needed_mb, programs))
   if len(programs) == 1:
     return Program(programs[0], needed)
@@ -183,6 +208,19 @@ def _compiled(measure, params, inputs, size) -> Program:
     return end(params, inputs, state)
 
   return Program(run, needed)
+
+
+def _abstract(*arguments):
+  """Shapes and types as `pmap` lowers them with several processes, too.
+
+  Whatever else it is given it takes for numbers of this process, and moves.
+  """
+  return jax.tree.map(
+      lambda leaf: jax.core.ShapedArray(
+          leaf.shape, leaf.dtype, weak_type=leaf.weak_type
+      ),
+      jax.eval_shape(lambda *same: same, *arguments),
+  )
 
 
 def _functions(measure: Measure | StepwiseMeasure, params, batch: Inputs):
@@ -233,6 +271,22 @@ def _too_large(phase, needed, budget, memory_mb) -> UsageError:
   )
 
 
+def own_rows(start: int, share: int, total: int, process: int) -> np.ndarray:
+  """The examples of a block that a process measures, int [share].
+
+  Those of process 0 first. Behind the last example the last one stands again, so
+  that every batch has one shape.
+
+  Args:
+    start: the first example of the block.
+    share: how many of them each process takes.
+    total: how many there are at all.
+    process: its index.
+  """
+  first = start + process * share
+  return np.arange(first, first + share).clip(max=total - 1)
+
+
 def run_in_batches(
     program: Callable,
     size: int,
@@ -242,30 +296,44 @@ def run_in_batches(
 ) -> dict[str, np.ndarray]:
   """A compiled measure of all examples, [N, ...] by name.
 
+  Every process gets the same, the results of each example once.
+
   Args:
     size, program: of `compile_measure`.
     params: the network's weights.
     inputs: N examples.
-    block: called after each batch, with the examples that it had and what was
-      found of them.
+    block: called after each batch of all processes, with the examples that it
+      had and what was found of them.
+
+  Raises:
+    Exception: what the program raises; in processes where it did not, a
+      UsageError that says so.
   """
   devices = jax.local_device_count()
-  batch = devices * size
+  share, total = devices * size, len(inputs)
+  batch = processes.count() * share
   pieces = []
-  for start in range(0, len(inputs), batch):
-    # The last batch is filled up, so that every batch has one shape.
-    rows = np.arange(start, start + batch).clip(max=len(inputs) - 1)
+
+  def measured(start: int) -> dict[str, np.ndarray]:
+    rows = own_rows(start, share, total, processes.index())
     out = program(params, jax.tree.map(
         lambda leaf: leaf.reshape((devices, size) + leaf.shape[1:]),
         inputs[rows],
     ))
-    stop = min(start + batch, len(inputs))
-    pieces.append({
-        name: np.asarray(v).reshape((batch,) + v.shape[2:])[: stop - start]
+    return {
+        name: np.asarray(v).reshape((share,) + v.shape[2:])
         for name, v in out.items()
+    }
+
+  for start in range(0, total, batch):
+    own = processes.together(lambda: measured(start))
+    stop = min(start + batch, total)
+    pieces.append({
+        name: v.reshape((batch,) + v.shape[2:])[: stop - start]
+        for name, v in processes.gathered(own).items()
     })
     block(slice(start, stop), pieces[-1])
-  return {
+  return processes.together(lambda: {
       name: np.concatenate([piece[name] for piece in pieces])
       for name in pieces[0]
-  }
+  })
