@@ -1,4 +1,8 @@
-"""Certification as a config says, from a network to the results on disk."""
+"""Certification as a config says, from a network to the results on disk.
+
+With several processes each of them calls the same functions, and measures its
+share. Process 0 alone reads and writes the work folder, and prints.
+"""
 
 import json
 import os
@@ -8,6 +12,7 @@ import jax.numpy as jnp
 from ml_collections import config_dict
 import numpy as np
 
+from diffai_jax import processes
 from diffai_jax.app import console, report, workfolder
 from diffai_jax.app.data_keys import range_of
 from diffai_jax.app.job import Job
@@ -44,6 +49,8 @@ def test_data(config: config_dict.ConfigDict) -> Examples:
 def check_memory(job: Job) -> None:
   """Checks, before there is a network, that each method's bounds will fit.
 
+  In all processes: where they do not in one of them, all of them say so.
+
   Raises:
     UsageError: if those of one example do not.
   """
@@ -58,10 +65,11 @@ def check_memory(job: Job) -> None:
       Linf(job.config.epsilon, job.data_range),
   )
   for method in parse_all(job.config.certify.domains):
-    programs.check_memory(
-        str(method), MeasureMargin(network, method), variables["params"], one,
+    measure = MeasureMargin(network, method)
+    processes.together(lambda: programs.check_memory(
+        str(method), measure, variables["params"], one,
         job.config.certify.memory_mb,
-    )
+    ))
 
 
 def certify_checkpoint(config: config_dict.ConfigDict, workdir: str) -> None:
@@ -71,27 +79,31 @@ def certify_checkpoint(config: config_dict.ConfigDict, workdir: str) -> None:
     UsageError: if there is no checkpoint, or it is another network's, or the
       work folder is another run's.
   """
-  job = Job.from_config(config)
+  job = processes.together(lambda: Job.from_config(config))
   config = job.config
   if config.checkpoint:
     config.checkpoint = os.path.abspath(os.path.expanduser(config.checkpoint))
-  own = workfolder.read_config(workdir)
-  path = _source(config.checkpoint, workdir, own)
+  own = processes.by_first(lambda: workfolder.read_config(workdir))
+  path = processes.by_first(lambda: _source(config.checkpoint, workdir, own))
   source = checkpoints.run_of(path)
-  workfolder.require_same_network(source, config)
-  data = test_data(config)
+  processes.by_first(
+      lambda: workfolder.require_same_network(source, config)
+  )
+  data = processes.together(lambda: test_data(config))
   like = create_state(
       job.network, job.optimizer(1), job.dataset.image_shape, config.seed
   )
-  restored = checkpoints.restore(
-      checkpoints.resolve(path), like, weights_only=True
+  restored = checkpoints.restore_for_all(
+      lambda: checkpoints.resolve(path), like, weights_only=True
   )
-  if restored.warning:
+  if restored.warning and processes.is_first():
     console.print_warning(restored.warning)
-  is_latest = restored.path == checkpoints.resolve(source)[0]
+  is_latest = processes.by_first(
+      lambda: restored.path == checkpoints.resolve(source)[0]
+  )
   with workfolder.held(workdir):
     if own is None:
-      workfolder.claim(workdir, config)
+      processes.by_first(lambda: workfolder.claim(workdir, config))
     certify_state(
         job, restored.state, data, workdir, source, is_latest or own is None
     )
@@ -156,29 +168,31 @@ def certify_state(
   network, params = certified(
       job.network, state.variables, job.dataset.image_shape
   )
-  params = certified_params(params)
+  # Folding rounds as a machine does: the network is process 0's.
+  params = certified_params(processes.from_first(params))
   about = _about(job, state, params, data, source or workdir, workdir)
+  _check_the_same(about)
   given = certifications.settings(json.loads(config.to_json()))
-  own = certifications.settings(workfolder.read_config(workdir) or {})
+  own = certifications.settings(
+      processes.by_first(lambda: workfolder.read_config(workdir)) or {}
+  )
   if not is_own:
     given["step"] = int(state.step)
   name = certifications.name_of(given, own)
   try:
-    folder = certifications.place(workdir, name, about["identity"])
-    certifications.check_place(folder)
-    there = certifications.whole(folder, about["identity"])
+    folder, there = processes.by_first(lambda: _place(workdir, name, about))
     if there is None:
       there = _measure(job, network, params, data, folder, about)
     else:
       console.console.print(f"{folder} has this certification already")
-    report.write(workdir)
+    processes.by_first(lambda: report.write(workdir))
   except OSError as error:
     raise UsageError(
         f"results cannot be written: {error.filename or workdir}:"
         f" {error.strerror}; what was measured is kept as far as possible, and"
         f" the same command goes on from there"
     ) from None
-  report.print_results(workdir)
+  processes.by_first(lambda: report.print_results(workdir))
   if there["failed"]:
     first, reason = next(iter(there["failed"].items()))
     more = len(there["failed"]) - 1
@@ -188,6 +202,38 @@ def certify_state(
     )
 
 
+def _check_the_same(about: dict) -> None:
+  """Checks that all processes are about to measure the same.
+
+  Raises:
+    UsageError: if one of them has other examples or settings than process 0.
+  """
+  own = json.loads(json.dumps(about))
+  del own["source"]  # A path, which may have other names elsewhere.
+  first = processes.by_first(lambda: own)
+
+  def check() -> None:
+    for name, value in own.items():
+      if value != first[name]:
+        raise UsageError(
+            f"{name} is {shown(value)}, and {shown(first[name])} in process 0;"
+            f" give every process the same data and the same flags"
+        )
+
+  processes.together(check)
+
+
+def _place(workdir: str, name: str, about: dict) -> tuple[str, dict | None]:
+  """The folder of a certification, and its summary if it is there already.
+
+  Raises:
+    UsageError, OSError: if results cannot be written there.
+  """
+  folder = certifications.place(workdir, name, about["identity"])
+  certifications.check_place(folder)
+  return folder, certifications.whole(folder, about["identity"])
+
+
 def _measure(
     job: Job, network, params: dict, data: Examples, folder: str, about: dict
 ) -> dict:
@@ -195,13 +241,7 @@ def _measure(
   config = job.config
   phases = 2 + len(config.certify.domains)
   finished = []
-  here = {
-      "identity": about["identity"],
-      "jax": jax.__version__,
-      "platform": platform_name(),
-  }
-  path = os.path.join(folder, certifications.JOURNAL_FILE)
-  journal = Journal(path, sealed.digest_of(here))
+  journal = processes.together(lambda: _journal(folder, about))
   try:
     with console.progress_bar(
         "certifying", phases * len(data), "images"
@@ -224,12 +264,29 @@ def _measure(
           progress=progress,
           journal=journal,
       )
-    certification.save(found, folder, about, params)
-    if not found.failed:
-      journal.remove()
+
+    def save() -> dict:
+      certification.save(found, folder, about, params)
+      if not found.failed:
+        journal.remove()
+      return certification.load_summary(folder)
+
+    return processes.by_first(save)
   finally:
     journal.close()
-  return certification.load_summary(folder)
+
+
+def _journal(folder: str, about: dict) -> Journal:
+  """The journal of a certification, which is process 0's."""
+  if not processes.is_first():
+    return Journal()
+  here = {
+      "identity": about["identity"],
+      "jax": jax.__version__,
+      "platform": platform_name(),
+  }
+  path = os.path.join(folder, certifications.JOURNAL_FILE)
+  return Journal(path, sealed.digest_of(here))
 
 
 def _about(

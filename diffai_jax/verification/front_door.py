@@ -13,6 +13,7 @@ from typing import Any
 from flax import linen as nn
 import numpy as np
 
+from diffai_jax import processes
 from diffai_jax.data import Examples
 from diffai_jax.data.arrays import checked_range
 from diffai_jax.graph import Graph, from_jax, simplify
@@ -327,8 +328,12 @@ def _certified(run: Any, inputs: Inputs) -> tuple[nn.Module, dict]:
   if isinstance(network, PlainNetwork):
     check_network(network, variables, inputs)
   try:
-    return certified(network, variables, inputs.images.shape[1:], dtype)
+    network, params = certified(
+        network, variables, inputs.images.shape[1:], dtype
+    )
   except KeyError as error:
     raise UsageError(
         f"the network's variables are another network's: they have no {error}"
     ) from None
+  # Folding rounds as a machine does: the network is process 0's.
+  return network, processes.from_first(params)
