@@ -1,7 +1,7 @@
 """Runs certification as one of several processes, and saves what it found.
 
-python in_processes.py ADDRESS,COUNT,INDEX FOLDER, or "off" FOLDER. Of each case
-there are arrays by name in FOLDER/INDEX.npz, errors as text.
+python in_processes.py ADDRESS,COUNT,INDEX FOLDER. Of each case there are arrays by
+name in FOLDER/INDEX.npz, errors as text.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,8 @@ from diffai_jax.verification import (
 )
 
 EPSILON = 0.05
-COUNTS = (7, 23)  # Blocks of 4 and of 20: the last one is uneven.
+COUNTS = (7, 23)
+SIZES = {7: 2, 23: 10}  # A device has of them, with two processes of one each.
 _ATTACK = certification.Attack(steps=3)
 
 
@@ -45,9 +46,11 @@ def network_and_examples(count: int):
 
 
 def certify(count: int, path: str | None = None, **options):
-  """Certifies `count` images, with a journal where process 0 has a path."""
+  """Certifies `count` images, with a journal; that of process 1 is PATH.1."""
   network, params, examples = network_and_examples(count)
-  journal = Journal(path if processes.is_first() else None, "this")
+  if path is not None and not processes.is_first():
+    path = f"{path}.{processes.index()}"
+  journal = Journal(path, "this")
   options = {"attack": _ATTACK} | options
   try:
     return flat(certification.certify(
@@ -150,7 +153,7 @@ def _bounds(count: int) -> dict:
 
 
 def cases(folder: str) -> dict[str, dict]:
-  """What one process finds, too, if it has as many devices."""
+  """What one process finds, too."""
   few, many = COUNTS
   path = lambda name: os.path.join(folder, f"{name}.blocks")
   return {
@@ -158,17 +161,17 @@ def cases(folder: str) -> dict[str, dict]:
       f"whole {many}": certify(many, path(f"whole {many}")),
       "skipping": certify(many, skip_decided=True),
       "bounds": _bounds(few),
-      "resumed": certify(few, path("begun"), methods=("Box",)),
   }
 
 
-def failures(folder: str) -> dict[str, dict]:
-  """What becomes of failures in one of two processes."""
+def of_several(folder: str) -> dict[str, dict]:
+  """What two processes go on with, and what becomes of failures in one."""
   few, many = COUNTS
   path = lambda name: os.path.join(folder, f"{name}.blocks")
   exhausted = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no memory")
   rare = {"methods": ("HSwitch",)}
   return {
+      "resumed": certify(few, path("begun"), methods=("Box",)),
       "exhausted": _with(
           measuring, "compile_measure", _failing("Box", exhausted),
           lambda: certify(many, path("exhausted")),
@@ -189,7 +192,9 @@ def failures(folder: str) -> dict[str, dict]:
       ),
       "little memory": _with(
           programs, "_fitting", lambda _: lambda *args: 1,
-          lambda: certify(9, path("little"), methods=("Box",)),
+          lambda: certify(
+              few, path("little"), methods=("Box",), memory_mb=1000
+          ),
       ),
       "full disk": _with(
           Journal, "append", _raising(OSError(28, "No space left", "blocks")),
@@ -199,11 +204,8 @@ def failures(folder: str) -> dict[str, dict]:
 
 
 def main(spec: str, folder: str) -> None:
-  if spec != "off":
-    processes.connect(spec)
-  found = cases(folder)
-  if processes.count() > 1:
-    found |= failures(folder)
+  processes.connect(spec)
+  found = cases(folder) | of_several(folder)
   np.savez(os.path.join(folder, f"{processes.index()}.npz"), **{
       f"{case}:{name}": array
       for case, arrays in found.items()
