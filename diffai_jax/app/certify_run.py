@@ -13,7 +13,7 @@ from ml_collections import config_dict
 import numpy as np
 
 from diffai_jax import processes
-from diffai_jax.app import console, report, workfolder
+from diffai_jax.app import console, report, several, workfolder
 from diffai_jax.app.data_keys import range_of
 from diffai_jax.app.job import Job
 from diffai_jax.data import Examples, load
@@ -81,6 +81,7 @@ def certify_checkpoint(config: config_dict.ConfigDict, workdir: str) -> None:
   """
   job = processes.together(lambda: Job.from_config(config))
   config = job.config
+  several.require_same_config(config)
   if config.checkpoint:
     config.checkpoint = os.path.abspath(os.path.expanduser(config.checkpoint))
   own = processes.by_first(lambda: workfolder.read_config(workdir))
@@ -89,7 +90,7 @@ def certify_checkpoint(config: config_dict.ConfigDict, workdir: str) -> None:
   processes.by_first(
       lambda: workfolder.require_same_network(source, config)
   )
-  data = processes.together(lambda: test_data(config))
+  (data,) = several.loaded(lambda: test_data(config))
   like = create_state(
       job.network, job.optimizer(1), job.dataset.image_shape, config.seed
   )
@@ -171,7 +172,6 @@ def certify_state(
   # Folding rounds as a machine does: the network is process 0's.
   params = certified_params(processes.from_first(params))
   about = _about(job, state, params, data, source or workdir, workdir)
-  _check_the_same(about)
   given = certifications.settings(json.loads(config.to_json()))
   own = certifications.settings(
       processes.by_first(lambda: workfolder.read_config(workdir)) or {}
@@ -200,27 +200,6 @@ def certify_state(
         f"{first} gave no results: {reason}"
         + (f" (and {more} more)" if more else "")
     )
-
-
-def _check_the_same(about: dict) -> None:
-  """Checks that all processes are about to measure the same.
-
-  Raises:
-    UsageError: if one of them has other examples or settings than process 0.
-  """
-  own = json.loads(json.dumps(about))
-  del own["source"]  # A path, which may have other names elsewhere.
-  first = processes.by_first(lambda: own)
-
-  def check() -> None:
-    for name, value in own.items():
-      if value != first[name]:
-        raise UsageError(
-            f"{name} is {shown(value)}, and {shown(first[name])} in process 0;"
-            f" give every process the same data and the same flags"
-        )
-
-  processes.together(check)
 
 
 def _place(workdir: str, name: str, about: dict) -> tuple[str, dict | None]:
