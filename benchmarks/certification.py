@@ -29,7 +29,7 @@ from benchmarks import tables, timing
 from diffai_jax.data import Examples
 from diffai_jax.kernels import xla
 from diffai_jax.regions import Linf
-from diffai_jax.verification import measures, programs
+from diffai_jax.verification import blocks, measures, programs
 from diffai_jax.verification.certification import certify
 from diffai_jax.verification.inputs import checked
 from diffai_jax.verification.methods import parse
@@ -137,7 +137,7 @@ def whole(job, params) -> dict:
     size, program = programs.compile_measure(
         measure_name, make, params, inputs, 1024
     )
-    run = lambda: programs.run_in_batches(program, size, params, inputs)
+    run = lambda: blocks.run_in_batches(program, size, params, inputs)
     run()
     found[measure_name] = min(_seconds(run) for _ in range(_ROUNDS.value))
   programs.forget()

@@ -91,9 +91,9 @@ _HOUSE = (
     {
         "verification": (
             "memory", "affine_check", "methods", "inputs", "measures",
-            "program_cache", "programs", "measuring", "certification_input",
-            "certification", "certifications", "layer_bounds", "bisection",
-            "front_door",
+            "program_cache", "programs", "blocks", "measuring",
+            "certification_input", "certification", "certifications",
+            "layer_bounds", "bisection", "front_door",
         ),
     },
     {

@@ -6,10 +6,11 @@ from flax import linen as nn
 import numpy as np
 
 from diffai_jax.regions import Linf
+from diffai_jax.verification.blocks import run_in_batches
 from diffai_jax.verification.inputs import Inputs
 from diffai_jax.verification.measures import MeasureMargin
 from diffai_jax.verification.methods import Method
-from diffai_jax.verification.programs import compile_measure, run_in_batches
+from diffai_jax.verification.programs import compile_measure
 
 
 def largest_proved(

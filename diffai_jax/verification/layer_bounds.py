@@ -13,9 +13,10 @@ from diffai_jax.domains.product import example_shape, value_dtype
 from diffai_jax.networks import GraphNetwork, PlainNetwork, graph_of
 from diffai_jax.text.suggest import nearest
 from diffai_jax.types import Array, Mode, UsageError, shown
+from diffai_jax.verification.blocks import run_in_batches
 from diffai_jax.verification.inputs import Inputs
 from diffai_jax.verification.methods import Domain
-from diffai_jax.verification.programs import compile_measure, run_in_batches
+from diffai_jax.verification.programs import compile_measure
 
 _LISTED = 8  # Names of layers in a message.
 Bounds = tuple[np.ndarray, np.ndarray]

@@ -14,9 +14,10 @@ import numpy as np
 from diffai_jax import processes
 from diffai_jax.storage.journal import Found, Journal, found_in
 from diffai_jax.types import UsageError
+from diffai_jax.verification.blocks import run_in_batches
 from diffai_jax.verification.inputs import Inputs
 from diffai_jax.verification.measures import Measure, StepwiseMeasure
-from diffai_jax.verification.programs import compile_measure, run_in_batches
+from diffai_jax.verification.programs import compile_measure
 
 # What a measure may fail with while others go on: too little memory for one
 # example, before or while it runs, and whatever else XLA says.

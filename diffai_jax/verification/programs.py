@@ -1,9 +1,7 @@
-"""Measures compiled for batches that fit into memory, and run on examples.
+"""Measures compiled for batches that fit into memory.
 
-With several processes each calls the same functions with the same arguments. A
-process runs a program of its own devices on its rows of each block of examples,
-and gets what all of them found: what is built on these functions needs to know
-of no process. Where one process fails, all of them raise.
+With several processes each compiles a program of its own devices, for batches of
+the same size (`blocks` runs it).
 """
 
 from collections.abc import Callable
@@ -95,16 +93,14 @@ def compile_measure(
     make = lambda: _compiled(measure, params, inputs, size)
     return _PROGRAMS.get((key, size), make)
 
-  def is_too_large(size: int) -> bool:
+  def is_too_large() -> bool:
     budget = device_memory.budget_mb() if memory_mb is None else memory_mb
     return size > 1 and compiled(size).mib > budget
 
   # Processes agree outside of what is kept: after a failure in one of them they
   # keep different programs.
-  if size is not None:
-    known = size
-    if processes.agreed(processes.together(lambda: is_too_large(known))):
-      size = None
+  if size is not None and processes.agreed(processes.together(is_too_large)):
+    size = None
   if size is None:
     devices = processes.count() * jax.local_device_count()
     share = -(-len(inputs) // devices)
@@ -269,71 +265,3 @@ def _too_large(phase, needed, budget, memory_mb) -> UsageError:
       f" memory_mb (--config.certify.memory_mb), or leave the method out"
       f" (--config.certify.domains)"
   )
-
-
-def own_rows(start: int, share: int, total: int, process: int) -> np.ndarray:
-  """The examples of a block that a process measures, int [share].
-
-  Those of process 0 first. Behind the last example the last one stands again, so
-  that every batch has one shape.
-
-  Args:
-    start: the first example of the block.
-    share: how many of them each process takes.
-    total: how many there are at all.
-    process: its index.
-  """
-  first = start + process * share
-  return np.arange(first, first + share).clip(max=total - 1)
-
-
-def run_in_batches(
-    program: Callable,
-    size: int,
-    params: dict,
-    inputs: Inputs,
-    block: Callable[[slice, dict], None] = lambda rows, found: None,
-) -> dict[str, np.ndarray]:
-  """A compiled measure of all examples, [N, ...] by name.
-
-  Every process gets the same, the results of each example once.
-
-  Args:
-    size, program: of `compile_measure`.
-    params: the network's weights.
-    inputs: N examples.
-    block: called after each batch of all processes, with the examples that it
-      had and what was found of them.
-
-  Raises:
-    Exception: what the program raises; in processes where it did not, a
-      UsageError that says so.
-  """
-  devices = jax.local_device_count()
-  share, total = devices * size, len(inputs)
-  batch = processes.count() * share
-  pieces = []
-
-  def measured(start: int) -> dict[str, np.ndarray]:
-    rows = own_rows(start, share, total, processes.index())
-    out = program(params, jax.tree.map(
-        lambda leaf: leaf.reshape((devices, size) + leaf.shape[1:]),
-        inputs[rows],
-    ))
-    return {
-        name: np.asarray(v).reshape((share,) + v.shape[2:])
-        for name, v in out.items()
-    }
-
-  for start in range(0, total, batch):
-    own = processes.together(lambda: measured(start))
-    stop = min(start + batch, total)
-    pieces.append({
-        name: v.reshape((batch,) + v.shape[2:])[: stop - start]
-        for name, v in processes.gathered(own).items()
-    })
-    block(slice(start, stop), pieces[-1])
-  return processes.together(lambda: {
-      name: np.concatenate([piece[name] for piece in pieces])
-      for name in pieces[0]
-  })

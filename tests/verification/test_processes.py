@@ -16,6 +16,7 @@ import pytest
 
 from diffai_jax.storage.journal import Journal
 from diffai_jax.verification import programs
+from diffai_jax.verification.blocks import own_rows
 from diffai_jax.verification.program_cache import LastUsed
 
 _FEW, _MANY = in_processes.COUNTS
@@ -30,7 +31,7 @@ def test_every_example_is_some_processs_own_once(processes, share, total):
   found = []
   for start in range(0, total, processes * share):
     for process in range(processes):
-      rows = programs.own_rows(start, share, total, process)
+      rows = own_rows(start, share, total, process)
       assert rows.shape == (share,) and rows.max() < total
       found.extend(rows)
   np.testing.assert_array_equal(found[:total], np.arange(total))
