@@ -6,9 +6,9 @@ r"""What training's loop costs beside its steps.
 again with nothing between. "loop" is what the command does: `train.take_steps`
 with the batches of each epoch, metrics as numbers, rows in a work folder, and a
 progress bar on a terminal (which is the null device). "thread" is the same loop
-where a thread prepares and transfers batches as on accelerators, and "groups of
-K" where K steps go in one dispatch; on CPUs both are left out of "loop" because
-they gain nothing there.
+where a thread prepares and transfers batches as on accelerators, and with
+--ways=loop,thread,groups "groups" where --together steps go in one dispatch; on
+CPUs both are left out of "loop" because they gain nothing there.
 
 All take turns. A run is as many steps as take --seconds, from the first dispatch
 to the last row; what a loop does before and after is not counted. "share" is a
@@ -43,6 +43,7 @@ _JSON = flags.DEFINE_string("json", None, "file that gets the results as JSON")
 _ONLY = flags.DEFINE_list("only", [], "networks; all by default")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "timed runs of each")
 _SECONDS = flags.DEFINE_float("seconds", 2.5, "of each run, about")
+_WAYS = flags.DEFINE_list("ways", ["loop", "thread"], "beside the bare step")
 _TOGETHER = flags.DEFINE_integer("together", 11, "steps of a group")
 
 # Config, and how many images are trained on.
@@ -169,13 +170,13 @@ def measure(name: str) -> dict:
   entry.bare(2)
   steps = max(40, int(_SECONDS.value / entry.bare(20)[0]))
   steps -= steps % _TOGETHER.value
-  ways = {
-      "bare": lambda: entry.bare(steps),
+  known = {
       "loop": lambda: entry.loop(steps),
       "thread": lambda: _with_thread(lambda: entry.loop(steps)),
-      f"groups of {_TOGETHER.value}": (
-          lambda: entry.loop(steps, _TOGETHER.value)
-      ),
+      "groups": lambda: entry.loop(steps, _TOGETHER.value),
+  }
+  ways = {"bare": lambda: entry.bare(steps)} | {
+      way: known[way] for way in _WAYS.value
   }
   times = {way: [] for way in ways}
   for way in ways.values():  # Compiles.
@@ -211,6 +212,7 @@ def main(_) -> None:
   xla.set_flags()
   logging.set_verbosity(logging.ERROR)
   tables.check_names(_ONLY.value, ENTRIES)
+  tables.check_names(_WAYS.value, ("loop", "thread", "groups"), "--ways")
   # A live bar, as at a terminal.
   null = open(os.devnull, "w", encoding="utf-8")
   console.console = Console(file=null, force_terminal=True, width=120)
