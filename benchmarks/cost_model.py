@@ -4,19 +4,8 @@ r"""A model of time and memory, for each network on any number of devices.
   python -m benchmarks.cost_model --devices=1,8,64 --tflops=40 --gb_per_second=200
   python -m benchmarks.cost_model --check
 
-From the number of parameters P, of ReLU units U and of multiply-adds M of one
-example; B images a step are split over D devices. It assumes that
-
-- a step on a point and a box is worth 9 forward passes (a point's, and twice as
-  much for gradients; a box has a center and a radius), of 2 M operations an image
-  each, at --tflops on a device, whatever the layer;
-- gradients are averaged in a ring: 2 (D-1)/D times 4 P bytes go out of each
-  device, at --gb_per_second, after the step's products and not during them;
-- a device holds weights, gradients and two moments of Adam (16 P bytes,
-  replicated), and for its B/D images a point, a center and a radius before and
-  after each ReLU (24 U bytes an image, split);
-- Box is 2 forward passes of an image, and HBox at most one more for each input
-  variable, whose generator it carries until it is merged or the network ends.
+`diffai_jax.training.scaling` says what it assumes; --tflops is what a device
+reaches in training, --gb_per_second what leaves it.
 
 --check compiles steps for 1, 2 and 4 devices that this machine's CPU stands for,
 and prints what a device holds by the compiler's account beside the model's. The
@@ -25,7 +14,6 @@ devices share the machine's cores, so their times say nothing about many.
 
 import dataclasses
 import json
-import math
 import os
 import subprocess
 import sys
@@ -34,10 +22,10 @@ from absl import app, flags, logging
 import jax
 import jax.numpy as jnp
 
-from benchmarks import tables, timing
+from benchmarks import tables
 from diffai_jax.app.job import Job
-from diffai_jax.networks import describe
-from diffai_jax.training.cost import PASSES
+from diffai_jax.kernels import xla
+from diffai_jax.training.scaling import Model
 from diffai_jax.training.state import create_state
 
 _JSON = flags.DEFINE_string("json", None, "file that gets the results as JSON")
@@ -68,64 +56,6 @@ ENTRIES = {
 }
 _CHECKED = ("MNIST ConvSmall", "CIFAR ConvMed", "CIFAR ConvBig")
 _CHECKED_DEVICES = (1, 2, 4)
-_FLOAT = 4  # Bytes.
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-  """The sizes of a network, and what follows from them.
-
-  Attributes:
-    parameters, relus, products: of the network; multiply-adds of one example.
-    inputs: numbers of an image.
-    batch: images of a step, over all devices.
-  """
-
-  parameters: int
-  relus: int
-  products: int
-  inputs: int
-  batch: int
-
-  @classmethod
-  def of(cls, job: Job) -> "Model":
-    shape = job.dataset.image_shape
-    sizes = describe(job.network, shape)
-    products = sum(
-        layer.products for layer in timing.affine_layers(job.network, shape)
-    )
-    return cls(
-        sizes.parameters, sizes.relus, products, math.prod(shape),
-        job.config.batch_size,
-    )
-
-  def step_flops(self) -> float:
-    """Operations of a step, over all devices."""
-    return PASSES * 2 * self.products * self.batch
-
-  def step_seconds(self, devices: int, flops: float, link: float) -> float:
-    """Seconds of a step.
-
-    Args:
-      devices: over which the batch is split.
-      flops: operations a second of one device.
-      link: bytes a second that leave one device.
-    """
-    reduced = 2 * (devices - 1) / devices * _FLOAT * self.parameters
-    return self.step_flops() / devices / flops + reduced / link
-
-  def bytes_on(self, devices: int) -> float:
-    """What a step takes on one of so many devices."""
-    replicated = 4 * _FLOAT * self.parameters
-    return replicated + 6 * _FLOAT * self.relus * self.batch / devices
-
-  def box_flops(self) -> float:
-    """Operations of bounding one image with Box."""
-    return 2 * 2 * self.products
-
-  def hbox_flops(self) -> float:
-    """The most operations that HBox takes for one image."""
-    return (2 + self.inputs) * 2 * self.products
 
 
 def compiled_bytes(name: str) -> float:
@@ -146,6 +76,13 @@ def compiled_bytes(name: str) -> float:
   return stats.argument_size_in_bytes + stats.temp_size_in_bytes
 
 
+def _model_of(name: str) -> Model:
+  job = Job.from_config(tables.load_config(ENTRIES[name]))
+  return Model.of(
+      job.network, job.dataset.image_shape, job.config.batch_size
+  )
+
+
 def _compiled_on(name: str, devices: int) -> float:
   """`compiled_bytes`, in a process that has so many devices."""
   forced = f"--xla_force_host_platform_device_count={devices}"
@@ -164,15 +101,15 @@ def check(names) -> list[dict]:
   print(tables.table(header, []), flush=True)
   rows = []
   for name in names:
-    model = Model.of(Job.from_config(tables.load_config(ENTRIES[name])))
+    sizes = _model_of(name)
     for devices in _CHECKED_DEVICES:
-      found, expected = _compiled_on(name, devices), model.bytes_on(devices)
+      found, expected = _compiled_on(name, devices), sizes.bytes_on(devices)
       rows.append({
           "network": name, "devices": devices, "compiled_bytes": found,
           "model_bytes": expected,
       })
       print(tables.line([
-          name, model.batch, devices, f"{found / 2**20:.1f}",
+          name, sizes.batch, devices, f"{found / 2**20:.1f}",
           f"{expected / 2**20:.1f}", f"{found / expected:.2f}",
       ]), flush=True)
   return rows
@@ -192,7 +129,7 @@ def model(names) -> list[dict]:
   print(tables.table(header, []), flush=True)
   rows = []
   for name in names:
-    sizes = Model.of(Job.from_config(tables.load_config(ENTRIES[name])))
+    sizes = _model_of(name)
     seconds = [sizes.step_seconds(d, flops, link) for d in devices]
     held = [sizes.bytes_on(d) for d in devices]
     rows.append({"network": name} | dataclasses.asdict(sizes) | {
@@ -211,6 +148,7 @@ def model(names) -> list[dict]:
 
 
 def main(_) -> None:
+  xla.set_flags()
   logging.set_verbosity(logging.ERROR)
   if _ONE.value:
     print(json.dumps(compiled_bytes(_ONE.value)))

@@ -98,7 +98,7 @@ _HOUSE = (
     },
     {
         "training": (
-            "state", "optimizers", "step", "cost", "array_store", "snapshot",
+            "state", "optimizers", "step", "cost", "scaling", "array_store", "snapshot",
             "checkpoints", "saving", "metrics", "loop",
         ),
     },
