@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import socket
+import threading
 import time
 
 import jax
@@ -12,7 +13,7 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from diffai_jax.processes import environment, exchange, quiet, relay, wire
-from diffai_jax.processes.watch import Watch
+from diffai_jax.processes.watch import Watch, end_process, say
 from diffai_jax.types import UsageError, reason
 
 _SECONDS = 300  # Until every process has to be there.
@@ -75,6 +76,10 @@ def _connect_jax(place: environment.Place) -> None:
   # it logs at the end of a coordinator would hide the one line that matters.
   jax.config.update("jax_enable_preemption_service", False)
   address = place.address
+  # If JAX itself gives up, it aborts the process.
+  patience = threading.Timer(_SECONDS, _give_up, [place])
+  patience.daemon = True
+  patience.start()
   try:
     if place.index:
       address = relay.start(place.host, place.port, _SECONDS)
@@ -82,7 +87,7 @@ def _connect_jax(place: environment.Place) -> None:
         address, place.count, place.index,
         local_device_ids=list(place.devices) or None,
         cluster_detection_method="deactivate",
-        initialization_timeout=_SECONDS,
+        initialization_timeout=2 * _SECONDS,
     )
   except (RuntimeError, ValueError, OSError) as error:
     raise UsageError(
@@ -90,6 +95,18 @@ def _connect_jax(place: environment.Place) -> None:
         f" {place.address} ({reason(error)}); start all of them, with the same"
         f" address, which is process 0's"
     ) from None
+  finally:
+    patience.cancel()
+
+
+def _give_up(place: environment.Place) -> None:
+  """Ends the process, whose main thread waits for others in JAX."""
+  say(
+      f"error: process {place.index} of {place.count} has waited"
+      f" {_SECONDS} seconds for the others, at {place.address}; start all of"
+      f" them, with the same address, which is process 0's"
+  )
+  end_process(1)
 
 
 def _links(place: environment.Place) -> list[wire.Link]:

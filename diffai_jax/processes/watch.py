@@ -121,7 +121,7 @@ class Watch:
     else:
       tell(error)
       self._end_others(error, code, self.index)
-    _exit(code)
+    end_process(code)
 
   def announce(self, error: str, code: int) -> None:
     """Tells the others of an error: this process ends now, whatever it does."""
@@ -203,10 +203,10 @@ class Watch:
     """Ends this process from a thread that listens."""
     if self._ending.acquire(blocking=False):
       line = shortened(on_one_line(error), _LONGEST)
-      _say(f"error: {line}")
+      say(f"error: {line}")
       if not self.index:
         self._end_others(line, code, of)
-      _exit(code)
+      end_process(code)
 
   def _end_others(self, error: str, code: int, of: int) -> None:
     """Process 0, which JAX's service is in, is the last one to end."""
@@ -219,13 +219,14 @@ class Watch:
       link.closed.wait(max(0.0, until - time.monotonic()))
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+  """Writes a line to stderr, from any thread."""
   # Not by print: the main thread may hold a lock that it needs.
   with contextlib.suppress(OSError):
     os.write(sys.__stderr__.fileno(), f"{line}\n".encode())
 
 
-def _exit(code: int) -> NoReturn:
+def end_process(code: int) -> NoReturn:
   """Ends the process at once: JAX would wait for the others at its end."""
   for stream in (sys.stdout, sys.stderr):
     # Not for ever: the thread that has the stream's lock may not run again.

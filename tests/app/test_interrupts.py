@@ -122,3 +122,22 @@ def test_while_loading_it_is_one_line():
   assert found.stderr.split("\n") == [
       "", "error: stopped by SIGHUP before anything was done", ""
   ]
+
+
+def test_who_has_to_know_is_told_before_the_process_ends():
+  """A signal in what never gets to a handler: the others of a run, say."""
+  program = """
+      import os, signal, sys, time
+      from diffai_jax.app import interrupts
+
+      interrupts.before_end(
+          lambda message, code: os.write(1, f"{code} {message}".encode())
+      )
+      with interrupts.caught(), interrupts.deferred("at its end"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+  """
+  done = _run(program)
+  assert done.returncode == 143
+  assert done.stdout == "143 stopped by SIGTERM at once"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import os
 import pathlib
 import socket
@@ -9,6 +10,13 @@ import subprocess
 import sys
 import tempfile
 
+from diffai_jax.networks import convnet
+
+# A network that compiles fast, with batch normalisation.
+TINY = functools.partial(
+    convnet, convolutions=((4, 3, 2),), padding=1, hidden=(12,),
+    batch_norm=True,
+)
 _ROOT = pathlib.Path(__file__).parents[2]
 _SECONDS = 240  # Until a test fails that would never end.
 
