@@ -33,7 +33,8 @@ _TOTAL = 12  # Steps: six an epoch.
 def _run(workdir: pathlib.Path, stop: str = "", **options):
   return run(
       "training_run.py",
-      [f"{workdir}.losses", stop, f"--config={_CONFIG}", f"--workdir={workdir}", *_FLAGS],
+      [f"{workdir}.losses", stop, f"--config={_CONFIG}",
+       f"--workdir={workdir}", *_FLAGS],
       **options,
   )
 
