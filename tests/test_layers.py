@@ -104,7 +104,8 @@ _HOUSE = (
     },
     {
         "app": (
-            "process", "huge_pages", "interrupts", "config", "data_keys",
+            "process", "huge_pages", "interrupts", "plain_config", "config_dict",
+            "config", "data_keys",
             "own_network", "validation", "command_line", "config_file", "console",
             "several", "workfolder", "plot", "report", "schedule_warning", "job",
             "network_file", "certify_run", "train", "run", "arguments", "fit",

@@ -9,11 +9,10 @@ import os
 
 import jax
 import jax.numpy as jnp
-from ml_collections import config_dict
 import numpy as np
 
 from diffai_jax import processes
-from diffai_jax.app import console, report, several, workfolder
+from diffai_jax.app import config_dict, console, report, several, workfolder
 from diffai_jax.app.data_keys import range_of
 from diffai_jax.app.job import Job
 from diffai_jax.data import Examples, load

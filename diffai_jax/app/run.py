@@ -8,10 +8,9 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from ml_collections import config_dict
 import optax
 
-from diffai_jax.app import console, network_file, workfolder
+from diffai_jax.app import config_dict, console, network_file, workfolder
 from diffai_jax.app.config import base_config, keys_of
 from diffai_jax.app.job import Job
 from diffai_jax.app.own_network import is_own

@@ -8,11 +8,11 @@ import math
 import os
 
 import jax
-from ml_collections import config_dict
 
 from diffai_jax import processes
 from diffai_jax.app import (
     certify_run,
+    config_dict,
     console,
     data_keys,
     interrupts,

@@ -5,10 +5,8 @@ import contextlib
 import json
 import os
 
-from ml_collections import config_dict
-
 from diffai_jax import processes
-from diffai_jax.app import console
+from diffai_jax.app import config_dict, console
 from diffai_jax.app.config import describe_differences, differences
 from diffai_jax.storage import files, lock
 from diffai_jax.training import checkpoints, metrics

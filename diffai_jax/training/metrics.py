@@ -8,12 +8,15 @@ import shutil
 import socket
 import time
 
-from tensorboardX import summary
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.record_writer import RecordWriter
-
 from diffai_jax.storage import files
 from diffai_jax.types import UsageError
+
+try:
+  from tensorboardX import summary
+  from tensorboardX.proto.event_pb2 import Event, SessionLog
+  from tensorboardX.record_writer import RecordWriter
+except ImportError:  # Without it there are the lines alone.
+  RecordWriter = None
 
 FILE = "metrics.jsonl"
 # Where a file with lines that are no metrics is kept, as it was.
@@ -65,6 +68,9 @@ class MetricsWriter:
           f"cannot write {self._path} ({files.reason(error)})"
       ) from None
     self._size = os.fstat(self._lines.fileno()).st_size
+    if RecordWriter is None:
+      warn("no TensorBoard events are written: tensorboardX is not installed")
+      return
     with self._events_may_fail():
       self._events = _Events(workdir)
       if first_step > 1:  # TensorBoard drops the steps that are taken again.
