@@ -16,12 +16,12 @@ print_help() {
 }
 
 # Sets a variable for each option: --dry-run makes $dry_run 1, --port=5 makes
-# $port 5. What follows after -- becomes the array `flags`: those of
-# diffai_jax.main. --help prints the help and ends.
-#   read_options SCRIPT "NAME ..." "SWITCH ..." "$@"
-read_options() {
+# $port 5. What follows after -- becomes the array `flags`. --help prints the
+# help and ends.
+#   read_own_options SCRIPT "NAME ..." "SWITCH ..." "$@"
+read_own_options() {
   # Underscores: an option may be called "name".
-  local _script=$1 _names=" $2 " _switches=" $3 dry-run " _option _name _flag
+  local _script=$1 _names=" $2 " _switches=" $3 dry-run " _option _name
   shift 3
   dry_run=""
   flags=()
@@ -41,7 +41,7 @@ read_options() {
     _name=${_option#--}
     _name=${_name%%=*}
     if [[ $_option != --* || -z $_name ]]; then
-      fail "unexpected argument $_option; flags of diffai_jax.main stand after --"
+      fail "unexpected argument $_option; every option begins with --"
     elif [[ $_switches == *" $_name "* ]]; then
       [[ $_option == "--$_name" ]] || fail "--$_name takes no value"
       printf -v "${_name//-/_}" 1
@@ -54,6 +54,12 @@ read_options() {
       fail "unknown option --$_name"
     fi
   done
+}
+
+# The same, and checks that there are flags of diffai_jax.main after --.
+read_options() {
+  read_own_options "$@"
+  local _flag
   for _flag in ${flags[@]+"${flags[@]}"}; do
     [[ $_flag != --config.distributed* ]] ||
       fail "$_flag is what this script sets; leave it out"

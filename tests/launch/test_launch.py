@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shlex
 import signal
 import subprocess
@@ -124,6 +125,20 @@ def test_tpu_pod_runs_on_all_workers():
   ]
 
 
+def test_gpu_check_is_one_command(tmp_path):
+  done = subprocess.run(
+      ["bash", _LAUNCH / "gpu_check.sh", "--dry-run", "--python=py",
+       "--only=step/", "--json=own.json"],
+      capture_output=True, text=True, check=True, cwd=tmp_path,
+  )
+  line = shlex.split(done.stdout)
+  assert line[:3] == ["env", "-C", str(_LAUNCH.parent)]
+  assert line[4:] == [
+      "py", "-m", "benchmarks.gpu_check", f"--json={tmp_path}/own.json",
+      f"--table={tmp_path}/gpu_check.md", "--minutes=30", "--only=step/",
+  ]
+
+
 _SCRIPTS = {
     "local.sh": (), "multihost.sh": ("--hosts=a",), "slurm.sbatch": (),
     "tpu_pod.sh": ("--name=a", "--zone=b"),
@@ -162,6 +177,8 @@ def test_what_is_wrong_is_one_line(script, options, arguments, told):
     ("multihost.sh", ["--hosts-file=/none"], "--hosts-file is /none; expected"),
     ("tpu_pod.sh", ["--zone=b"], "no TPU; give its name with --name="),
     ("tpu_pod.sh", ["--name=a"], "no zone; give that of a with --zone="),
+    ("gpu_check.sh", ["--minutes=x"], "--minutes is x; expected a number"),
+    ("gpu_check.sh", ["--what"], "unknown option --what"),
     ("slurm.sbatch", [], "not within a job of SLURM; give it to sbatch"),
 ])
 def test_values_are_checked(script, arguments, told):
@@ -171,12 +188,12 @@ def test_values_are_checked(script, arguments, told):
   assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("script", _SCRIPTS)
+@pytest.mark.parametrize("script", [*_SCRIPTS, "gpu_check.sh"])
 def test_help_names_every_option(script):
   done = _call(script, "--help")
   assert (done.returncode, done.stderr) == (0, "")
   source = (_LAUNCH / script).read_text()
-  (call,) = source.split("read_options ")[1:]
+  (call,) = re.split(r"read_(?:own_)?options ", source)[1:]
   call = call[: call.index('"$@"')].replace("\\\n", "")
   _, names, switches = shlex.split(call)
   for name in f"{names} {switches} dry-run help".split():
