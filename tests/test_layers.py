@@ -21,7 +21,7 @@ _HOUSE = (
             "quiet", "connect",
         ),
         "text": ("terms", "suggest"),
-        "storage": ("paths", "files", "sealed", "journal", "lock"),
+        "storage": ("store", "paths", "files", "sealed", "journal", "lock"),
         "kernels": (
             "platforms", "device_memory", "xla", "precision", "loops",
             "geometry", "matrices", "taps", "overlap", "winograd",

@@ -4,11 +4,11 @@ from collections.abc import Callable
 import contextlib
 import json
 import os
-import shutil
 import socket
+import tempfile
 import time
 
-from diffai_jax.storage import files
+from diffai_jax.storage import files, store
 from diffai_jax.types import UsageError
 
 try:
@@ -22,13 +22,16 @@ FILE = "metrics.jsonl"
 # Where a file with lines that are no metrics is kept, as it was.
 DAMAGED_FILE = "metrics.damaged.jsonl"
 _SECONDS_BETWEEN_FLUSHES = 30.0  # Of events: each waits for the disk.
+# An object store takes a file again as a whole, and not every moment.
+_SECONDS_BETWEEN_UPLOADS = 15.0
 
 
 class MetricsWriter:
   """Appends to `metrics.jsonl` and to TensorBoard events in a work folder.
 
   A line that cannot be written (the disk is full) is warned of, kept, and
-  written with the next one. Usable as a context manager, which closes both.
+  written with the next one. To an object store both are written now and then,
+  and when `flush` is called. Usable as a context manager, which closes both.
 
   Args:
     workdir: the work folder.
@@ -53,7 +56,7 @@ class MetricsWriter:
     try:
       if bad:
         kept = os.path.join(workdir, DAMAGED_FILE)
-        shutil.copyfile(self._path, kept)
+        store.copy(self._path, kept)
         warn(
             f"{self._path}: {bad} lines are no metrics and were dropped; the"
             f" file as it was is {kept}"
@@ -62,12 +65,12 @@ class MetricsWriter:
         lines.writelines(
             json.dumps(row) + "\n" for row in rows if row["step"] < first_step
         )
-      self._lines = open(self._path, "ab", buffering=0)
+      make = _Object if store.is_remote(self._path) else _File
+      self._lines = make(self._path)
     except OSError as error:
       raise UsageError(
           f"cannot write {self._path} ({files.reason(error)})"
       ) from None
-    self._size = os.fstat(self._lines.fileno()).st_size
     if RecordWriter is None:
       warn("no TensorBoard events are written: tensorboardX is not installed")
       return
@@ -89,13 +92,9 @@ class MetricsWriter:
   def _append(self, data: bytes) -> None:
     """Appends all of it to the lines, or nothing, and keeps it."""
     try:
-      left = data
-      while left:
-        left = left[self._lines.write(left):]
+      self._lines.append(data)
     except OSError as error:
       self._unwritten = data
-      with contextlib.suppress(OSError):
-        os.ftruncate(self._lines.fileno(), self._size)
       if not self._warned:
         self._warn(
             f"cannot write {self._path} ({files.reason(error)}); training goes"
@@ -104,7 +103,14 @@ class MetricsWriter:
       self._warned = True
       return
     self._unwritten, self._warned = b"", False
-    self._size += len(data)
+
+  def flush(self) -> None:
+    """All that was written can be read, also in an object store."""
+    self._lines.due = True
+    self._append(self._unwritten)
+    with self._events_may_fail():
+      if self._events is not None and store.is_remote(self._path):
+        self._events.flush()
 
   @contextlib.contextmanager
   def _events_may_fail(self):
@@ -127,22 +133,92 @@ class MetricsWriter:
     return self
 
   def __exit__(self, *exception) -> None:
-    if self._unwritten:
-      self._append(self._unwritten)
+    self._lines.due = True
+    self._append(self._unwritten)
     self._lines.close()
     if self._events is not None:
       self._close_events()
 
 
+class _File:
+  """A file of this machine that is appended to: all that is given, or nothing.
+
+  Attributes:
+    due: has no meaning here; each line is written as it comes.
+  """
+
+  def __init__(self, path: str):
+    self.due = True
+    self._file = open(path, "ab", buffering=0)
+    self._size = os.fstat(self._file.fileno()).st_size
+
+  def append(self, data: bytes) -> None:
+    """Appends it.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    left = data
+    try:
+      while left:
+        left = left[self._file.write(left):]
+    except OSError:
+      with contextlib.suppress(OSError):
+        os.ftruncate(self._file.fileno(), self._size)
+      raise
+    self._size += len(data)
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._file.close()
+
+
+class _Object:
+  """The same in a store that appends to nothing: now and then all is written.
+
+  Attributes:
+    due: whether the next call writes, however short ago the last one was.
+  """
+
+  def __init__(self, path: str):
+    self.due = False
+    self._path = path
+    self._content = self._stored = store.read_bytes(path)
+    self._written = time.monotonic()
+
+  def append(self, data: bytes) -> None:
+    """Appends it to what is written next.
+
+    Raises:
+      OSError: if it was written now, and cannot be; it is not appended.
+    """
+    content = self._content + data
+    late = time.monotonic() - self._written > _SECONDS_BETWEEN_UPLOADS
+    if (self.due or late) and content != self._stored:
+      store.write_object(self._path, content)
+      self._stored, self._written = content, time.monotonic()
+    self._content, self.due = content, False
+
+  def close(self) -> None:
+    """There is nothing to close."""
+
+
 class _Events:
   """An event file of TensorBoard, written by the thread that has the events.
 
-  tensorboardX's own writer has a thread, and dies with it on a full disk.
+  tensorboardX's own writer has a thread, and dies with it on a full disk. For an
+  object store the file is made on this machine, and copied there.
   """
 
   def __init__(self, workdir: str):
     name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
-    self._records = RecordWriter(os.path.join(os.path.abspath(workdir), name))
+    self._target = self._here = None
+    if store.is_remote(workdir):
+      self._target = os.path.join(workdir, name)
+      self._here = tempfile.TemporaryDirectory(prefix="diffai_jax-")
+      workdir = self._here.name
+    self._path = os.path.join(os.path.abspath(workdir), name)
+    self._records = RecordWriter(self._path)
     self._flushed = time.monotonic()
     self.add(file_version="brain.Event:2")
 
@@ -151,12 +227,28 @@ class _Events:
     event = Event(wall_time=time.time(), **values)
     self._records.write(event.SerializeToString())
     if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
-      self._records.flush()
-      self._flushed = time.monotonic()
+      self.flush()
+
+  def flush(self) -> None:
+    """Writes what there is.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    self._records.flush()
+    self._flushed = time.monotonic()
+    if self._target:
+      store.copy(self._path, self._target)
 
   def close(self) -> None:
     """Writes what is left, and closes the file."""
-    self._records.close()
+    try:
+      self._records.close()
+      if self._target:
+        store.copy(self._path, self._target)
+    finally:
+      if self._here:
+        self._here.cleanup()
 
 
 def read(workdir: str) -> list[dict]:
@@ -175,8 +267,7 @@ def _parse(workdir: str) -> tuple[list[dict], int]:
   """
   path = os.path.join(workdir, FILE)
   try:
-    with open(path, "rb") as file:
-      data = file.read()
+    data = store.read_bytes(path)
   except FileNotFoundError:
     return [], 0
   except OSError as error:
