@@ -73,7 +73,7 @@ def _sizes() -> Sizes:
 
 
 def machine() -> dict:
-  """The device as JAX sees it."""
+  """The device as JAX sees it, and the parts: None, or why one is left out."""
   device = jax.devices()[0]
   stats = device.memory_stats() or {}
   return {
@@ -82,7 +82,28 @@ def machine() -> dict:
       "devices": jax.device_count(),
       "platform_version": " ".join(device.client.platform_version.split()),
       "memory_mib": stats.get("bytes_limit", 0) // 2**20 or None,
+      "parts": {name: _left_out(name) for name in PARTS},
   }
+
+
+def _left_out(name: str) -> str | None:
+  """Why there is no such part here."""
+  kind, *words = name.split("/")
+  if kind == "torch" and timing.torch is None:
+    return "PyTorch is not installed"
+  if kind == "step" and words[1] == "tf32" and on_cpu():
+    return "no tf32 on cpu"
+  if kind == "torch" and words[1] == "tf32" and not _cuda():
+    return "no tf32 on cpu"
+  if kind == "certification" and on_cpu() and not CERTIFIED[words[0]][1]:
+    return "not measured on CPUs"
+  if on_cpu() and kind in ("step", "torch") and words[0] != next(iter(STEPS)):
+    return "on CPUs one network stands for all"
+  return None
+
+
+def _cuda() -> bool:
+  return timing.torch.cuda.is_available()
 
 
 def soundness() -> dict:
@@ -128,8 +149,6 @@ def soundness() -> dict:
 
 def step(name: str, precision: str) -> dict:
   """Our training step on a point and a box, in one precision."""
-  if precision not in precisions():
-    return {"not available": f"no {precision} on {platforms.platform_name()}"}
   jax.config.update("jax_default_matmul_precision", _JAX_PRECISION[precision])
   xla.set_flags()
   job = _step_job(name, precision)
@@ -149,13 +168,9 @@ def torch_step(name: str, precision: str) -> dict:
 
   Its loss and gradients are compared with ours first, on the CPU.
   """
-  if timing.torch is None:
-    return {"not available": "PyTorch is not installed"}
   from benchmarks import torch_steps  # pylint: disable=g-import-not-at-top
 
-  device = "cuda" if timing.torch.cuda.is_available() else "cpu"
-  if precision == "tf32" and device == "cpu":
-    return {"not available": "no tf32 on cpu"}
+  device = "cuda" if _cuda() else "cpu"
   small = device == "cpu"
   job = _step_job(name, precision, small)
   params = _untrained(job)[1]
@@ -178,16 +193,9 @@ def torch_step(name: str, precision: str) -> dict:
   }
 
 
-def precisions() -> tuple[str, ...]:
-  """Those that products on this platform have."""
-  return ("float32", "bfloat16") if on_cpu() else PRECISIONS
-
-
 def certification(name: str) -> dict:
   """Milliseconds an image of predictions, Box and HBox, in `certify`'s batches."""
-  config, everywhere = CERTIFIED[name]
-  if on_cpu() and not everywhere:
-    return {"not available": "not measured on CPUs"}
+  config, _ = CERTIFIED[name]
   xla.set_flags()
   job = timing.load_job(config, "Point", _BATCH_ON_CPU if on_cpu() else 512)
   network, params = _untrained(job)
@@ -225,9 +233,10 @@ def training() -> dict:
   images, labels, data = _digits()
   held_out = slice(-200, None)
   nn, epochs = dj.nn, _sizes().epochs
+  width = 20 if on_cpu() else 200
   network = nn.Sequential([
-      nn.Conv2D(16, 4, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(100),
-      nn.ReLU(), nn.Linear(10),
+      nn.Conv2D(width // 4, 4, 2, 1), nn.ReLU(), nn.Flatten(),
+      nn.Linear(width), nn.ReLU(), nn.Linear(10),
   ])
   start = time.perf_counter()
   run = dj.train(
