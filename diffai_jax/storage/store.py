@@ -29,6 +29,19 @@ _PACKAGES = {
 SCHEMES = tuple(f"{name}://" for name in _PACKAGES)
 
 
+class CannotReach(UsageError, OSError):
+  """A store refused, or did not answer: one line with the path and the reason."""
+
+  def __init__(self, path: str, cause: str):
+    super().__init__(
+        f"{path} cannot be reached ({cause}); the same command tries again"
+    )
+    self.errno, self.strerror = None, cause
+
+  def __str__(self) -> str:
+    return self.args[0]
+
+
 def scheme_of(path: str) -> str | None:
   """What stands before "://", known or not; None of a local path."""
   scheme, there, _ = path.partition("://")
@@ -45,13 +58,14 @@ def _reaching(path: str) -> Iterator[epath.Path]:
   """The remote path; whatever goes wrong within is told as here.
 
   Raises:
-    OSError: with the reason in one line.
+    CannotReach: with the reason in one line; FileNotFoundError and the like are
+      what they are.
     UsageError: if the package for its scheme is missing.
   """
   _list_anew()
   try:
     yield epath.Path(path)
-  except (OSError, UsageError):
+  except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
     raise
   except ImportError:
     scheme = scheme_of(path)
@@ -61,7 +75,7 @@ def _reaching(path: str) -> Iterator[epath.Path]:
         f" {given}"
     ) from None
   except Exception as error:  # Of HTTP, credentials: each store has its own.
-    raise OSError(None, reason(error), path) from error
+    raise CannotReach(path, reason(error)) from error
 
 
 @functools.cache

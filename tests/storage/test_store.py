@@ -137,8 +137,13 @@ def test_a_bucket_has_no_lock(bucket):
 def test_errors_of_a_store_are_the_systems(bucket):
   bucket.broken = RuntimeError("429: slow down\nmore")
   for call in (store.exists, store.names_in, store.read_bytes):
-    with pytest.raises(OSError, match="429: slow down"):
+    with pytest.raises(OSError) as error:  # Where none handles it, one line.
       call("gs://bucket/run")
+    assert isinstance(error.value, UsageError)
+    assert str(error.value).startswith(
+        "gs://bucket/run cannot be reached (429: slow down)"
+    )
+    assert error.value.strerror == "429: slow down"
   with pytest.raises(files.CannotWrite, match="cannot write gs://bucket/x"):
     files.write_json("gs://bucket/x", {})
   store.remove("gs://bucket/run")  # What cannot be removed stays.
