@@ -13,6 +13,7 @@ from diffai_jax.types import UsageError
 # What the name of an unfinished file or folder ends with: a killed process
 # leaves it behind, and the next one that holds the folder removes it.
 UNFINISHED = ".tmp"
+_CHUNK = 1024 * 1024
 _ORBAX_UNFINISHED = ".orbax-checkpoint-tmp"
 
 
@@ -114,6 +115,25 @@ def read_json(path: str, advice: str) -> dict | None:
 def reason(error: OSError) -> str:
   """Why the system refused, without the path: "No space left on device"."""
   return error.strerror or str(error) or type(error).__name__
+
+
+def require_room(path: str, size: int) -> None:
+  """Raises the system's own error where that many bytes cannot be written.
+
+  Args:
+    path: of a file that is made and removed. A store has room.
+    size: in bytes.
+  """
+  if store.is_remote(path):
+    return
+  try:
+    with open(path, "wb", buffering=0) as file:
+      left = size
+      while left:  # After a short write, the next one raises.
+        left -= file.write(bytes(min(left, _CHUNK)))
+  finally:
+    with contextlib.suppress(OSError):
+      os.unlink(path)
 
 
 def sync_folder(path: str) -> None:

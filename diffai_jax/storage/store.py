@@ -122,10 +122,15 @@ def names_in(folder: str) -> list[str]:
     return sorted(child.name for child in place.iterdir())
 
 
-def make_folders(folder: str) -> None:
+def make_folders(folder: str, exist_ok: bool = True) -> None:
   """Makes a folder and those that it is in; a store needs none."""
   if not is_remote(folder):
-    os.makedirs(folder, exist_ok=True)
+    os.makedirs(folder, exist_ok=exist_ok)
+
+
+def rename(old: str, new: str) -> None:
+  """Renames a file or folder of this machine; a store has no such thing."""
+  os.replace(old, new)
 
 
 @contextlib.contextmanager

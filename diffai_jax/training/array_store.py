@@ -16,12 +16,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from diffai_jax.storage import store
+from diffai_jax.storage import files, store
 from diffai_jax.types import reason
 
 # What Orbax writes beside the arrays' bytes takes less than this.
 _OVERHEAD = 64 * 1024
-_CHUNK = 1024 * 1024
 
 
 class StoreError(Exception):
@@ -61,7 +60,9 @@ def write(folder: str, arrays: Sequence[np.ndarray]) -> None:
     OSError: if there is no room for them, or nothing may be written.
     StoreError: if Orbax fails on something else.
   """
-  _require_room(folder, sum(array.nbytes for array in arrays))
+  # Orbax's threads would meet a full disk one by one, and raise a ValueError.
+  size = sum(array.nbytes for array in arrays)
+  files.require_room(folder + ".room", size + _OVERHEAD)
   with _plain(folder) as path, _checkpointer() as checkpointer:
     try:
       checkpointer.save(path, args=ocp.args.PyTreeSave(_named(arrays)))
@@ -109,24 +110,6 @@ def _checkpointer() -> ocp.Checkpointer:
   )
   handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
   return ocp.Checkpointer(handler, multiprocessing_options=alone)
-
-
-def _require_room(folder: str, size: int) -> None:
-  """Raises the system's own error where that many bytes cannot be written.
-
-  Orbax's threads would meet a full disk one by one, and raise a ValueError.
-  """
-  if store.is_remote(folder):
-    return
-  probe = folder + ".room"
-  try:
-    with open(probe, "wb", buffering=0) as file:
-      left = size + _OVERHEAD
-      while left:  # After a short write, the next one raises.
-        left -= file.write(bytes(min(left, _CHUNK)))
-  finally:
-    with contextlib.suppress(OSError):
-      os.unlink(probe)
 
 
 @contextlib.contextmanager

@@ -230,8 +230,7 @@ class Keeper:
     try:
       store.make_folders(self.folder)
       store.remove(path)
-      if not self._remote:
-        os.mkdir(path)
+      store.make_folders(path, exist_ok=False)
       self._written[step] = path
       snapshot.write(path, state, self._config)
       if not self._tried:
@@ -258,9 +257,9 @@ class Keeper:
         if self._remote:
           snapshot.confirm(path)
         elif os.path.lexists(final):  # Damaged: it would not be made again.
-          os.replace(final, final + ".old" + files.UNFINISHED)
+          store.rename(final, final + ".old" + files.UNFINISHED)
         if not self._remote:
-          os.replace(path, final)
+          store.rename(path, final)
         files.sync_folder(self.folder)
       except OSError as error:
         self._discard(number)
@@ -286,7 +285,7 @@ class Keeper:
           continue
         gone = path + ".old" + files.UNFINISHED
         try:
-          os.replace(path, gone)
+          store.rename(path, gone)
         except OSError:
           continue
         store.remove(gone)

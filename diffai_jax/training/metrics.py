@@ -8,7 +8,7 @@ import socket
 import tempfile
 import time
 
-from diffai_jax.storage import files, store
+from diffai_jax.storage import files, lines, store
 from diffai_jax.types import UsageError
 
 try:
@@ -22,8 +22,6 @@ FILE = "metrics.jsonl"
 # Where a file with lines that are no metrics is kept, as it was.
 DAMAGED_FILE = "metrics.damaged.jsonl"
 _SECONDS_BETWEEN_FLUSHES = 30.0  # Of events: each waits for the disk.
-# An object store takes a file again as a whole, and not every moment.
-_SECONDS_BETWEEN_UPLOADS = 15.0
 
 
 class MetricsWriter:
@@ -61,12 +59,11 @@ class MetricsWriter:
             f"{self._path}: {bad} lines are no metrics and were dropped; the"
             f" file as it was is {kept}"
         )
-      with files.replacing(self._path) as lines:
-        lines.writelines(
+      with files.replacing(self._path) as file:
+        file.writelines(
             json.dumps(row) + "\n" for row in rows if row["step"] < first_step
         )
-      make = _Object if store.is_remote(self._path) else _File
-      self._lines = make(self._path)
+      self._lines = lines.opened(self._path)
     except OSError as error:
       raise UsageError(
           f"cannot write {self._path} ({files.reason(error)})"
@@ -138,69 +135,6 @@ class MetricsWriter:
     self._lines.close()
     if self._events is not None:
       self._close_events()
-
-
-class _File:
-  """A file of this machine that is appended to: all that is given, or nothing.
-
-  Attributes:
-    due: has no meaning here; each line is written as it comes.
-  """
-
-  def __init__(self, path: str):
-    self.due = True
-    self._file = open(path, "ab", buffering=0)
-    self._size = os.fstat(self._file.fileno()).st_size
-
-  def append(self, data: bytes) -> None:
-    """Appends it.
-
-    Raises:
-      OSError: if it cannot be written.
-    """
-    left = data
-    try:
-      while left:
-        left = left[self._file.write(left):]
-    except OSError:
-      with contextlib.suppress(OSError):
-        os.ftruncate(self._file.fileno(), self._size)
-      raise
-    self._size += len(data)
-
-  def close(self) -> None:
-    """Closes the file."""
-    self._file.close()
-
-
-class _Object:
-  """The same in a store that appends to nothing: now and then all is written.
-
-  Attributes:
-    due: whether the next call writes, however short ago the last one was.
-  """
-
-  def __init__(self, path: str):
-    self.due = False
-    self._path = path
-    self._content = self._stored = store.read_bytes(path)
-    self._written = time.monotonic()
-
-  def append(self, data: bytes) -> None:
-    """Appends it to what is written next.
-
-    Raises:
-      OSError: if it was written now, and cannot be; it is not appended.
-    """
-    content = self._content + data
-    late = time.monotonic() - self._written > _SECONDS_BETWEEN_UPLOADS
-    if (self.due or late) and content != self._stored:
-      store.write_object(self._path, content)
-      self._stored, self._written = content, time.monotonic()
-    self._content, self.due = content, False
-
-  def close(self) -> None:
-    """There is nothing to close."""
 
 
 class _Events:
@@ -275,16 +209,16 @@ def _parse(workdir: str) -> tuple[list[dict], int]:
         f"{path} cannot be read ({files.reason(error)}); move it away to go on"
         f" without it"
     ) from None
-  lines = data.split(b"\n")
+  *whole, end = data.split(b"\n")
   rows, bad, last = [], 0, -1
-  for line in lines[:-1]:
+  for line in whole:
     row = _row(line)
     if row is None or row["step"] <= last:
       bad += 1
     else:
       rows.append(row)
       last = row["step"]
-  row = _row(lines[-1])
+  row = _row(end)
   if row is not None and row["step"] > last:
     rows.append(row)
   return rows, bad

@@ -165,9 +165,9 @@ def _set_aside(workdir: str, there: dict) -> None:
     return
   temporary = folder + files.UNFINISHED
   store.remove(temporary)
-  os.makedirs(temporary)
+  store.make_folders(temporary)
   for name in _FILES:
     store.copy(
         os.path.join(workdir, name), os.path.join(temporary, name)
     )
-  os.replace(temporary, folder)
+  store.rename(temporary, folder)
