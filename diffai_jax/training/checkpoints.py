@@ -256,7 +256,7 @@ class Keeper:
       try:
         if self._remote:
           snapshot.confirm(path)
-        elif os.path.lexists(final):  # Damaged: it would not be made again.
+        elif store.exists(final):  # Damaged: it would not be made again.
           store.rename(final, final + ".old" + files.UNFINISHED)
         if not self._remote:
           store.rename(path, final)

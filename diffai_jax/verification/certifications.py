@@ -112,7 +112,7 @@ def check_place(folder: str) -> None:
     return  # There are none: a name ends with a slash or does not.
   for name in (*_FILES, JOURNAL_FILE):
     path = os.path.join(folder, name)
-    if os.path.isdir(path):
+    if store.is_folder(path):
       raise UsageError(
           f"{path} is a folder, where a file of results belongs; remove it"
       )
@@ -161,7 +161,7 @@ def _set_aside(workdir: str, there: dict) -> None:
     for file in reversed(_FILES):  # The JSON last: without it there is none.
       store.copy(os.path.join(workdir, file), os.path.join(folder, file))
     return
-  if os.path.lexists(folder):  # Of an earlier time: the same certification.
+  if store.exists(folder):  # Of an earlier time: the same certification.
     return
   temporary = folder + files.UNFINISHED
   store.remove(temporary)

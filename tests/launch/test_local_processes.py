@@ -19,20 +19,23 @@ def _run(*flags):
   )
 
 
-def test_two_processes_train_one_run(tmp_path):
-  """One table is printed, and one line a moment is written."""
+def test_two_processes_are_one_run(tmp_path):
+  """One table is printed, one line a moment is written, one set is certified."""
   folder = tmp_path / "run"
   done = _run(
       f"--workdir={folder}", "--config.epochs=0.2", "--config.certify.examples=5",
       "--config.certify.domains=Box", "--config.certify.attack.steps=1",
   )
+  assert done.returncode == 0, done.stderr[-2000:]
   assert done.stdout.count("Training FFNN") == 1
+  assert done.stdout.count("standard accuracy") == 1
   assert "2 cpu of 2 processes" in done.stdout
   rows = [
       json.loads(line)
       for line in (folder / "metrics.jsonl").read_text().splitlines()
   ]
   assert [row["step"] for row in rows] == [1, 5]
+  assert json.loads((folder / "certification.json").read_text())["examples"] == 5
   assert (folder / "checkpoints" / "5" / "checkpoint.json").exists()
 
 
