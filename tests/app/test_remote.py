@@ -1,5 +1,6 @@
 """A whole run in an object store: trained, resumed, certified, reported."""
 
+import collections
 import json
 from unittest import mock
 
@@ -13,8 +14,8 @@ from diffai_jax.app import config as config_room
 from diffai_jax.app import report
 from diffai_jax.app.certify_run import certify_checkpoint
 from diffai_jax.app.train import train_and_certify
-from diffai_jax.storage import store
-from diffai_jax.training import checkpoints, metrics
+from diffai_jax.storage import lines, store
+from diffai_jax.training import checkpoints, metrics, saving
 from diffai_jax.types import UsageError
 
 _FOLDER = "gs://bucket/runs/lr=0.1"
@@ -144,18 +145,35 @@ def test_a_run_that_was_killed_goes_on(bucket):
 
 def test_lines_are_there_when_a_checkpoint_is(bucket, monkeypatch):
   """A kill after a checkpoint loses no line of the steps before it."""
+  monkeypatch.setattr(lines, "_SECONDS_BETWEEN_UPLOADS", 1e9)
+  state = collections.namedtuple("State", "step")
   told = []
-  confirm = checkpoints.Keeper.confirm
+  keeper = checkpoints.Keeper(_FOLDER, {})
+  keeper.write = lambda state: None
+  keeper.confirm = lambda step: told.append(
+      [step, *(row["step"] for row in metrics.read(_FOLDER))]
+  )
+  with (
+      metrics.MetricsWriter(_FOLDER, 1) as writer,
+      saving.Saver(keeper, 1, print) as saver,
+  ):
+    saver.before_confirm = writer.flush
+    for step in (1, 2, 3):
+      writer.write(step, {"loss": 0.5})
+      if step > 1:
+        saver.write(state(np.int32(step)))
+        saver.confirm(step)
+        saver.finish()
+  assert told == [[2, 1, 2], [3, 1, 2, 3]]
 
-  def watched(keeper, step):
-    rows = metrics.read(_FOLDER)
-    told.append((step, rows[-1]["step"] if rows else 0))
-    confirm(keeper, step)
 
-  monkeypatch.setattr(checkpoints.Keeper, "confirm", watched)
-  _train(_FOLDER, 3)
-  assert told and all(last >= step - 1 for step, last in told if step % 2 == 0)
-  assert told[-1] == (6, 6)
+def test_a_run_asks_for_its_lines_before_checkpoints(bucket, monkeypatch):
+  asked = []
+  monkeypatch.setattr(
+      metrics.MetricsWriter, "flush", lambda writer: asked.append(writer)
+  )
+  _train(_FOLDER, 1)
+  assert asked
 
 
 def test_a_store_that_fails_is_one_line(bucket):
