@@ -20,10 +20,10 @@ import dataclasses
 from absl import app, flags, logging
 import jax
 import jax.numpy as jnp
-from ml_collections import config_dict
 import numpy as np
 
 from benchmarks import tables, timing
+from diffai_jax.app import config_dict
 from diffai_jax.data import Dataset
 from diffai_jax.kernels import xla
 from diffai_jax.networks import convnet

@@ -129,7 +129,10 @@ def rate_text(rates: dict[str, float]) -> str:
   return ", ".join(texts) + " GFLOP/s"
 
 
-def load_job(text: str, goal: str, batch: int, bfloat16: bool = False) -> Job:
+def load_job(
+    text: str, goal: str, batch: int, bfloat16: bool = False,
+    batch_norm: bool = True,
+) -> Job:
   """The network of a config, to be trained as benchmarks do.
 
   With Adam, gradients clipped to norm 1, images as they are, and without batch
@@ -140,10 +143,12 @@ def load_job(text: str, goal: str, batch: int, bfloat16: bool = False) -> Job:
     goal: what to train on.
     batch: images a step.
     bfloat16: whether its products are in bfloat16.
+    batch_norm: whether a network that is known with it keeps it.
   """
   config = tables.load_config(text)
   config.goal, config.batch_size, config.bfloat16 = goal, batch, bfloat16
-  if config.batch_norm:  # A choice of its config, not of the network.
+  # A choice of its config, not of the network.
+  if config.batch_norm or not batch_norm:
     config.batch_norm = False
   config.augment.crop_padding, config.augment.flip = 0, False
   config.optimizer.name, config.optimizer.milestones = "adam", ()

@@ -56,18 +56,20 @@ class Step:
   """A training step; called without arguments it takes one.
 
   Attributes:
-    network: what is trained.
+    network: what is trained, on the device of the images.
     column: what on.
     epsilon: radius of the box around an image.
     stacked: whether points and centers go through a layer in one tensor.
+    bfloat16: whether products are in bfloat16.
   """
 
   def __init__(
       self, network: Network, column: Column, epsilon: float, images: Tensor,
       labels: Tensor, stacked: bool = False, learning_rate: float = 1e-5,
+      bfloat16: bool = False,
   ):
     self.network, self.column, self.epsilon = network, column, epsilon
-    self.stacked = stacked
+    self.stacked, self.bfloat16 = stacked, bfloat16
     self._images, self._labels = images, labels
     self._weights = list(network.parameters())
     self._optimizer = torch.optim.Adam(
@@ -76,9 +78,14 @@ class Step:
 
   def __call__(self) -> None:
     self._optimizer.zero_grad(set_to_none=True)
-    self.loss().backward()
+    device = self._images.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=self.bfloat16):
+      loss = self.loss()
+    loss.backward()
     nn.utils.clip_grad_norm_(self._weights, 1.0)
     self._optimizer.step()
+    if device == "cuda":
+      torch.cuda.synchronize()
 
   def loss(self, noise: Tensor | None = None) -> Tensor:
     """Half the point's loss and half the box's; the point's without a box.
@@ -121,13 +128,27 @@ def images_for_torch(images: np.ndarray, dtype=np.float32) -> Tensor:
   return torch.tensor(images.transpose(0, 3, 1, 2).astype(dtype) / 255)
 
 
-def fastest_step(job: Job, params: dict, column: str) -> tuple[Step, str]:
+def fastest_step(
+    job: Job, params: dict, column: str, device: str = "cpu",
+    precision: str = "float32",
+) -> tuple[Step, str]:
   """The step in the fastest of four forms, tried on the spot; and its name.
 
   Points and centers stacked or apart, channels last or first in memory.
+
+  Args:
+    job: has the network, the batch and the radius.
+    params: our weights.
+    column: a key of COLUMNS.
+    device: PyTorch's name of where it runs.
+    precision: of products: "float32", "tf32" (of NVIDIA's GPUs) or "bfloat16".
   """
+  torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+  torch.backends.cudnn.allow_tf32 = precision == "tf32"
+  torch.backends.cudnn.benchmark = True
   images, labels = timing.random_batch(job)
-  images, labels = images_for_torch(images), torch.tensor(labels).long()
+  images = images_for_torch(images).to(device)
+  labels = torch.tensor(labels).long().to(device)
   formats = {
       "NCHW": torch.contiguous_format, "NHWC": torch.channels_last,
   }
@@ -136,8 +157,9 @@ def fastest_step(job: Job, params: dict, column: str) -> tuple[Step, str]:
   for (name, layout), stacked in itertools.product(formats.items(), stackings):
     network = build(job.network, params, job.dataset.image_shape)
     steps[f"{name}{', stacked' if stacked else ''}"] = Step(
-        network.to(memory_format=layout), COLUMNS[column], job.config.epsilon,
-        images.contiguous(memory_format=layout), labels, stacked,
+        network.to(device, memory_format=layout), COLUMNS[column],
+        job.config.epsilon, images.contiguous(memory_format=layout), labels,
+        stacked, bfloat16=precision == "bfloat16",
     )
   times = timing.interleaved(steps, rounds=2, seconds=2.0, most=10)
   best = min(times, key=lambda name: min(times[name]))

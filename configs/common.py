@@ -7,8 +7,7 @@ and say what is their own.
 
 from collections.abc import Mapping
 
-from ml_collections import config_dict
-
+from diffai_jax.app import config_dict
 from diffai_jax.app.config import base_config
 
 

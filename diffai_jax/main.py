@@ -36,6 +36,7 @@ from diffai_jax.app import (
 from diffai_jax.app.config import base_config, keys_of
 from diffai_jax.app.validation import get, validate
 from diffai_jax.kernels import xla
+from diffai_jax.storage import store
 from diffai_jax.storage.paths import checked_path
 from diffai_jax.text.suggest import nearest, nearest_key, unknown_name
 from diffai_jax.types import UsageError, shortened, shown
@@ -95,7 +96,7 @@ def _work(mode: str, config, workdir: str) -> None:
   """Trains or certifies, perhaps as one of several processes."""
   if mode == "certify" and own_network.is_onnx(config.network):
     there = os.path.join(workdir, workfolder.CONFIG_FILE)
-    if not processes.by_first(lambda: os.path.exists(there)):
+    if not processes.by_first(lambda: store.exists(there)):
       mode, config.epochs = "train", 0.0  # Its weights are trained already.
   if mode == "certify":
     with interrupts.told("while certifying; the same command goes on"):

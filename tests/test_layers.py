@@ -21,7 +21,9 @@ _HOUSE = (
             "quiet", "connect",
         ),
         "text": ("terms", "suggest"),
-        "storage": ("paths", "files", "sealed", "journal", "lock"),
+        "storage": (
+            "store", "paths", "files", "lines", "sealed", "journal", "lock",
+        ),
         "kernels": (
             "platforms", "device_memory", "xla", "precision", "loops",
             "geometry", "matrices", "taps", "overlap", "winograd",
@@ -104,7 +106,8 @@ _HOUSE = (
     },
     {
         "app": (
-            "process", "huge_pages", "interrupts", "config", "data_keys",
+            "process", "huge_pages", "interrupts", "plain_config", "config_dict",
+            "config", "data_keys",
             "own_network", "validation", "command_line", "config_file", "console",
             "several", "workfolder", "plot", "report", "schedule_warning", "job",
             "network_file", "certify_run", "train", "run", "arguments", "fit",
@@ -289,6 +292,34 @@ def test_no_file_above_the_kernels_asks_for_a_backend(room, source):
 ])
 def test_questions_for_a_backend_are_found(source, asks):
   assert bool(_ASKING.search(source)) == asks
+
+
+# Rooms that read and write work folders, which may be in an object store.
+_OF_WORK_FOLDERS = re.compile(
+    r"training\..*|verification\.certif.*|app\.(workfolder|report|run|train|fit"
+    r"|certify_run|network_file)"
+)
+_OPENING = re.compile(
+    r"(?<![.\w])open\(|\bos\.(replace|rename|remove|unlink|listdir|mkdir|makedirs"
+    r"|walk|scandir|stat)\b|\bos\.path\.(exists|lexists|isfile|isdir|realpath)\b"
+    r"|\bshutil\b|\bpathlib\b"
+)
+
+
+@pytest.mark.parametrize("room, source", _rooms().items(), ids=list(_rooms()))
+def test_files_of_work_folders_are_opened_by_storage(room, source):
+  if _OF_WORK_FOLDERS.fullmatch(room):
+    assert not _OPENING.findall(source)
+
+
+@pytest.mark.parametrize("source, opens", [
+    ('with open(path, "rb") as file:', True), ("os.replace(a, b)", True),
+    ("if os.path.lexists(path):", True), ("shutil.copyfile(a, b)", True),
+    ("store.opened(path)", False), ("os.path.join(a, b)", False),
+    ("Image.open(path)", False),
+])
+def test_what_opens_files_is_found(source, opens):
+  assert bool(_OPENING.search(source)) == opens
 
 
 def test_the_top_holds_folders_and_three_files():

@@ -83,7 +83,7 @@ def test_extras_are_those_of_the_readme():
   readme = (_ROOT / "README.md").read_text("utf-8")
   named = set(re.findall(r"^\| `([a-z0-9]+)` \|", readme, re.MULTILINE))
   assert set(_EXTRAS) == {
-      "benchmark", "cuda12", "notebook", "onnx", "tensorflow", "test"
+      "benchmark", "cuda12", "gcs", "notebook", "onnx", "tensorflow", "test"
   } == named
 
 

@@ -8,10 +8,9 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from ml_collections import config_dict
 import numpy as np
 
-from diffai_jax.app import network_file
+from diffai_jax.app import config_dict, network_file
 from diffai_jax.app import train as app_train
 from diffai_jax.app.config import base_config, keys_of
 from diffai_jax.app.job import Job

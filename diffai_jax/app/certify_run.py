@@ -9,18 +9,17 @@ import os
 
 import jax
 import jax.numpy as jnp
-from ml_collections import config_dict
 import numpy as np
 
 from diffai_jax import processes
-from diffai_jax.app import console, report, several, workfolder
+from diffai_jax.app import config_dict, console, report, several, workfolder
 from diffai_jax.app.data_keys import range_of
 from diffai_jax.app.job import Job
 from diffai_jax.data import Examples, load
 from diffai_jax.kernels.platforms import platform_name
 from diffai_jax.networks import certified, certified_network
 from diffai_jax.regions import Linf
-from diffai_jax.storage import sealed
+from diffai_jax.storage import files, sealed, store
 from diffai_jax.storage.journal import Journal
 from diffai_jax.training import checkpoints
 from diffai_jax.training.array_store import digest
@@ -83,7 +82,7 @@ def certify_checkpoint(config: config_dict.ConfigDict, workdir: str) -> None:
   config = job.config
   several.require_same_config(config)
   if config.checkpoint:
-    config.checkpoint = os.path.abspath(os.path.expanduser(config.checkpoint))
+    config.checkpoint = store.absolute(config.checkpoint)
   own = processes.by_first(lambda: workfolder.read_config(workdir))
   path = processes.by_first(lambda: _source(config.checkpoint, workdir, own))
   source = checkpoints.run_of(path)
@@ -127,10 +126,11 @@ def _source(given: str | None, workdir: str, own: dict | None) -> str:
   )
   if trained_here and given == began_with:
     return workdir
-  runs = {os.path.realpath(workdir)}
+  runs = [workdir]
   if began_with and not trained_here:
-    runs.add(os.path.realpath(checkpoints.run_of(began_with)))
-  if os.path.realpath(checkpoints.run_of(given)) not in runs:
+    runs.append(checkpoints.run_of(began_with))
+  source = checkpoints.run_of(given)
+  if not any(store.is_same(source, run) for run in runs):
     raise UsageError(
         f"{workdir} belongs to another run than checkpoint {shown(given)};"
         f" choose another --workdir for its certification"
@@ -189,8 +189,8 @@ def certify_state(
   except OSError as error:
     raise UsageError(
         f"results cannot be written: {error.filename or workdir}:"
-        f" {error.strerror}; what was measured is kept as far as possible, and"
-        f" the same command goes on from there"
+        f" {files.reason(error)}; what was measured is kept as far as possible,"
+        f" and the same command goes on from there"
     ) from None
   processes.by_first(lambda: report.print_results(workdir))
   if there["failed"]:
@@ -293,7 +293,7 @@ def _about(
       "images_sha256": digest([data.images, data.labels]),
   }
   checkpoint = os.path.join(checkpoints.FOLDER, str(int(state.step)))
-  if os.path.realpath(source) != os.path.realpath(workdir):
+  if not store.is_same(source, workdir):
     checkpoint = os.path.join(source, checkpoint)
   dtype = jnp.result_type(float, *jax.tree.leaves(params))
   return decides | {

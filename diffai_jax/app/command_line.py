@@ -12,8 +12,7 @@ from collections.abc import Sequence
 import re
 import warnings
 
-from ml_collections import config_dict
-
+from diffai_jax.app import config_dict
 from diffai_jax.app.config import base_config, groups_of, keys_of, kind_of
 from diffai_jax.app.validation import get
 from diffai_jax.text.suggest import unknown_key

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 import math
 import os
 
-from ml_collections import config_dict
-
+from diffai_jax.app import config_dict
 from diffai_jax.data import known, source_of
 from diffai_jax.data.datasets import KINDS
 from diffai_jax.types import UsageError, on_one_line, shortened, shown

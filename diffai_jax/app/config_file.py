@@ -12,9 +12,7 @@ import os
 import sys
 import traceback
 
-from ml_collections import config_dict
-
-from diffai_jax.app import command_line
+from diffai_jax.app import command_line, config_dict
 from diffai_jax.app.config import base_config
 from diffai_jax.app.validation import epsilon_of
 from diffai_jax.storage.paths import checked_path

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 import dataclasses
 
-from ml_collections import config_dict
-
+from diffai_jax.app import config_dict
 from diffai_jax.app.config import parse_number
 from diffai_jax.data import Dataset, Examples, dataset, statistics
 from diffai_jax.data.arrays import Range, checked_range

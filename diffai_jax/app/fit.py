@@ -26,6 +26,7 @@ from diffai_jax.data import Examples, to_floats
 from diffai_jax.data.arrays import checked_labels, checked_range
 from diffai_jax.graph import Graph
 from diffai_jax.goals import REGIONS, Context, Goal, ball
+from diffai_jax.storage.paths import checked_path
 from diffai_jax.training import metrics
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.types import Mode
@@ -152,7 +153,9 @@ def train(
     console.print_warning(late.replace("--config.", ""))
   also = {"measure": _measured(job, test, len(examples))} if test else {}
   if workdir is not None:
-    return _train_in(os.fspath(workdir), job, examples, progress, also)
+    with as_value_errors():
+      workdir = checked_path(os.fspath(workdir), "workdir")
+    return _train_in(workdir, job, examples, progress, also)
   state = create_state(
       job.network, job.optimizer(len(examples) // job.config.batch_size),
       job.dataset.image_shape, job.config.seed,

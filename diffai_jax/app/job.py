@@ -4,10 +4,9 @@ import dataclasses
 
 from flax import linen as nn
 import jax
-from ml_collections import config_dict
 import optax
 
-from diffai_jax.app import own_network, schedule_warning
+from diffai_jax.app import config_dict, own_network, schedule_warning
 from diffai_jax.app.data_keys import range_of
 from diffai_jax.app.validation import domains_of, epsilon_of, validate
 from diffai_jax.data import Dataset

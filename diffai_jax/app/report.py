@@ -6,7 +6,7 @@ import io
 import os
 
 from diffai_jax.app import console, workfolder
-from diffai_jax.storage import files
+from diffai_jax.storage import files, store
 from diffai_jax.training import metrics
 from diffai_jax.types import UsageError
 from diffai_jax.verification import certification, certifications
@@ -79,7 +79,7 @@ def print_results(workdir: str) -> None:
   )
   for name, what in kinds:
     path = os.path.join(workdir, name)
-    if os.path.exists(path):
+    if store.exists(path):
       console.print_path(what, path)
   if damaged:
     raise damaged

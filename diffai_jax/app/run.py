@@ -8,10 +8,9 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from ml_collections import config_dict
 import optax
 
-from diffai_jax.app import console, network_file, workfolder
+from diffai_jax.app import config_dict, console, network_file, workfolder
 from diffai_jax.app.config import base_config, keys_of
 from diffai_jax.app.job import Job
 from diffai_jax.app.own_network import is_own
@@ -19,6 +18,8 @@ from diffai_jax.data import DATASETS
 from diffai_jax.data.datasets import KINDS
 from diffai_jax.networks import NETWORKS
 from diffai_jax.nn.batch_norm import POPULATION
+from diffai_jax.storage import store
+from diffai_jax.storage.paths import checked_path
 from diffai_jax.training import checkpoints, metrics
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.types import UsageError, shown
@@ -120,7 +121,7 @@ def load(
   ...       == run.variables["params"]["layers_0"]["kernel"]).all())
   True
   """
-  folder = os.fspath(folder)
+  folder = checked_path(os.fspath(folder), "folder")
   config = workfolder.read_config(folder)
   if config is None:
     raise UsageError(
@@ -208,6 +209,6 @@ def _certifications(folder: str) -> dict[str, dict]:
     if isinstance(summary, UsageError):
       console.print_warning(str(summary))
       continue
-    own = os.path.realpath(place) == os.path.realpath(folder)
+    own = store.is_same(place, folder)
     found[OWN if own else os.path.basename(place)] = summary
   return found

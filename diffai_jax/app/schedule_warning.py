@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import dataclasses
 
 from flax import linen as nn
-from ml_collections import config_dict
 import numpy as np
 
+from diffai_jax.app import config_dict
 from diffai_jax.app.validation import get
 from diffai_jax.goals import Goal
 from diffai_jax.networks import modules

@@ -6,11 +6,10 @@ import json
 import sys
 import traceback
 
-from ml_collections import config_dict
 import numpy as np
 
 from diffai_jax import processes
-from diffai_jax.app import console, interrupts
+from diffai_jax.app import config_dict, console, interrupts
 from diffai_jax.app.config import keys_of
 from diffai_jax.app.validation import get
 from diffai_jax.data import Examples

@@ -8,11 +8,11 @@ import math
 import os
 
 import jax
-from ml_collections import config_dict
 
 from diffai_jax import processes
 from diffai_jax.app import (
     certify_run,
+    config_dict,
     console,
     data_keys,
     interrupts,
@@ -25,6 +25,7 @@ from diffai_jax.data import DATASETS, Examples, batches, load
 from diffai_jax.goals import active_at
 from diffai_jax.kernels import platforms, xla
 from diffai_jax.networks import describe, normalises
+from diffai_jax.storage import store
 from diffai_jax.training import checkpoints, loop
 from diffai_jax.training.array_store import digest
 from diffai_jax.training.metrics import MetricsWriter
@@ -151,10 +152,9 @@ def _start_of(config: config_dict.ConfigDict, workdir: str) -> str | None:
   """
   if not config.checkpoint:
     return None
-  ours = os.path.realpath(os.path.expanduser(workdir))
-  if os.path.realpath(checkpoints.run_of(config.checkpoint)) == ours:
+  if store.is_same(checkpoints.run_of(config.checkpoint), workdir):
     return None  # Its own newest checkpoint is where it goes on anyway.
-  full = os.path.abspath(os.path.expanduser(config.checkpoint))
+  full = store.absolute(config.checkpoint)
   if not checkpoints.steps_of(os.path.join(workdir, checkpoints.FOLDER)):
     checkpoints.resolve(full)
   return full
@@ -237,6 +237,7 @@ def recorded(
       writer = stack.enter_context(MetricsWriter(
           workdir, int(state.step) + 1, console.print_warning
       ))
+      saver.before_confirm = writer.flush
       if path is None:
         saver.begin(state, last=finished)
       return saver, writer

@@ -1,8 +1,6 @@
 """Every value of a config is checked before any work is done."""
 
-from ml_collections import config_dict
-
-from diffai_jax.app import own_network
+from diffai_jax.app import config_dict, own_network
 from diffai_jax.app.config import base_config, groups_of, keys_of, kind_of
 from diffai_jax.app.data_keys import dataset_of, range_of
 from diffai_jax.data import Dataset

@@ -5,12 +5,10 @@ import contextlib
 import json
 import os
 
-from ml_collections import config_dict
-
 from diffai_jax import processes
-from diffai_jax.app import console
+from diffai_jax.app import config_dict, console
 from diffai_jax.app.config import describe_differences, differences
-from diffai_jax.storage import files, lock
+from diffai_jax.storage import files, lock, store
 from diffai_jax.training import checkpoints, metrics
 from diffai_jax.types import UsageError
 
@@ -42,7 +40,7 @@ def held(workdir: str) -> Iterator[None]:
 
   def hold() -> None:
     try:
-      os.makedirs(workdir, exist_ok=True)
+      store.make_folders(workdir)
       holding.append(lock.acquire(workdir))
     except OSError as error:
       raise _cannot_write(workdir, error) from None
@@ -163,7 +161,7 @@ def claim(
   if new[_DATA] is None:
     del new[_DATA]
   try:
-    os.makedirs(workdir, exist_ok=True)
+    store.make_folders(workdir)
     files.remove_unfinished(workdir)
     files.remove_unfinished(os.path.join(workdir, checkpoints.FOLDER))
     files.write_json(os.path.join(workdir, CONFIG_FILE), new)
@@ -176,8 +174,8 @@ def _require_no_run(workdir: str) -> None:
   """Raises UsageError if a folder without a config has a run's files."""
   for name in (checkpoints.FOLDER, metrics.FILE):
     path = os.path.join(workdir, name)
-    empty = os.path.isdir(path) and not os.listdir(path)
-    if os.path.lexists(path) and not empty:
+    empty = store.is_folder(path) and not store.names_in(path)
+    if store.exists(path) and not empty:
       raise UsageError(
           f"{workdir} has {name} of a run, but no {CONFIG_FILE} that says of"
           f" which; choose another --workdir, or put that file back"

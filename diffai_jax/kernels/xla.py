@@ -152,11 +152,13 @@ def use_cache(folder: str) -> None:
   if not folder or jax.config.jax_compilation_cache_dir:
     return
   folder = os.path.expanduser(folder)
+  remote = "://" in folder  # JAX has its own way to stores of objects.
   try:
-    os.makedirs(folder, exist_ok=True)
+    if not remote:
+      os.makedirs(folder, exist_ok=True)
   except OSError:
     return
-  if os.access(folder, os.W_OK):
+  if remote or os.access(folder, os.W_OK):
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update(
         "jax_persistent_cache_min_compile_time_secs", _SHORTEST_SECONDS

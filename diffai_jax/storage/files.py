@@ -2,16 +2,18 @@
 
 from collections.abc import Collection, Iterator
 import contextlib
+import io
 import json
 import os
-import shutil
 from typing import IO
 
+from diffai_jax.storage import store
 from diffai_jax.types import UsageError
 
 # What the name of an unfinished file or folder ends with: a killed process
 # leaves it behind, and the next one that holds the folder removes it.
 UNFINISHED = ".tmp"
+_CHUNK = 1024 * 1024
 _ORBAX_UNFINISHED = ".orbax-checkpoint-tmp"
 
 
@@ -34,7 +36,8 @@ def replacing(path: str, binary: bool = False) -> Iterator[IO]:
   """Opens a file to write that takes the place of `path` once it is whole.
 
   If the block raises, or the process dies in it, `path` is as it was. Once the
-  block has ended the file is on the disk, even if the power fails.
+  block has ended the file is on the disk, even if the power fails; or in the
+  store, which takes an object whole.
 
   Args:
     path: the file to make or replace.
@@ -43,6 +46,10 @@ def replacing(path: str, binary: bool = False) -> Iterator[IO]:
   Raises:
     CannotWrite: if the disk is full, or the folder may not be written.
   """
+  if store.is_remote(path):
+    with _replacing_object(path, binary) as file:
+      yield file
+    return
   temporary = f"{path}.{os.getpid()}{UNFINISHED}"
   encoding = None if binary else "utf-8"
   try:
@@ -58,6 +65,17 @@ def replacing(path: str, binary: bool = False) -> Iterator[IO]:
     if isinstance(error, OSError):
       raise CannotWrite(path, error) from None
     raise
+
+
+@contextlib.contextmanager
+def _replacing_object(path: str, binary: bool) -> Iterator[IO]:
+  buffer = io.BytesIO() if binary else io.StringIO()
+  yield buffer
+  content = buffer.getvalue()
+  try:
+    store.write_object(path, content if binary else content.encode("utf-8"))
+  except OSError as error:
+    raise CannotWrite(path, error) from None
 
 
 def write_json(path: str, value: dict) -> None:
@@ -77,10 +95,10 @@ def read_json(path: str, advice: str) -> dict | None:
   Raises:
     UsageError: if it cannot be read, or holds something else.
   """
-  if not os.path.lexists(path):
-    return None
   try:
-    with open(path, encoding="utf-8") as file:
+    if not store.exists(path):
+      return None
+    with store.opened(path, "r") as file:
       value = json.load(file)
     if not isinstance(value, dict):
       raise ValueError("it holds no JSON object")
@@ -99,9 +117,29 @@ def reason(error: OSError) -> str:
   return error.strerror or str(error) or type(error).__name__
 
 
+def require_room(path: str, size: int) -> None:
+  """Raises the system's own error where that many bytes cannot be written.
+
+  Args:
+    path: of a file that is made and removed. A store has room.
+    size: in bytes.
+  """
+  if store.is_remote(path):
+    return
+  try:
+    with open(path, "wb", buffering=0) as file:
+      left = size
+      while left:  # After a short write, the next one raises.
+        left -= file.write(bytes(min(left, _CHUNK)))
+  finally:
+    with contextlib.suppress(OSError):
+      os.unlink(path)
+
+
 def sync_folder(path: str) -> None:
   """Waits until the names in a folder are on the disk."""
-  if os.name != "posix":  # Elsewhere folders cannot be opened.
+  # Elsewhere folders cannot be opened; a store keeps what it has taken.
+  if os.name != "posix" or store.is_remote(path):
     return
   descriptor = os.open(path or ".", os.O_RDONLY)
   try:
@@ -112,23 +150,13 @@ def sync_folder(path: str) -> None:
 
 def sync_tree(path: str) -> None:
   """Waits until all files and folders below a folder are on the disk."""
+  if store.is_remote(path):
+    return
   for folder, _, names in os.walk(path):
     for name in names:
       with open(os.path.join(folder, name), "rb") as file:
         os.fsync(file.fileno())
     sync_folder(folder)
-
-
-def remove(path: str) -> None:
-  """Removes a file or a folder with all that it holds, if it is there.
-
-  What cannot be removed stays, which does no harm.
-  """
-  if os.path.isdir(path) and not os.path.islink(path):
-    shutil.rmtree(path, ignore_errors=True)
-  else:
-    with contextlib.suppress(OSError):
-      os.unlink(path)
 
 
 def remove_unfinished(folder: str, but: Collection[str] = ()) -> None:
@@ -139,8 +167,8 @@ def remove_unfinished(folder: str, but: Collection[str] = ()) -> None:
     but: paths that stay.
   """
   with contextlib.suppress(OSError):
-    for name in os.listdir(folder):
+    for name in store.names_in(folder):
       path = os.path.join(folder, name)
       unfinished = name.endswith(UNFINISHED) or _ORBAX_UNFINISHED in name
       if unfinished and path not in but:
-        remove(path)
+        store.remove(path)

@@ -2,11 +2,12 @@
 
 A line a block: the SHA-256 of the rest, and a JSON object with arrays of bytes
 in it. A line that a kill cut short, or that changed since, is left out when the
-file is read, and its examples are measured again.
+file is read, and its examples are measured again. An object store appends to
+nothing: there each line is an object below the file's name.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import dataclasses
 import hashlib
 import json
@@ -15,7 +16,7 @@ import zlib
 
 import numpy as np
 
-from diffai_jax.storage import files
+from diffai_jax.storage import files, store
 
 
 @dataclasses.dataclass
@@ -56,12 +57,18 @@ class Journal:
       return
     head = {"identity": identity}
     lines = []
-    if os.path.lexists(path):
+    if store.is_remote(path):
+      self._file = _Objects(path)
+      lines = self._file.lines()
+    elif os.path.lexists(path):
       with open(path, "rb") as file:
         lines = file.read().split(b"\n")
     objects = [_parse(line) for line in lines]
     if head in objects:
       self._blocks = [b for b in objects if b and "phase" in b]
+    if self._file is not None:
+      self._file.keep(map(_line, (head, *self._blocks)))
+      return
     # Whole lines alone, so that the next one begins where a line does.
     with files.replacing(path, binary=True) as file:
       for value in (head, *self._blocks):
@@ -99,8 +106,9 @@ class Journal:
         "seconds": seconds,
     }
     self._file.write(_line(block))
-    self._file.flush()
-    os.fsync(self._file.fileno())
+    if not store.is_remote(self._path):
+      self._file.flush()
+      os.fsync(self._file.fileno())
 
   def close(self) -> None:
     """Closes the file, and leaves it where it is."""
@@ -111,8 +119,46 @@ class Journal:
   def remove(self) -> None:
     """Closes and removes the file: what it held is written elsewhere."""
     self.close()
-    if self._path is not None:
+    if self._path is None:
+      return
+    if store.is_remote(self._path):
+      store.remove(self._path)
+    else:
       os.remove(self._path)
+
+
+class _Objects:
+  """Lines in an object store: each is an object, named by its number."""
+
+  def __init__(self, path: str):
+    self._path = path
+    there = store.is_folder(path)
+    self._names = store.names_in(path) if there else []
+    self._next = 0
+
+  def lines(self) -> list[bytes]:
+    """All of them in order, as they were written."""
+    return [
+        store.read_bytes(os.path.join(self._path, name)).removesuffix(b"\n")
+        for name in self._names
+    ]
+
+  def keep(self, lines: Iterable[bytes]) -> None:
+    """Drops all others; killed in between, those that are left are whole."""
+    for line in lines:
+      self.write(line)
+    for name in self._names[self._next :]:
+      store.delete(os.path.join(self._path, name))
+
+  def write(self, line: bytes) -> None:
+    """Appends a line."""
+    store.write_object(
+        os.path.join(self._path, f"{self._next:08}"), line
+    )
+    self._next += 1
+
+  def close(self) -> None:
+    """There is nothing to close."""
 
 
 def found_in(blocks: Sequence[dict]) -> Found:

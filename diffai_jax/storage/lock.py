@@ -1,6 +1,7 @@
 """One process at a time works in a folder: an advisory lock of the system.
 
-The kernel releases it when the process ends, however it ends.
+The kernel releases it when the process ends, however it ends. An object store
+has none, and neither have its work folders.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import os
 import socket
 from typing import IO
 
+from diffai_jax.storage import store
 from diffai_jax.types import UsageError
 
 try:
@@ -29,13 +31,15 @@ class Lock:
   file: IO
 
 
-def acquire(folder: str) -> Lock:
-  """Locks a folder for this process.
+def acquire(folder: str) -> Lock | None:
+  """Locks a folder for this process; None is a folder without locks.
 
   Raises:
     UsageError: if another process, which is named, has locked it.
     OSError: if the lock's file cannot be made.
   """
+  if store.is_remote(folder):
+    return None
   path = os.path.join(folder, FILE)
   while True:
     file = open(path, "a+", encoding="utf-8", errors="replace")
@@ -59,8 +63,10 @@ def acquire(folder: str) -> Lock:
     file.close()
 
 
-def release(lock: Lock) -> None:
+def release(lock: Lock | None) -> None:
   """Releases the folder, and removes the lock's file."""
+  if lock is None:
+    return
   try:
     if _is_at(lock.file, lock.path):
       os.unlink(lock.path)

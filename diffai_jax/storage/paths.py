@@ -1,12 +1,17 @@
 """Paths that a user gives: checked before anything is looked for there."""
 
 import os
+import re
 
+from diffai_jax.storage import store
 from diffai_jax.types import UsageError, shown
 
 # What Linux, macOS and most file systems take.
 _LONGEST_PATH = 4095
 _LONGEST_NAME = 255
+# What libraries take as it is, and not as a pattern or a part of an address.
+_OBJECT = re.compile(r"\w+://[^/*?\[\]{}#\\\x00-\x1f]+(/[^*?\[\]{}#\\\x00-\x1f]*)?")
+_ONE_SLASH = re.compile(r"(gs|s3|az):/[^/]")
 
 
 def checked_path(path: str, name: str) -> str:
@@ -26,6 +31,14 @@ def checked_path(path: str, name: str) -> str:
     reason = "a path without NUL characters"
   elif not _is_unicode(path):
     reason = "a path in UTF-8"
+  elif store.scheme_of(path) and not store.is_remote(path):
+    reason = f"a path of this machine, or one of {', '.join(store.SCHEMES)}"
+  elif _ONE_SLASH.match(path):
+    reason = "two slashes after the scheme; pathlib.Path drops one, so give text"
+  elif store.is_remote(path):
+    if _OBJECT.fullmatch(path):
+      return store.absolute(path)
+    reason = "SCHEME://BUCKET/NAME without any of *?[]{}#\\ and line breaks"
   else:
     path = os.path.expanduser(path)
     names = path.encode().split(b"/")

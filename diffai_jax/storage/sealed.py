@@ -11,7 +11,7 @@ import os
 
 import numpy as np
 
-from diffai_jax.storage import files
+from diffai_jax.storage import files, store
 from diffai_jax.types import UsageError
 
 _OWN = "sha256"
@@ -49,8 +49,8 @@ def write(
     OSError: if something cannot be written.
   """
   path = os.path.join(folder, name)
-  if os.path.exists(path):
-    os.remove(path)
+  if store.exists(path):
+    store.delete(path)
   digests = {}
   for archive, arrays in archives.items():
     buffer = io.BytesIO()
@@ -74,13 +74,13 @@ def read(path: str, advice: str) -> dict | None:
   Raises:
     DamagedError: if anything is not what was written.
   """
-  if not os.path.lexists(path):
-    return None
   try:
-    with open(path, encoding="utf-8") as file:
+    if not store.exists(path):
+      return None
+    with store.opened(path, "r") as file:
       value = json.load(file)
   except OSError as error:
-    raise _damaged(path, error.strerror, advice) from None
+    raise _damaged(path, files.reason(error), advice) from None
   except (ValueError, RecursionError):  # UTF-8's and JSON's.
     raise _damaged(path, "it is no JSON", advice) from None
   if not isinstance(value, dict) or not isinstance(value.get(_FILES), dict):
@@ -114,10 +114,9 @@ def arrays(path: str, value: dict, archive: str, advice: str) -> dict:
 
 def _content(path: str, digest: str | None, advice: str) -> bytes:
   try:
-    with open(path, "rb") as file:
-      content = file.read()
+    content = store.read_bytes(path)
   except OSError as error:
-    raise _damaged(path, error.strerror, advice) from None
+    raise _damaged(path, files.reason(error), advice) from None
   if hashlib.sha256(content).hexdigest() != digest:
     raise _damaged(path, "its SHA-256 is another", advice)
   return content

@@ -1,7 +1,8 @@
 """Arrays in a folder: Orbax behind two functions, and their digests.
 
 Orbax and etils match paths as patterns (`runs/lr[0.1]` is one), so they are
-given a path without any character that a pattern has.
+given a path without any character that a pattern has. To an object store they
+write directly.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,11 +16,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from diffai_jax.storage import files, store
 from diffai_jax.types import reason
 
 # What Orbax writes beside the arrays' bytes takes less than this.
 _OVERHEAD = 64 * 1024
-_CHUNK = 1024 * 1024
 
 
 class StoreError(Exception):
@@ -42,17 +43,10 @@ def digests_of_files(folder: str) -> dict[str, str]:
     OSError: if one cannot be read.
   """
   found = {}
-  for parent, _, names in os.walk(folder, onerror=_raise):
-    for name in names:
-      path = os.path.join(parent, name)
-      with open(path, "rb") as file:
-        place = os.path.relpath(path, folder).replace(os.sep, "/")
-        found[place] = hashlib.file_digest(file, "sha256").hexdigest()
+  for name, path in store.files_below(folder):
+    with store.opened(path) as file:
+      found[name] = hashlib.file_digest(file, "sha256").hexdigest()
   return found
-
-
-def _raise(error: OSError) -> None:
-  raise error
 
 
 def write(folder: str, arrays: Sequence[np.ndarray]) -> None:
@@ -66,7 +60,9 @@ def write(folder: str, arrays: Sequence[np.ndarray]) -> None:
     OSError: if there is no room for them, or nothing may be written.
     StoreError: if Orbax fails on something else.
   """
-  _require_room(folder, sum(array.nbytes for array in arrays))
+  # Orbax's threads would meet a full disk one by one, and raise a ValueError.
+  size = sum(array.nbytes for array in arrays)
+  files.require_room(folder + ".room", size + _OVERHEAD)
   with _plain(folder) as path, _checkpointer() as checkpointer:
     try:
       checkpointer.save(path, args=ocp.args.PyTreeSave(_named(arrays)))
@@ -116,25 +112,17 @@ def _checkpointer() -> ocp.Checkpointer:
   return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
-def _require_room(folder: str, size: int) -> None:
-  """Raises the system's own error where that many bytes cannot be written.
-
-  Orbax's threads would meet a full disk one by one, and raise a ValueError.
-  """
-  probe = folder + ".room"
-  try:
-    with open(probe, "wb", buffering=0) as file:
-      left = size + _OVERHEAD
-      while left:  # After a short write, the next one raises.
-        left -= file.write(bytes(min(left, _CHUNK)))
-  finally:
-    with contextlib.suppress(OSError):
-      os.unlink(probe)
-
-
 @contextlib.contextmanager
 def _plain(folder: str) -> Iterator[str]:
   """A path to the folder that means the same when it is taken as a pattern."""
+  if store.is_remote(folder):
+    try:
+      yield folder
+    except (OSError, ValueError, KeyError, RuntimeError, StoreError):
+      raise
+    except Exception as error:  # Each store has its own.
+      raise StoreError(reason(error)) from error
+    return
   folder = os.path.abspath(folder)
   if re.fullmatch(r"[\w/.,=+-]*", folder, re.ASCII):
     yield folder

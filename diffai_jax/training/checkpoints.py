@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from diffai_jax import processes
-from diffai_jax.storage import files
+from diffai_jax.storage import files, store
 from diffai_jax.training import snapshot
 from diffai_jax.training.state import TrainState
 from diffai_jax.types import UsageError
@@ -130,14 +130,18 @@ def stored_config(workdir: str) -> dict | None:
 def steps_of(folder: str) -> list[str]:
   """The paths of all checkpoints in a folder, whole or not, newest first."""
   try:
-    names = [n for n in os.listdir(folder) if n.isascii() and n.isdigit()]
+    names = store.names_in(folder) if store.exists(folder) else []
   except (FileNotFoundError, NotADirectoryError):
     return []
   except OSError as error:
     raise UsageError(
         f"{folder} cannot be read ({files.reason(error)})"
     ) from None
-  return [os.path.join(folder, n) for n in sorted(names, key=int, reverse=True)]
+  names = [n for n in names if n.isascii() and n.isdigit()]
+  paths = [os.path.join(folder, n) for n in sorted(names, key=int, reverse=True)]
+  if store.is_remote(folder):
+    return [path for path in paths if snapshot.is_confirmed(path)]
+  return paths
 
 
 def resolve(path: str) -> list[str]:
@@ -150,14 +154,14 @@ def resolve(path: str) -> list[str]:
   Raises:
     UsageError: if it is nothing of that.
   """
-  full = os.path.abspath(os.path.expanduser(path))
+  full = store.absolute(path)
   inside = os.path.basename(os.path.dirname(full)) == FOLDER
-  step = inside and os.path.basename(full).isdigit() and os.path.isdir(full)
-  if step or os.path.isfile(os.path.join(full, snapshot.MANIFEST)):
+  step = inside and os.path.basename(full).isdigit() and store.is_folder(full)
+  if step or store.is_file(os.path.join(full, snapshot.MANIFEST)):
     return [full]
   found = steps_of(os.path.join(full, FOLDER)) or steps_of(full)
   if not found:
-    what = "has no checkpoint" if os.path.isdir(full) else "is no folder"
+    what = "has no checkpoint" if store.is_folder(full) else "is no folder"
     raise UsageError(
         f"{path} {what}; expected a run's folder, its {FOLDER} folder, or one"
         f" of the folders in that"
@@ -167,7 +171,7 @@ def resolve(path: str) -> list[str]:
 
 def run_of(path: str) -> str:
   """The run's folder that a path as `resolve` takes it lies in, or is."""
-  full = os.path.abspath(os.path.expanduser(path))
+  full = store.absolute(path)
   parent = os.path.dirname(full)
   if os.path.basename(full) == FOLDER:
     return parent
@@ -180,8 +184,9 @@ class Keeper:
   """Saves the checkpoints of one run, and keeps the newest good ones.
 
   A state is written, and becomes a checkpoint when it is known that training
-  can go on from it: until then its folder ends in .tmp. Usable as a context
-  manager, which removes what is unconfirmed.
+  can go on from it: until then its folder ends in .tmp, or in an object store has
+  no checkpoint.json. Usable as a context manager, which removes what is
+  unconfirmed.
 
   Args:
     workdir: the run's folder.
@@ -196,7 +201,8 @@ class Keeper:
   def __init__(
       self, workdir: str, config: dict, good: str | None = None, kept: int = 2
   ):
-    self.folder = os.path.join(os.path.abspath(workdir), FOLDER)
+    self.folder = os.path.join(store.absolute(workdir), FOLDER)
+    self._remote = store.is_remote(self.folder)
     self._config = config
     self._good = [good] if good else []
     self._written = {}  # Folders that wait for confirmation, by their step.
@@ -218,15 +224,18 @@ class Keeper:
       CannotSave: if it cannot be written, or does not come back.
     """
     step = int(state.step)
-    path = os.path.join(self.folder, str(step)) + files.UNFINISHED
+    path = os.path.join(self.folder, str(step))
+    if not self._remote:
+      path += files.UNFINISHED
     try:
-      os.makedirs(self.folder, exist_ok=True)
-      files.remove(path)
-      os.mkdir(path)
+      store.make_folders(self.folder)
+      store.remove(path)
+      store.make_folders(path, exist_ok=False)
       self._written[step] = path
       snapshot.write(path, state, self._config)
       if not self._tried:
-        snapshot.read_arrays(path, snapshot.read_manifest(path))
+        manifest = snapshot.read_manifest(path, waiting=self._remote)
+        snapshot.read_arrays(path, manifest)
         self._tried = True
     except OSError as error:
       self._discard(step)
@@ -245,9 +254,12 @@ class Keeper:
       path = self._written[number]
       final = path.removesuffix(files.UNFINISHED)
       try:
-        if os.path.lexists(final):  # Damaged, or it would not be made again.
-          os.replace(final, final + ".old" + files.UNFINISHED)
-        os.replace(path, final)
+        if self._remote:
+          snapshot.confirm(path)
+        elif store.exists(final):  # Damaged: it would not be made again.
+          store.rename(final, final + ".old" + files.UNFINISHED)
+        if not self._remote:
+          store.rename(path, final)
         files.sync_folder(self.folder)
       except OSError as error:
         self._discard(number)
@@ -259,23 +271,37 @@ class Keeper:
   def _prune(self) -> None:
     """Removes all but the newest, once there are enough that are whole."""
     files.remove_unfinished(self.folder, but=self._written.values())
+    if self._remote:
+      self._remove_unconfirmed()
     if len(self._good) < self._kept:
       return
     self._good = self._good[-self._kept :]
     for path in steps_of(self.folder):
       if path not in self._good:
-        # Renamed first: what is removed by half is no checkpoint.
+        # What is removed by half is no checkpoint.
+        if self._remote:
+          store.remove(os.path.join(path, snapshot.MANIFEST))
+          store.remove(path)
+          continue
         gone = path + ".old" + files.UNFINISHED
         try:
-          os.replace(path, gone)
+          store.rename(path, gone)
         except OSError:
           continue
-        files.remove(gone)
+        store.remove(gone)
+
+  def _remove_unconfirmed(self) -> None:
+    """Removes what killed processes left in an object store."""
+    for name in store.names_in(self.folder):
+      path = os.path.join(self.folder, name)
+      waits = path in self._written.values()
+      if not waits and not snapshot.is_confirmed(path):
+        store.remove(path)
 
   def _discard(self, step: int) -> None:
     path = self._written.pop(step, None)
     if path:
-      files.remove(path)
+      store.remove(path)
 
   def __enter__(self) -> "Keeper":
     return self

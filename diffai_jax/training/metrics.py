@@ -4,16 +4,19 @@ from collections.abc import Callable
 import contextlib
 import json
 import os
-import shutil
 import socket
+import tempfile
 import time
 
-from tensorboardX import summary
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.record_writer import RecordWriter
-
-from diffai_jax.storage import files
+from diffai_jax.storage import files, lines, store
 from diffai_jax.types import UsageError
+
+try:
+  from tensorboardX import summary
+  from tensorboardX.proto.event_pb2 import Event, SessionLog
+  from tensorboardX.record_writer import RecordWriter
+except ImportError:  # Without it there are the lines alone.
+  RecordWriter = None
 
 FILE = "metrics.jsonl"
 # Where a file with lines that are no metrics is kept, as it was.
@@ -25,7 +28,8 @@ class MetricsWriter:
   """Appends to `metrics.jsonl` and to TensorBoard events in a work folder.
 
   A line that cannot be written (the disk is full) is warned of, kept, and
-  written with the next one. Usable as a context manager, which closes both.
+  written with the next one. To an object store both are written now and then,
+  and when `flush` is called. Usable as a context manager, which closes both.
 
   Args:
     workdir: the work folder.
@@ -50,21 +54,23 @@ class MetricsWriter:
     try:
       if bad:
         kept = os.path.join(workdir, DAMAGED_FILE)
-        shutil.copyfile(self._path, kept)
+        store.copy(self._path, kept)
         warn(
             f"{self._path}: {bad} lines are no metrics and were dropped; the"
             f" file as it was is {kept}"
         )
-      with files.replacing(self._path) as lines:
-        lines.writelines(
+      with files.replacing(self._path) as file:
+        file.writelines(
             json.dumps(row) + "\n" for row in rows if row["step"] < first_step
         )
-      self._lines = open(self._path, "ab", buffering=0)
+      self._lines = lines.opened(self._path)
     except OSError as error:
       raise UsageError(
           f"cannot write {self._path} ({files.reason(error)})"
       ) from None
-    self._size = os.fstat(self._lines.fileno()).st_size
+    if RecordWriter is None:
+      warn("no TensorBoard events are written: tensorboardX is not installed")
+      return
     with self._events_may_fail():
       self._events = _Events(workdir)
       if first_step > 1:  # TensorBoard drops the steps that are taken again.
@@ -83,13 +89,9 @@ class MetricsWriter:
   def _append(self, data: bytes) -> None:
     """Appends all of it to the lines, or nothing, and keeps it."""
     try:
-      left = data
-      while left:
-        left = left[self._lines.write(left):]
+      self._lines.append(data)
     except OSError as error:
       self._unwritten = data
-      with contextlib.suppress(OSError):
-        os.ftruncate(self._lines.fileno(), self._size)
       if not self._warned:
         self._warn(
             f"cannot write {self._path} ({files.reason(error)}); training goes"
@@ -98,7 +100,14 @@ class MetricsWriter:
       self._warned = True
       return
     self._unwritten, self._warned = b"", False
-    self._size += len(data)
+
+  def flush(self) -> None:
+    """All that was written can be read, also in an object store."""
+    self._lines.due = True
+    self._append(self._unwritten)
+    with self._events_may_fail():
+      if self._events is not None and store.is_remote(self._path):
+        self._events.flush()
 
   @contextlib.contextmanager
   def _events_may_fail(self):
@@ -121,8 +130,8 @@ class MetricsWriter:
     return self
 
   def __exit__(self, *exception) -> None:
-    if self._unwritten:
-      self._append(self._unwritten)
+    self._lines.due = True
+    self._append(self._unwritten)
     self._lines.close()
     if self._events is not None:
       self._close_events()
@@ -131,12 +140,19 @@ class MetricsWriter:
 class _Events:
   """An event file of TensorBoard, written by the thread that has the events.
 
-  tensorboardX's own writer has a thread, and dies with it on a full disk.
+  tensorboardX's own writer has a thread, and dies with it on a full disk. For an
+  object store the file is made on this machine, and copied there.
   """
 
   def __init__(self, workdir: str):
     name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
-    self._records = RecordWriter(os.path.join(os.path.abspath(workdir), name))
+    self._target = self._here = None
+    if store.is_remote(workdir):
+      self._target = os.path.join(workdir, name)
+      self._here = tempfile.TemporaryDirectory(prefix="diffai_jax-")
+      workdir = self._here.name
+    self._path = os.path.join(os.path.abspath(workdir), name)
+    self._records = RecordWriter(self._path)
     self._flushed = time.monotonic()
     self.add(file_version="brain.Event:2")
 
@@ -145,12 +161,28 @@ class _Events:
     event = Event(wall_time=time.time(), **values)
     self._records.write(event.SerializeToString())
     if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
-      self._records.flush()
-      self._flushed = time.monotonic()
+      self.flush()
+
+  def flush(self) -> None:
+    """Writes what there is.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    self._records.flush()
+    self._flushed = time.monotonic()
+    if self._target:
+      store.copy(self._path, self._target)
 
   def close(self) -> None:
     """Writes what is left, and closes the file."""
-    self._records.close()
+    try:
+      self._records.close()
+      if self._target:
+        store.copy(self._path, self._target)
+    finally:
+      if self._here:
+        self._here.cleanup()
 
 
 def read(workdir: str) -> list[dict]:
@@ -169,8 +201,7 @@ def _parse(workdir: str) -> tuple[list[dict], int]:
   """
   path = os.path.join(workdir, FILE)
   try:
-    with open(path, "rb") as file:
-      data = file.read()
+    data = store.read_bytes(path)
   except FileNotFoundError:
     return [], 0
   except OSError as error:
@@ -178,16 +209,16 @@ def _parse(workdir: str) -> tuple[list[dict], int]:
         f"{path} cannot be read ({files.reason(error)}); move it away to go on"
         f" without it"
     ) from None
-  lines = data.split(b"\n")
+  *whole, end = data.split(b"\n")
   rows, bad, last = [], 0, -1
-  for line in lines[:-1]:
+  for line in whole:
     row = _row(line)
     if row is None or row["step"] <= last:
       bad += 1
     else:
       rows.append(row)
       last = row["step"]
-  row = _row(lines[-1])
+  row = _row(end)
   if row is not None and row["step"] > last:
     rows.append(row)
   return rows, bad

@@ -46,6 +46,8 @@ class Saver:
     keeper: of the run's checkpoints.
     trouble: why the last state could not be saved, in one line, or None; as far
       as is known.
+    before_confirm: called before a checkpoint becomes one. What a run that goes
+      on from it does not write again must be kept by then.
   """
 
   def __init__(
@@ -54,6 +56,7 @@ class Saver:
   ):
     self.keeper = keeper
     self.trouble = None
+    self.before_confirm = lambda: None
     self._minutes = minutes
     self._warn = warn
     self._last = time.monotonic()
@@ -107,6 +110,7 @@ class Saver:
     """What was written up to that step can go on: a checkpoint once it is."""
     self._settle()
     if any(number <= step for number in self._unconfirmed):
+      self.before_confirm()
       self._unconfirmed = [n for n in self._unconfirmed if n > step]
       self._start(step, False, self.keeper.confirm, step)
 

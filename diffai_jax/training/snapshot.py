@@ -3,7 +3,8 @@
 It has `checkpoint.json` and `arrays/`, which is Orbax's. The JSON says the
 step, the run's config, each array's path in the state, type and shape, and
 SHA-256 of the arrays, of every file and of itself. What does not agree with it
-is no checkpoint.
+is no checkpoint. In an object store, where no folder can be renamed, the JSON has
+another name until the checkpoint is confirmed.
 """
 
 import json
@@ -12,12 +13,13 @@ import os
 import jax
 import numpy as np
 
-from diffai_jax.storage import files, sealed
+from diffai_jax.storage import files, sealed, store
 from diffai_jax.training import array_store
 from diffai_jax.training.state import TrainState
 
 MANIFEST = "checkpoint.json"
 _ARRAYS = "arrays"
+_WAITING = "checkpoint.waiting.json"
 
 
 class SnapshotError(Exception):
@@ -35,6 +37,8 @@ def named_leaves(state: TrainState) -> list[tuple[str, jax.Array]]:
 
 def write(path: str, state: TrainState, config: dict) -> None:
   """Writes a state into an empty folder, and waits until it is on the disk.
+
+  In an object store it is no checkpoint before `confirm`.
 
   Raises:
     OSError, SnapshotError: if it cannot be written.
@@ -55,20 +59,41 @@ def write(path: str, state: TrainState, config: dict) -> None:
   }
   # Before `write_json`, which waits for itself.
   files.sync_tree(folder)
+  name = _WAITING if store.is_remote(path) else MANIFEST
   files.write_json(
-      os.path.join(path, MANIFEST),
+      os.path.join(path, name),
       {"sha256": sealed.digest_of(content), "content": content},
   )
 
 
-def read_manifest(path: str) -> dict:
+def confirm(path: str) -> None:
+  """Makes a checkpoint of what was written in an object store.
+
+  Raises:
+    OSError: if it cannot be.
+  """
+  store.copy(os.path.join(path, _WAITING), os.path.join(path, MANIFEST))
+  store.remove(os.path.join(path, _WAITING))
+
+
+def is_confirmed(path: str) -> bool:
+  """Whether a folder of an object store is a checkpoint, damaged or not."""
+  return store.exists(os.path.join(path, MANIFEST))
+
+
+def read_manifest(path: str, waiting: bool = False) -> dict:
   """The content of a checkpoint's JSON, which is as it was written.
+
+  Args:
+    path: the checkpoint's folder.
+    waiting: whether it waits in an object store to be confirmed.
 
   Raises:
     SnapshotError: if it is not.
   """
   try:
-    with open(os.path.join(path, MANIFEST), encoding="utf-8") as file:
+    name = _WAITING if waiting else MANIFEST
+    with store.opened(os.path.join(path, name), "r") as file:
       manifest = json.load(file)
     content = manifest["content"]
     if manifest["sha256"] == sealed.digest_of(content):

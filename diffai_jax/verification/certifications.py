@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 import hashlib
 import os
 import re
-import shutil
 
-from diffai_jax.storage import files
+from diffai_jax.storage import files, store
 from diffai_jax.storage.sealed import DamagedError
 from diffai_jax.types import UsageError
 from diffai_jax.verification import certification
@@ -99,7 +98,7 @@ def place(workdir: str, name: str, identity: str) -> str:
   there = _summary(folder)
   if there is not None and there.get("identity") != identity:
     folder = f"{folder}_{identity[:8]}"
-  os.makedirs(folder, exist_ok=True)
+  store.make_folders(folder)
   return folder
 
 
@@ -109,9 +108,11 @@ def check_place(folder: str) -> None:
   Raises:
     UsageError: if a folder has the name of a file.
   """
+  if store.is_remote(folder):
+    return  # There are none: a name ends with a slash or does not.
   for name in (*_FILES, JOURNAL_FILE):
     path = os.path.join(folder, name)
-    if os.path.isdir(path):
+    if store.is_folder(path):
       raise UsageError(
           f"{path} is a folder, where a file of results belongs; remove it"
       )
@@ -132,7 +133,7 @@ def found(workdir: str) -> Iterator[tuple[str, dict | DamagedError]]:
     (folder, the JSON's content or why it cannot be used); the top first.
   """
   parent = os.path.join(workdir, FOLDER)
-  names = sorted(os.listdir(parent)) if os.path.isdir(parent) else []
+  names = store.names_in(parent) if store.is_folder(parent) else []
   for folder in [workdir, *(os.path.join(parent, name) for name in names)]:
     try:
       summary = certification.load_summary(folder)
@@ -156,13 +157,17 @@ def _set_aside(workdir: str, there: dict) -> None:
   name = f"step_{there['step']}_epsilon_{there['epsilon']}"
   name = f"{name}_{there['identity'][:8]}"
   folder = os.path.join(workdir, FOLDER, name)
-  if os.path.lexists(folder):  # Of an earlier time: the same certification.
+  if store.is_remote(workdir):
+    for file in reversed(_FILES):  # The JSON last: without it there is none.
+      store.copy(os.path.join(workdir, file), os.path.join(folder, file))
+    return
+  if store.exists(folder):  # Of an earlier time: the same certification.
     return
   temporary = folder + files.UNFINISHED
-  files.remove(temporary)
-  os.makedirs(temporary)
+  store.remove(temporary)
+  store.make_folders(temporary)
   for name in _FILES:
-    shutil.copyfile(
+    store.copy(
         os.path.join(workdir, name), os.path.join(temporary, name)
     )
-  os.replace(temporary, folder)
+  store.rename(temporary, folder)

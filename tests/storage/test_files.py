@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from diffai_jax.storage import files
+from diffai_jax.storage import files, store
 from diffai_jax.types import UsageError
 
 
@@ -81,7 +81,7 @@ def test_removing_takes_files_folders_and_nothing(tmp_path):
   (tmp_path / "kept").mkdir()
   (tmp_path / "link").symlink_to(tmp_path / "kept")
   for name in ("folder", "file", "link", "missing"):
-    files.remove(str(tmp_path / name))
+    store.remove(str(tmp_path / name))
   assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 

@@ -18,6 +18,7 @@ import pytest
 from weights import layers
 
 from diffai_jax.networks import ffnn
+from diffai_jax.storage import files
 from diffai_jax.training import array_store, checkpoints, optimizers
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.types import UsageError
@@ -381,7 +382,7 @@ def test_what_cannot_be_written_says_why_and_leaves_nothing(
       keeper.write(_state(step=1))
     folder.unlink()
     with monkeypatch.context() as patch:
-      patch.setattr(array_store, "_require_room", full)
+      patch.setattr(files, "require_room", full)
       with pytest.raises(checkpoints.CannotSave) as caught:
         keeper.write(_state(step=2))
     assert str(caught.value) == "No space left on device"

@@ -165,7 +165,8 @@ def test_a_full_disk_costs_no_line(tmp_path):
   told = []
   with metrics.MetricsWriter(str(tmp_path), 1, told.append) as writer:
     writer.write(1, {"loss": 2.5})
-    disk = writer._lines = _FullDisk(writer._lines, room=5)
+    disk = _FullDisk(writer._lines._file, room=5)
+    writer._lines._file = disk
     writer.write(2, {"loss": 1.5})
     writer.write(3, {"loss": 0.5})
     assert _lines(tmp_path) == [{"step": 1, "loss": 2.5}]
