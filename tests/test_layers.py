@@ -36,6 +36,7 @@ _HOUSE = (
             "dispatch", "affine_rule", "affine", "correlation", "decorrelation",
             "relaxation", "relu", "smooth", "pooling", "moving", "arranging",
             "sharing", "joining", "curves", "clipping", "products", "softmax",
+            "lines",
         ),
     },
     {
@@ -56,6 +57,11 @@ _HOUSE = (
             "vnnlib_syntax", "vnnlib_formula", "vnnlib",
         ),
         "attacks": ("iterated",),
+    },
+    {
+        "backward": (
+            "pulled", "affine_step", "relaxed_steps", "walk", "inner", "alpha",
+        ),
     },
     {
         "nn": (
@@ -85,7 +91,8 @@ _HOUSE = (
     },
     {
         "verification": (
-            "memory", "affine_check", "methods", "inputs", "measures",
+            "memory", "affine_check", "domain_methods", "linear_methods", "methods",
+            "inputs", "measures",
             "program_cache", "programs", "measuring", "certification_input",
             "certification", "certifications", "layer_bounds", "bisection",
             "front_door",
