@@ -43,6 +43,7 @@ _HOUSE = (
             "dispatch", "affine_rule", "affine", "correlation", "decorrelation",
             "relaxation", "relu", "smooth", "pooling", "moving", "arranging",
             "sharing", "joining", "curves", "clipping", "products", "softmax",
+            "lines",
         ),
     },
     {
@@ -63,6 +64,11 @@ _HOUSE = (
             "vnnlib_syntax", "vnnlib_formula", "vnnlib",
         ),
         "attacks": ("iterated",),
+    },
+    {
+        "backward": (
+            "pulled", "affine_step", "relaxed_steps", "walk", "inner", "alpha",
+        ),
     },
     {
         "nn": (
@@ -92,10 +98,10 @@ _HOUSE = (
     },
     {
         "verification": (
-            "memory", "affine_check", "methods", "inputs", "measures",
-            "program_cache", "programs", "blocks", "measuring",
-            "certification_input", "certification", "certifications",
-            "layer_bounds", "bisection", "front_door",
+            "memory", "affine_check", "domain_methods", "linear_methods",
+            "methods", "inputs", "measures", "program_cache", "programs",
+            "blocks", "measuring", "certification_input", "certification",
+            "certifications", "layer_bounds", "bisection", "front_door",
         ),
     },
     {

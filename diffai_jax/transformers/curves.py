@@ -79,6 +79,7 @@ exp = curve_transformer(
         touch=_exp_touch,
         scale=jnp.zeros_like,
         growth=lambda x: 1 + jnp.clip(jnp.abs(x), max=1e3) / 16,
+        stationary=lambda slope: (jnp.log(slope),),
     ),
 )
 log = curve_transformer(
@@ -86,6 +87,7 @@ log = curve_transformer(
     Curve(
         jnp.log, jnp.reciprocal, tangent_above,
         touch=_log_touch,
+        stationary=lambda slope: (1 / slope,),
         domain=lambda low, high: low >= _smallest(low),
         wanted="log wants above 0; bound it from below first, as clip does",
     ),
@@ -97,6 +99,7 @@ sqrt = curve_transformer(
         lambda x: 0.5 / jnp.sqrt(jnp.maximum(x, _smallest(x))),
         tangent_above,
         touch=_sqrt_touch,
+        stationary=lambda slope: (0.25 / jnp.square(slope),),
         domain=lambda low, high: low >= 0,
         wanted="sqrt wants at least 0; bound it from below first, as clip does",
         lost=lambda x: jnp.where(
@@ -111,6 +114,9 @@ reciprocal = curve_transformer(
     Curve(
         lambda x: 1 / x, lambda x: -(1 / x) * (1 / x), _reciprocal_line,
         touch=_reciprocal_touch,
+        stationary=lambda slope: (
+            lax.rsqrt(-slope), -lax.rsqrt(-slope)
+        ),
         domain=lambda low, high: (
             (low >= _smallest(low)) | (high <= -_smallest(low))
         ),
@@ -123,6 +129,7 @@ square = curve_transformer(
     Curve(
         jnp.square, lambda x: 2 * x, tangent,
         bottom=(0.0, 0.0),
+        stationary=lambda slope: (slope / 2,),
         scale=jnp.zeros_like,
     ),
 )

@@ -156,6 +156,29 @@ def _(
   return _bounded(x, lows, highs, chosen, kept, symbol)
 
 
+def window_choice(
+    name: str, x: Array, options: dict, fill: float
+) -> Array:
+  """What each place of a maximum's groups holds: [n, B, ...] for groups of n.
+
+  Linear in x if `fill` is 0.
+
+  Args:
+    name: "max_pool" or "max_axes".
+    x: [B, ...].
+    options: of the transformer.
+    fill: what padding holds.
+  """
+  if name == "max_pool":
+    window = options["window"]
+    return _seen(
+        x, window, options.get("stride"), options.get("padding", 0), fill
+    )
+  behind = _of_entries(options["axes"], x.shape)
+  moved = jnp.moveaxis(x, behind, tuple(range(len(behind))))
+  return moved.reshape((-1,) + moved.shape[len(behind):])
+
+
 def _of_entries(axes: tuple[int, ...], shape: tuple[int, ...]):
   behind = behind_batch(axes, len(shape) - 1)
   if not all(shape[axis] for axis in behind):

@@ -63,6 +63,9 @@ _GELU_TANH_LEAST = -0.17004075057125415
 _SILU_BOTTOM = -1.2784645427610738
 _SILU_LEAST = -0.27846454276107396
 
+# Curves by the name of their transformer: what lines are made of, too (`lines`).
+CURVES: dict[str, "Curve"] = {}
+
 # (f, l, u) -> (slope, least and largest value of f(x) - slope·x on [l, u]).
 Line = Callable[["Curve", Array, Array], tuple[Array, Array, Array]]
 
@@ -80,6 +83,9 @@ class Curve:
     straight: the slope of f on x ≥ 0, if it is a line there.
     touch: where a tangent touches f, by l and u.
     bend: M of this file, for f whose values on a grid bound it.
+    stationary: the places where f(x) - s·x may be least or largest inside of an
+      interval, by s: those with f'(x) = s, and kinks. Where there is none, any
+      number or NaN. None if they have no formula (see `bend`).
     domain: whether f is defined on all of [l, u], by l and u; None is everywhere.
     wanted: what the domain is, for a message.
     lost: what a value may lose where its argument underflows, by the argument.
@@ -96,6 +102,7 @@ class Curve:
   straight: float | None = None
   touch: Callable[[Array, Array], Array] = lambda low, high: (low + high) / 2
   bend: float | None = None
+  stationary: Callable[[Array], tuple[Array, ...]] | None = None
   domain: Callable[[Array, Array], Array] | None = None
   wanted: str = ""
   lost: Callable[[Array], Array] = jnp.zeros_like
@@ -134,13 +141,26 @@ def grid(f: Curve, low: Array, high: Array):
   rise = f.function(high) - f.function(low)
   slope = jnp.where(narrow, 0, rise / jnp.where(narrow, 1, width))
   slope = lax.stop_gradient(slope)
-  share = jnp.linspace(0, 1, _PIECES + 1, dtype=low.dtype)
+  return slope, *range_on_grid(f, slope, low, high, _PIECES)
+
+
+def range_on_grid(
+    f: Curve, slope: Array, low: Array, high: Array, pieces: int
+) -> tuple[Array, Array]:
+  """What f(x) - s·x on [l, u] is at least and at most, |f''| ≤ M.
+
+  Args:
+    f: with M = f.bend.
+    slope, low, high: s, l and u, [...] each.
+    pieces: of the grid.
+  """
+  share = jnp.linspace(0, 1, pieces + 1, dtype=low.dtype)
   share = share.reshape((-1,) + (1,) * low.ndim)
   places = low * (1 - share) + high * share
   values = f.function(places) - slope * places
   # Steps are not all of one length in floats.
-  between = f.bend / 8 * jnp.square(1.01 * width / _PIECES)
-  return slope, values.min(axis=0) - between, values.max(axis=0) + between
+  between = f.bend / 8 * jnp.square(1.01 * (high - low) / pieces)
+  return values.min(axis=0) - between, values.max(axis=0) + between
 
 
 def least_slope(f: Curve, low: Array, high: Array):
@@ -161,6 +181,31 @@ def _range(f: Curve, low: Array, high: Array) -> tuple[Array, Array]:
           jnp.maximum(at_low, at_high))
 
 
+def allowance(f: Curve, low: Array, high: Array) -> Array:
+  """What f's values on [l, u] may be off by, however f is computed."""
+  unit = _ULPS * float(jnp.finfo(low.dtype).eps)
+  tiny = _ULPS * float(jnp.finfo(low.dtype).tiny)
+  values = jnp.abs(f.function(low)) * f.growth(low)
+  values = values + jnp.abs(f.function(high)) * f.growth(high)
+  if f.bottom is not None:
+    values = values + abs(f.bottom[1])
+  values = values + _ULPS_OF_ONE / _ULPS * jnp.maximum(f.scale(low), f.scale(high))
+  slack = unit * values + tiny + jnp.maximum(f.lost(low), f.lost(high))
+  return lax.stop_gradient(slack)
+
+
+def allowance_of_slope(
+    f: Curve, slope: Array, low: Array, high: Array
+) -> Array:
+  """What s·x, and where a tangent of that slope touches, may be off by."""
+  unit = _ULPS * float(jnp.finfo(low.dtype).eps)
+  # A slope that underflowed is off by a smallest normal number.
+  reach = jnp.abs(slope) * jnp.maximum(f.growth(low), f.growth(high))
+  reach = reach + jnp.finfo(low.dtype).tiny / jnp.finfo(low.dtype).eps
+  reach = reach * (jnp.abs(low) + jnp.abs(high))
+  return lax.stop_gradient(unit * reach)
+
+
 def bound(
     f: Curve, x: HybridZonotope, symbol: str | None
 ) -> HybridZonotope:
@@ -175,26 +220,14 @@ def bound(
         jnp.where(jnp.abs(low) < jnp.abs(high), low, high),
     )
     low, high = jnp.where(defined, low, 1), jnp.where(defined, high, 1)
-  unit = _ULPS * float(jnp.finfo(low.dtype).eps)
-  tiny = _ULPS * float(jnp.finfo(low.dtype).tiny)
-  values = jnp.abs(f.function(low)) * f.growth(low)
-  values = values + jnp.abs(f.function(high)) * f.growth(high)
-  if f.bottom is not None:
-    values = values + abs(f.bottom[1])
-  values = values + _ULPS_OF_ONE / _ULPS * jnp.maximum(f.scale(low), f.scale(high))
-  slack = unit * values + tiny + jnp.maximum(f.lost(low), f.lost(high))
-  slack = lax.stop_gradient(slack)
+  slack = allowance(f, low, high)
   least, largest = _range(f, low, high)
   offset, error = interval_error(least - slack, largest + slack)
   slope = jnp.zeros_like(offset)
 
   if x.relu != "box" and x.correlated and f.linear is not None:
     steep, least, largest = f.linear(f, low, high)
-    # A slope that underflowed is off by a smallest normal number.
-    reach = jnp.abs(steep) * jnp.maximum(f.growth(low), f.growth(high))
-    reach = reach + jnp.finfo(low.dtype).tiny / jnp.finfo(low.dtype).eps
-    reach = reach * (jnp.abs(low) + jnp.abs(high))
-    slack = slack + lax.stop_gradient(unit * reach)
+    slack = slack + allowance_of_slope(f, steep, low, high)
     offset_kept, error_kept = interval_error(least - slack, largest + slack)
     better = error_kept < error  # False for NaN.
     slope = jnp.where(better, steep, slope)
@@ -224,6 +257,7 @@ def curve_transformer(
     concrete: what arrays are given to; None is `f.function`.
   """
   concrete = concrete or f.function
+  CURVES[name] = f
 
   @functools.singledispatch
   def transform(x, *, symbol: str | None = None):
@@ -268,19 +302,51 @@ def _tanh_derivative(x: Array) -> Array:
   return 4 * jax.nn.sigmoid(2 * x) * jax.nn.sigmoid(-2 * x)
 
 
+def _logit(share: Array) -> Array:
+  return jnp.log(share) - jnp.log1p(-share)
+
+
+def _where_sigmoid_rises_by(slope: Array) -> tuple[Array, Array]:
+  """σ' = σ·(1 - σ), so σ is the smaller root of σ² - σ + s, or the larger."""
+  root = jnp.sqrt(jnp.maximum(1 - 4 * slope, 0))
+  place = _logit(2 * slope / (1 + root))
+  return place, -place
+
+
+def _where_tanh_rises_by(slope: Array) -> tuple[Array, Array]:
+  """tanh' = 1 - t², and artanh(t) = log((1 + t)/√(1 - t²))."""
+  root = jnp.sqrt(jnp.maximum(1 - slope, 0))
+  place = jnp.log1p(root) - jnp.log(slope) / 2
+  return place, -place
+
+
+def _where_erf_rises_by(slope: Array) -> tuple[Array, Array]:
+  place = jnp.sqrt(jnp.maximum(-jnp.log(slope * (math.pi**0.5 / 2)), 0))
+  return place, -place
+
+
 elu = curve_transformer(
     "elu", "x for x ≥ 0, exp(x) - 1 below. Convex.",
-    Curve(jax.nn.elu, _elu_derivative, tangent, straight=1.0),
+    Curve(
+        jax.nn.elu, _elu_derivative, tangent, straight=1.0,
+        stationary=lambda slope: (jnp.log(slope),),
+    ),
 )
 selu = curve_transformer(
     "selu", "λ·x for x ≥ 0, λ·α·(exp(x) - 1) below (Klambauer et al. 2017).",
     Curve(
-        jax.nn.selu, _selu_derivative, least_slope, straight=_SELU_SCALE
+        jax.nn.selu, _selu_derivative, least_slope, straight=_SELU_SCALE,
+        stationary=lambda slope: (
+            jnp.log(slope / (_SELU_SCALE * _SELU_ALPHA)), jnp.zeros_like(slope)
+        ),
     ),
 )
 softplus = curve_transformer(
     "softplus", "log(1 + exp(x)). Convex.",
-    Curve(jax.nn.softplus, jax.nn.sigmoid, tangent),
+    Curve(
+        jax.nn.softplus, jax.nn.sigmoid, tangent,
+        stationary=lambda slope: (_logit(slope),),
+    ),
 )
 sigmoid = curve_transformer(
     "sigmoid", "1/(1 + exp(-x)).",
@@ -288,11 +354,15 @@ sigmoid = curve_transformer(
         jax.nn.sigmoid,
         lambda x: jax.nn.sigmoid(x) * jax.nn.sigmoid(-x),
         least_slope,
+        stationary=_where_sigmoid_rises_by,
     ),
 )
 tanh = curve_transformer(
     "tanh", "The hyperbolic tangent.",
-    Curve(jnp.tanh, _tanh_derivative, least_slope),
+    Curve(
+        jnp.tanh, _tanh_derivative, least_slope,
+        stationary=_where_tanh_rises_by,
+    ),
 )
 silu = curve_transformer(
     "silu", "x/(1 + exp(-x)), also called swish. Falls, then rises.",
@@ -312,9 +382,10 @@ erf = curve_transformer(
         lax.erf,
         lambda x: 2 / math.pi**0.5 * jnp.exp(-jnp.square(x)),
         least_slope,
+        stationary=_where_erf_rises_by,
     ),
 )
-_GELU, _GELU_TANH = (
+GELU, GELU_TANH = (
     Curve(
         functools.partial(jax.nn.gelu, approximate=approximate),
         linear=grid,
@@ -360,4 +431,4 @@ register_parts(gelu)
 def _(
     x: HybridZonotope, approximate: bool = False, *, symbol: str | None = None
 ) -> HybridZonotope:
-  return bound(_GELU_TANH if approximate else _GELU, x, symbol)
+  return bound(GELU_TANH if approximate else GELU, x, symbol)

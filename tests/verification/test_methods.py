@@ -17,8 +17,8 @@ def test_every_region_is_a_method_that_prints_as_its_text(name):
   assert hash(method) == hash(methods.parse(name))
 
 
-def test_there_are_no_others():
-  assert set(methods.METHODS) == set(REGIONS)
+def test_there_are_no_others_but_linear_bounds():
+  assert set(methods.METHODS) == {*REGIONS, "CROWN_IBP", "CROWN", "AlphaCROWN"}
 
 
 def test_arguments_are_numbers(monkeypatch):
@@ -30,16 +30,32 @@ def test_arguments_are_numbers(monkeypatch):
   assert methods.parse("Steps(3)") == Steps(3)
   assert str(methods.parse("Steps(3)")) == "Steps(3)"
   assert methods.parse("Steps(20)") == methods.parse("Steps") == Steps()
-  with pytest.raises(UsageError, match="arguments are numbers"):
-    methods.parse("Steps(Box)")
-  with pytest.raises(UsageError, match="takes 1 arguments"):
+  with pytest.raises(UsageError, match="arguments are numbers and methods"):
+    methods.parse("Steps(-3)")
+  with pytest.raises(UsageError, match="takes 0 to 1 arguments, such as"):
     methods.parse("Steps(1, 2)")
+
+
+@pytest.mark.parametrize("text, printed", [
+    ("CROWN", None), ("CROWN(HBox)", None), ("CROWN(Box)", "CROWN"),
+    ("AlphaCROWN(20)", None), ("AlphaCROWN(5, ZDeepZ)", None),
+    ("CROWN_IBP", None),
+])
+def test_linear_bounds_print_as_their_text(text, printed):
+  method = methods.parse(text)
+  assert str(method) == (printed or text)
+  assert methods.parse(str(method)) == method
 
 
 @pytest.mark.parametrize("given, message", [
     ("HBoxx", "unknown certification method 'HBoxx'; did you mean 'HBox'?"),
     ("hbox", "did you mean 'HBox'?"),
     ("HBox(3)", "'HBox.3.': HBox takes no arguments"),
+    ("AlphaCROWN", r"takes 1 to 2 arguments, such as AlphaCROWN\(20, Box\)"),
+    ("AlphaCROWN(0)", "steps is 0; expected a whole number from 1"),
+    ("AlphaCROWN(1.5)", "steps is 1.5; expected a whole number"),
+    ("CROWN(CROWN)", "first is 'CROWN'; expected one that pushes an element"),
+    ("CROWN(3)", "first is '3'"),
     ("HBox(", "method 'HBox.': "),
     ("", "empty; expected a method: Box, HBox"),
     ("HBox.Box", "unknown certification method 'HBox.Box'"),

@@ -1,0 +1,156 @@
+"""Affine calls walked backwards: coefficients times the transposed matrix.
+
+For y = A·x + b and coefficients Λ on y, ⟨Λ, y⟩ = ⟨AᵀΛ, x⟩ + ⟨Λ, b⟩. The transpose
+is JAX's of the call itself, so no map is written twice.
+
+Rounding. Two things are off: AᵀΛ as it is computed, by at most κ'·|A|ᵀ|Λ|, and the
+network's own y, by at most κ·(|A||x| + |b|), with κ of the sums of A's rows and κ'
+of those of its columns (`domains.rounding`). Since |x| ≤ X = max(|l|, |u|) in the
+region, both move the bound by at most
+
+  (κ + κ')·⟨|Λ|, |A|·X + |b|⟩,
+
+of which the second factor is one forward product a call, shared by all rows Λ. It
+is taken from the call's own sound transformer on the element ⟨0, X⟩, which is NaN
+where a sum may overflow.
+"""
+
+import dataclasses
+import math
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from diffai_jax.backward.pulled import Pulled, contracted
+from diffai_jax.domains import rounding
+from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius
+from diffai_jax.graph import Call
+from diffai_jax.kernels import precision
+from diffai_jax.kernels.geometry import pair
+from diffai_jax.types import Array
+
+# Calls that move numbers, and the transposes of which round nothing.
+MOVES = frozenset(("reshape", "transpose", "slice_axes", "pad", "concat"))
+AFFINE = MOVES | frozenset((
+    "dense", "conv", "conv_transpose", "scale_shift", "average_pool",
+    "sum_axes", "gather", "broadcast", "add", "subtract", "constant",
+))
+# Abstract layers, which change no concrete run.
+IDENTITIES = frozenset((
+    "correlate_all", "correlate_fixed", "correlate_max", "correlate_random",
+    "correlate_max_pool", "decorrelate_all", "decorrelate_min",
+    "decorrelate_random", "to_zonotope", "to_hybrid",
+))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AffineStep:
+  """An affine call made ready to be walked back.
+
+  Attributes:
+    call: which one.
+    bias: b, [1, ...out].
+    reach: |A|·X + |b| with rounding of runs, [B, ...out]; None if nothing rounds.
+    size: the sum of X over all inputs, [B]; None as `reach`.
+    shapes: of one example of each input (static).
+    dtype: the type whose errors are allowed for (static).
+  """
+
+  call: Call
+  bias: Array
+  reach: Array | None
+  size: Array | None
+  shapes: tuple[tuple[int, ...], ...] = dataclasses.field(
+      metadata={"static": True}
+  )
+  dtype: str = dataclasses.field(metadata={"static": True})
+
+  def pull(self, coefficients: Array, chosen=None) -> Pulled:
+    """What coefficients on the result are on the inputs.
+
+    Args:
+      coefficients: Λ, [B, S, ...out].
+      chosen: nothing is to choose.
+    """
+    lead = coefficients.shape[:2]
+    dtype = coefficients.dtype
+    rows = coefficients.reshape((-1,) + coefficients.shape[2:])
+    zeros = [jnp.zeros((len(rows),) + s, dtype) for s in self.shapes]
+    _, transposed = jax.vjp(self.call, *zeros)
+    inputs = tuple(
+        found.reshape(lead + shape)
+        for found, shape in zip(transposed(rows), self.shapes)
+    )
+    constant, slack = contracted(coefficients, self.bias[:, None])
+    if self.reach is not None:
+      terms_in, terms_out = _terms(self.call, self.shapes)
+      share = rounding.relative(self.dtype, terms_in)
+      share = share + rounding.relative(self.dtype, terms_out)
+      size = _summed(jnp.abs(coefficients) * self.reach[:, None])
+      lost = rounding.absolute(self.dtype, terms_out) * self.size[:, None]
+      lost = lost + rounding.absolute(self.dtype, terms_in) * _summed(
+          jnp.abs(coefficients)
+      )
+      slack = slack + 2 * (share * size + lost)
+    return Pulled(inputs, constant, slack)
+
+
+def affine_step(
+    call: Call,
+    shapes: tuple[tuple[int, ...], ...],
+    bounds: tuple[tuple[Array, Array], ...],
+    careful: bool,
+) -> AffineStep:
+  """Prepares an affine call.
+
+  Args:
+    call: one of AFFINE.
+    shapes: of one example of each input.
+    bounds: of each input, (l, u), [B, ...].
+    careful: whether rounding is allowed for.
+  """
+  dtype = precision.widest(*(low for low, _ in bounds))
+  zeros = [jnp.zeros((1,) + shape, dtype) for shape in shapes]
+  bias = call(*zeros)
+  if not careful or call.transformer in MOVES:
+    return AffineStep(call, bias, None, None, shapes, str(dtype))
+  sizes = [jnp.maximum(jnp.abs(low), jnp.abs(high)) for low, high in bounds]
+  image = call(*(
+      HybridZonotope(jnp.zeros_like(size), size, {}) for size in sizes
+  ))
+  narrowest = precision.narrowest(*jax.tree.leaves((call, sizes))) or dtype
+  return AffineStep(
+      call, bias, lax.stop_gradient(radius(image) + jnp.abs(image.center)),
+      sum(size.sum(axis=tuple(range(1, size.ndim))) for size in sizes),
+      shapes, jnp.dtype(narrowest).name,
+  )
+
+
+def _summed(values: Array) -> Array:
+  return jnp.sum(values, axis=tuple(range(2, values.ndim)))
+
+
+def _terms(call: Call, shapes) -> tuple[int, int]:
+  """How many products an output sums, and how many an input takes part in."""
+  options, name = dict(call.options), call.transformer
+  before, after = (math.prod(s) for s in (shapes[0], call.shape))
+  if name == "dense":
+    return call.arrays["kernel"].shape
+  if name == "conv":
+    height, width, channels, filters = call.arrays["kernel"].shape
+    return height * width * channels, height * width * filters
+  if name == "conv_transpose":
+    height, width, channels, filters = call.arrays["kernel"].shape
+    return height * width * channels, height * width * filters
+  if name == "scale_shift":
+    return options.get("terms", 1), 1
+  if name in ("add", "subtract"):
+    return len(shapes), 1
+  if name == "average_pool":
+    size = math.prod(pair(options["window"]))
+    return size, size
+  if name == "sum_axes":
+    return max(1, before // max(1, after)), 1
+  return 1, max(1, after)

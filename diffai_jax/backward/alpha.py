@@ -1,0 +1,83 @@
+"""α-CROWN: slopes of the lines, chosen by gradient descent on the bounds.
+
+Xu et al. 2021, "Fast and complete: enabling complete verification with rapid and
+massively parallel incomplete verifiers". A line's slope is free, and any slope is
+sound: so slopes are moved in plain floats, each row's own towards a smaller upper
+bound, the best that a row has met are kept, and one last walk allows for rounding.
+"""
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import optax
+
+from diffai_jax.backward.walk import Way, upper_bounds
+from diffai_jax.types import Array
+
+# What αβ-CROWN takes.
+_RATE, _DECAY = 0.1, 0.98
+
+
+def chosen_slopes(
+    way: Way,
+    plain: Way,
+    region,
+    images: Array,
+    rows: Array,
+    offsets: Array,
+    number: int,
+    steps: int,
+    rate: float = _RATE,
+) -> dict[int, dict]:
+  """Slopes for each row that make its upper bound small.
+
+  Args:
+    way, region, images, rows, offsets, number: of `upper_bounds`.
+    plain: the same way, without allowances for rounding: what is descended on.
+    steps: how often slopes are moved.
+    rate: how far at first, of the way from the least to the steepest slope.
+
+  Returns:
+    For `upper_bounds`: shares in [0, 1], [B, S, ...].
+  """
+  lead = rows.shape[:2]
+  begin = jax.tree.map(
+      lambda share: jnp.broadcast_to(share, lead + share.shape[2:]),
+      way.choices(),
+  )
+  optimizer = optax.adam(optax.exponential_decay(rate, 1, _DECAY))
+
+  def loss(chosen):
+    bounds = upper_bounds(
+        plain, region, images, rows, offsets, number, chosen
+    )
+    return jnp.sum(jnp.where(jnp.isfinite(bounds), bounds, 0)), bounds
+
+  def step(state, _):
+    chosen, moments, best, least = state
+    (_, bounds), gradient = jax.value_and_grad(loss, has_aux=True)(chosen)
+    better = bounds < least
+    best = jax.tree.map(
+        lambda new, old: jnp.where(_beside(better, new), new, old), chosen, best
+    )
+    least = jnp.where(better, bounds, least)
+    gradient = jax.tree.map(jnp.nan_to_num, gradient)
+    updates, moments = optimizer.update(gradient, moments, chosen)
+    chosen = jax.tree.map(
+        lambda share, change: jnp.clip(share + change, 0, 1), chosen, updates
+    )
+    return (chosen, moments, best, least), None
+
+  least = jnp.full(lead, jnp.inf, offsets.dtype)
+  state = begin, optimizer.init(begin), begin, least
+  (chosen, _, best, least), _ = lax.scan(step, state, length=steps)
+  last = loss(chosen)[1]
+  return jax.tree.map(
+      lambda new, old: jnp.where(_beside(last < least, new), new, old),
+      chosen, best,
+  )
+
+
+def _beside(rows: Array, like: Array) -> Array:
+  """[B, S] with as many axes as an array [B, S, ...]."""
+  return rows.reshape(rows.shape + (1,) * (like.ndim - 2))

@@ -1,0 +1,181 @@
+"""Linear bounds walked from a result of a graph back to its input (CROWN).
+
+Zhang et al. 2018, "Efficient neural network robustness certification with general
+activation functions"; Xu et al. 2020, "Automatic perturbation analysis for scalable
+certified robustness and beyond", for graphs.
+
+Rows Λ of linear functions of a result are replaced, call by call, by rows on what
+flows into it, so that ⟨Λ, y⟩ ≤ Σ ⟨Λ', x⟩ + constant for every run in the region.
+Ways that meet again are added, so that what they share cancels. The region ends the
+walk with the largest value of the last rows. Each step says why it is sound, and
+what rounding may add: all of it is added to the bound, which holds in exact
+arithmetic and for every float evaluation of the network, in the type that bounds
+are computed in.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from diffai_jax.backward.affine_step import AFFINE, IDENTITIES, affine_step
+from diffai_jax.backward.pulled import Pulled
+from diffai_jax.backward.relaxed_steps import Bounds, relaxed_step
+from diffai_jax.domains import rounding
+from diffai_jax.graph import Call, Graph
+from diffai_jax.types import Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class IdentityStep:
+  """A call that leaves concrete runs as they are."""
+
+  def pull(self, coefficients: Array, chosen=None) -> Pulled:
+    none = jnp.zeros(coefficients.shape[:2], coefficients.dtype)
+    return Pulled((coefficients,), none, none)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Way:
+  """A graph up to some result, made ready to be walked back.
+
+  Attributes:
+    steps: one for each call.
+    sizes: the largest magnitude of each result that several calls use, [B, ...],
+      by its number; the input is number 0.
+    inputs: numbers of the results that flow into each call (static).
+    careful: whether rounding is allowed for (static).
+  """
+
+  steps: tuple
+  sizes: dict[int, Array]
+  inputs: tuple[tuple[int, ...], ...] = dataclasses.field(
+      metadata={"static": True}
+  )
+  careful: bool = dataclasses.field(metadata={"static": True})
+
+  def choices(self) -> dict[int, dict]:
+    """What there is to choose, by the number of the result: see the steps."""
+    found = {}
+    for number, step in enumerate(self.steps, start=1):
+      chosen = step.choices() if hasattr(step, "choices") else None
+      if chosen is not None:
+        found[number] = chosen
+    return found
+
+
+def prepared(
+    call: Call,
+    shapes: Sequence[tuple[int, ...]],
+    bounds: Sequence[Bounds],
+    result: Bounds,
+    careful: bool = True,
+):
+  """The step of a call.
+
+  Args:
+    call: of a graph.
+    shapes: of one example of each input.
+    bounds: of each input, (l, u), [B, ...]. Sound for every run.
+    result: bounds of the result.
+    careful: whether rounding is allowed for; without, bounds serve losses alone.
+  """
+  if call.transformer in IDENTITIES:
+    return IdentityStep()
+  if call.transformer in AFFINE:
+    return affine_step(call, tuple(map(tuple, shapes)), tuple(bounds), careful)
+  if call.transformer == "multiply" and call.inputs[0] == call.inputs[1]:
+    call = dataclasses.replace(
+        call, transformer="square", inputs=call.inputs[:1]
+    )
+  return relaxed_step(call, shapes, bounds, result, careful)
+
+
+def way_to(
+    graph: Graph, steps: Sequence, bounds: Sequence[Bounds],
+    careful: bool = True,
+) -> Way:
+  """The way from the last of these steps' results to the input.
+
+  Args:
+    graph: which may have more calls than there are steps.
+    steps: of the first calls, by `prepared`.
+    bounds: of the input and of each of their results.
+    careful: as of the steps.
+  """
+  inputs = tuple(call.inputs for call in graph.calls[: len(steps)])
+  uses = [0] * (len(steps) + 1)
+  for numbers in inputs:
+    for number in numbers:
+      uses[number] += 1
+  sizes = {
+      number: jnp.maximum(*map(jnp.abs, bounds[number]))
+      for number, count in enumerate(uses) if count > 1
+  }
+  return Way(tuple(steps), sizes if careful else {}, inputs, careful)
+
+
+def upper_bounds(
+    way: Way,
+    region,
+    images: Array,
+    rows: Array,
+    offsets: Array,
+    number: int,
+    chosen: Mapping[int, dict] | None = None,
+) -> Array:
+  """Upper bounds of ⟨Λ, y⟩ + d over a region, y a result of the graph.
+
+  Args:
+    way: of the graph.
+    region: what inputs may be: Linf, L2 or Bounds.
+    images: [B, ...], that the region is around.
+    rows: Λ, [B, S, ...].
+    offsets: d, [B, S].
+    number: of the result.
+    chosen: of `Way.choices`, by number, arrays of [B, S, ...] or [B, 1, ...];
+      what is not there is chosen by the steps.
+
+  Returns:
+    [B, S].
+  """
+  chosen = chosen or {}
+  waiting = {number: [rows]}
+  constants, slacks = [offsets], [jnp.zeros_like(offsets)]
+  for place in range(number, 0, -1):
+    found = waiting.pop(place, None)
+    if found is None:
+      continue
+    rows, lost = _merged(found, way.sizes.get(place), way.careful)
+    pulled = way.steps[place - 1].pull(rows, chosen.get(place))
+    constants.append(pulled.constant)
+    slacks += [lost, pulled.slack]
+    for given, part in zip(way.inputs[place - 1], pulled.inputs):
+      waiting.setdefault(given, []).append(part)
+  if 0 in waiting:
+    rows, lost = _merged(waiting[0], way.sizes.get(0), way.careful)
+    constants.append(region.linear_max(rows, images))
+    slacks.append(lost)
+  bound = sum(constants[1:], constants[0])
+  if not way.careful:
+    return bound
+  size = sum(map(jnp.abs, constants)) + sum(slacks)
+  share = 2 * rounding.relative(bound.dtype, len(constants) + len(slacks))
+  return bound + lax.stop_gradient(sum(slacks) + share * size)
+
+
+def _merged(
+    rows: Sequence[Array], size: Array | None, careful: bool
+) -> tuple[Array, Array]:
+  """The sum of rows [B, S, ...], and what rounding may lose in it, [B, S]."""
+  total = sum(rows[1:], rows[0])
+  if len(rows) == 1 or not careful:
+    return total, jnp.zeros((), total.dtype)
+  axes = tuple(range(2, total.ndim))
+  magnitude = sum(map(jnp.abs, rows)) * size[:, None]
+  share = rounding.relative(total.dtype, len(rows))
+  return total, lax.stop_gradient(2 * share * jnp.sum(magnitude, axes))

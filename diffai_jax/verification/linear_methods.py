@@ -1,0 +1,177 @@
+"""Methods whose bounds are linear ones, walked backwards: CROWN and its family.
+
+Each bounds what the spec asks about by the rows C themselves, so what outputs share
+cancels. They differ in the bounds of inner neurons and in the lines' slopes.
+
+Lines are chosen by rules of thumb, which better inner bounds may lead to worse ones:
+each method also takes the bounds of the one below it (Box, CROWN_IBP, CROWN,
+AlphaCROWN), and gives the least. So a stronger one is never worse.
+"""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+
+from diffai_jax.backward import (
+    Inner,
+    chosen_slopes,
+    inner_bounds,
+    upper_bounds,
+    way_to,
+)
+from diffai_jax.graph import Graph
+from diffai_jax.regions import Linf, Spec
+from diffai_jax.types import Array, UsageError, shown
+from diffai_jax.verification.domain_methods import Box, Domain, Method
+
+_MOST_STEPS = 100_000
+
+
+class Linear(Method):
+  """Base: linear bounds of the spec's rows over a graph."""
+
+  def inner(self, graph: Graph, images: Array, region: Linf) -> Inner:
+    """Bounds of all results, and what is walked back."""
+    raise NotImplementedError
+
+  def weaker(self) -> Method:
+    """The method below, whose bounds count, too."""
+    raise NotImplementedError
+
+  def chosen(self, way, plain, *problem) -> dict | None:
+    """Slopes of lines; None are the lines' own."""
+    return None
+
+  def bound(
+      self, graph: Graph, images: Array, region: Linf, spec: Spec
+  ) -> Array:
+    if not isinstance(graph, Graph):
+      raise UsageError(
+          f"{self} walks a graph backwards, but the network is transformed by"
+          f" JAX inside (nn.jit, nn.scan, ...) and has none; take another method"
+      )
+    known = self.inner(graph, images, region)
+    number = graph.outputs[0]
+    rows, offsets = _of_result(spec, graph, images, known)
+    way = way_to(graph, known.steps, known.bounds)
+    problem = region, images, rows, offsets, number
+    plain = dataclasses.replace(way, careful=False)
+    chosen = self.chosen(way, plain, *problem)
+    return jnp.fmin(  # NaN, which bounds nothing, loses.
+        upper_bounds(way, *problem, chosen),
+        self.weaker().bound(graph, images, region, spec),
+    )
+
+
+def _of_result(
+    spec: Spec, graph: Graph, images: Array, known: Inner
+) -> tuple[Array, Array]:
+  """The spec's rows and offsets, [B, S, ...output] and [B, S]."""
+  batch, dtype = images.shape[0], known.bounds[-1][0].dtype
+  rows = jnp.asarray(spec.rows, dtype)
+  rows = jnp.broadcast_to(rows, (batch,) + rows.shape[-2:])
+  offsets = jnp.broadcast_to(
+      jnp.asarray(spec.offsets, dtype), rows.shape[:2]
+  )
+  shape = graph.output_shape
+  if rows.shape[-1] != math.prod(shape):
+    raise ValueError(
+        f"the spec is about {rows.shape[-1]} outputs; the network has"
+        f" {list(shape)}"
+    )
+  return rows.reshape(rows.shape[:2] + shape), offsets
+
+
+@dataclasses.dataclass(frozen=True)
+class CROWN_IBP(Linear):  # pylint: disable=invalid-name
+  """Intervals for inner neurons, one walk back for the spec's rows.
+
+  Zhang et al. 2020, "Towards stable and efficient training of verifiably robust
+  neural networks".
+  """
+
+  def inner(self, graph: Graph, images: Array, region: Linf) -> Inner:
+    return inner_bounds(graph, region, images)
+
+  def weaker(self) -> Method:
+    return Box()
+
+
+@dataclasses.dataclass(frozen=True)
+class CROWN(Linear):
+  """Every open inner neuron is bounded by a walk of its own.
+
+  Zhang et al. 2018, "Efficient neural network robustness certification with
+  general activation functions".
+
+  Attributes:
+    first: bounds neurons first: those that it leaves open are bounded again, and
+      the better bound is kept. One of the methods that push elements.
+  """
+
+  first: Method = Box()
+
+  def inner(self, graph: Graph, images: Array, region: Linf) -> Inner:
+    return inner_bounds(
+        graph, region, images, refine=True,
+        elements=_results(self.first, graph, images, region),
+    )
+
+  def weaker(self) -> Method:
+    return CROWN_IBP()
+
+  def check(self) -> None:
+    _check_first(self.first)
+
+
+@dataclasses.dataclass(frozen=True)
+class AlphaCROWN(Linear):
+  """CROWN whose lines' slopes are chosen for each row of the spec.
+
+  See `backward.alpha`.
+
+  Attributes:
+    steps: of gradient descent.
+    first: as of `CROWN`.
+  """
+
+  steps: int
+  first: Method = Box()
+
+  def inner(self, graph: Graph, images: Array, region: Linf) -> Inner:
+    return self.weaker().inner(graph, images, region)
+
+  def weaker(self) -> Method:
+    return CROWN(self.first)
+
+  def chosen(self, way, plain, *problem) -> dict:
+    return chosen_slopes(way, plain, *problem, self.steps)
+
+  def check(self) -> None:
+    if type(self.steps) is not int or not 1 <= self.steps <= _MOST_STEPS:
+      raise ValueError(
+          f"steps is {shown(self.steps)}; expected a whole number from 1 to"
+          f" {_MOST_STEPS}"
+      )
+    _check_first(self.first)
+
+
+LINEAR = (CROWN_IBP, CROWN, AlphaCROWN)
+
+
+def _check_first(first: Method) -> None:
+  if not isinstance(first, Domain):
+    raise ValueError(
+        f"the method that bounds neurons first is {shown(str(first))}; expected"
+        f" one that pushes an element through the network, such as Box or HBox"
+    )
+
+
+def _results(
+    method: Method, graph: Graph, images: Array, region: Linf
+) -> list | None:
+  """All results of the graph on the method's element; None for intervals."""
+  if isinstance(method, Box):
+    return None
+  return graph.results(method.element(images, region))

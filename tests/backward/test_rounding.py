@@ -1,0 +1,80 @@
+"""Bounds hold for what floats compute; without the allowance they do not."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffai_jax import transformers
+from diffai_jax.backward import inner_bounds, upper_bounds, way_to
+from diffai_jax.graph import Builder
+from diffai_jax.regions import Linf
+
+SIZE = 64
+
+
+def cancelling(seed, activation):
+  """Sums of large numbers that nearly cancel, twice."""
+  rng = np.random.default_rng(seed)
+  half = rng.normal(size=(SIZE, SIZE)) * 1e3
+  first = np.concatenate([half, half * (1 + 1e-6)], 1).astype(np.float32)
+  second = np.concatenate([np.ones((SIZE, 3)), -np.ones((SIZE, 3))]) * (
+      1 + 1e-3 * rng.normal(size=(2 * SIZE, 1)).repeat(3, 1)
+  )
+  second = second.astype(np.float32)
+  # Mostly positive, so that both halves of a ReLU's outputs cancel as well.
+  bias = np.tile(rng.normal(size=SIZE) * 1e3 + 2e4, 2).astype(np.float32)
+  builder = Builder((SIZE,), np.float32)
+  value = transformers.dense(builder.input, first, bias)
+  value = activation(value)
+  graph = builder.graph(
+      transformers.dense(value, second, np.zeros(3, np.float32))
+  )
+
+  def exactly(x):
+    y = np.asarray(x, float) @ first.astype(float) + bias
+    y = np.maximum(y, 0) if activation is transformers.relu else y
+    return y @ second.astype(float)
+
+  def in_floats(x, rng):
+    """Summed in some order."""
+    order = rng.permutation(SIZE)
+    y = np.cumsum(x[:, order, None] * first[order], 1, np.float32)[:, -1] + bias
+    y = np.maximum(y, 0) if activation is transformers.relu else y
+    order = rng.permutation(2 * SIZE)
+    return np.cumsum(y[:, order, None] * second[order], 1, np.float32)[:, -1]
+
+  return graph, exactly, in_floats
+
+
+@pytest.mark.parametrize("activation", (
+    transformers.relu, lambda x: transformers.scale_shift(x, 1.0, 0.0),
+), ids=("relu", "affine"))
+def test_no_evaluation_is_above_the_bound_but_without_allowance(activation):
+  caught = 0
+  for seed in range(2):
+    graph, exactly, in_floats = cancelling(seed, activation)
+    rng = np.random.default_rng(seed)
+    images = rng.uniform(0.3, 0.7, (4, SIZE)).astype(np.float32)
+    rows = jnp.concatenate([jnp.eye(3), -jnp.eye(3)])
+    rows = jnp.broadcast_to(rows, (4, 6, 3))
+
+    @jax.jit
+    def bounds(images):
+      region, offsets = Linf(1e-9), jnp.zeros((4, 6))
+      known = inner_bounds(graph, region, images, refine=True)
+      way = way_to(graph, known.steps, known.bounds)
+      plain = dataclasses.replace(way, careful=False)
+      given = region, images, rows, offsets, graph.outputs[0]
+      return upper_bounds(way, *given), upper_bounds(plain, *given)
+
+    with jax.default_matmul_precision("highest"):
+      bound, without = map(np.asarray, bounds(jnp.asarray(images)))
+    values = [exactly(images), *(in_floats(images, rng) for _ in range(20))]
+    values.append(np.asarray(graph(jnp.asarray(images)), float))
+    values = np.stack([np.concatenate([v, -v], 1) for v in values])
+    assert np.all(values <= bound)
+    caught += np.sum(values > without)
+  assert caught, "the test cannot fail"

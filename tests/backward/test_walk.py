@@ -1,0 +1,241 @@
+"""Walks backwards: as NumPy computes CROWN, and no point outside of them."""
+
+import functools
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffai_jax import transformers
+from diffai_jax.backward import inner_bounds, upper_bounds, way_to
+from diffai_jax.graph import Builder, from_jax
+from diffai_jax.regions import L2, Bounds, Linf, labels
+
+HIGHEST = functools.partial(jax.default_matmul_precision, "highest")
+
+
+def bound(graph, region, images, rows, *, refine=False, **options):
+  """Upper bounds [B, S] of rows [S, ...] on the output."""
+  rows = jnp.broadcast_to(rows, images.shape[:1] + rows.shape)
+
+  @jax.jit
+  def run(images):
+    known = inner_bounds(graph, region, images, refine=refine, **options)
+    way = way_to(graph, known.steps, known.bounds)
+    return upper_bounds(
+        way, region, images, rows, jnp.zeros(rows.shape[:2], rows.dtype),
+        graph.outputs[0],
+    )
+
+  with HIGHEST():
+    return np.asarray(run(images))
+
+
+def crown_of_numpy(weights, low, high, rows, inner):
+  """CROWN of a chain of dense layers and ReLUs, [S], in plain NumPy.
+
+  Args:
+    weights: (kernel, bias) of each layer.
+    low, high: the input box.
+    rows: [S, K].
+    inner: "intervals", or "crown" for walks to every neuron.
+  """
+  bounds = []  # Of what flows into each ReLU.
+
+  def walk(coefficients, layer):
+    """The upper bound of coefficients [S, n] on layer's output."""
+    total = np.zeros(len(coefficients))
+    for number in range(layer, -1, -1):
+      kernel, bias = weights[number]
+      total += coefficients @ bias
+      coefficients = coefficients @ kernel.T
+      if not number:
+        break
+      l, u = bounds[number - 1]
+      slope = np.where(l >= 0, 1, np.where(u <= 0, 0, u / (u - l)))
+      offset = np.where((l < 0) & (u > 0), -slope * l, 0)
+      least = np.where(l >= 0, 1, np.where(u <= 0, 0, u > -l))
+      above, below = np.maximum(coefficients, 0), np.minimum(coefficients, 0)
+      total += above @ offset
+      coefficients = above * slope + below * least
+    above, below = np.maximum(coefficients, 0), np.minimum(coefficients, 0)
+    return total + above @ high + below @ low
+
+  l, u = low, high
+  for number, (kernel, bias) in enumerate(weights[:-1]):
+    middle, reach = (l + u) / 2 @ kernel + bias, (u - l) / 2 @ np.abs(kernel)
+    found = middle - reach, middle + reach
+    if inner == "crown" and number:
+      eye = np.eye(kernel.shape[1])
+      found = (np.maximum(found[0], -walk(-eye, number)),
+               np.minimum(found[1], walk(eye, number)))
+    bounds.append(found)
+    l, u = (np.maximum(b, 0) for b in found)
+  return walk(rows, len(weights) - 1)
+
+
+def random_chain(rng, sizes):
+  return [
+      (rng.normal(size=(n, m)) / np.sqrt(n), rng.normal(size=m) / 4)
+      for n, m in zip(sizes, sizes[1:])
+  ]
+
+
+def graph_of_chain(weights):
+  builder = Builder((weights[0][0].shape[0],), weights[0][0].dtype)
+  value = builder.input
+  for number, (kernel, bias) in enumerate(weights):
+    value = transformers.relu(value) if number else value
+    value = transformers.dense(value, jnp.asarray(kernel), jnp.asarray(bias))
+  return builder.graph(value)
+
+
+@pytest.mark.parametrize("inner", ("intervals", "crown"))
+def test_chains_have_the_bounds_that_numpy_computes(float64, inner):
+  rng = np.random.default_rng(0)
+  for sizes in ((5, 12, 3), (4, 9, 11, 8, 3), (6, 30, 30, 2)):
+    weights = random_chain(rng, sizes)
+    images = rng.uniform(0.2, 0.8, (3, sizes[0]))
+    rows = rng.normal(size=(4, sizes[-1]))
+    found = bound(
+        graph_of_chain(weights), Linf(0.1), jnp.asarray(images),
+        jnp.asarray(rows), refine=inner == "crown",
+    )
+    for image, own in zip(images, found):
+      expected = crown_of_numpy(weights, image - 0.1, image + 0.1, rows, inner)
+      np.testing.assert_allclose(own, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_chunks_of_any_size_find_the_same(float64):
+  rng = np.random.default_rng(1)
+  graph = graph_of_chain(random_chain(rng, (6, 23, 17, 3)))
+  images = jnp.asarray(rng.uniform(0.2, 0.8, (4, 6)))
+  rows = jnp.eye(3)
+  whole = bound(graph, Linf(0.2), images, rows, refine=True)
+  for chunk in (1e-6, 0.05):  # MiB: one neuron at a time, and a few.
+    parts = bound(graph, Linf(0.2), images, rows, refine=True, chunk_mb=chunk)
+    np.testing.assert_allclose(parts, whole, rtol=1e-12)
+
+
+class Images(nn.Module):
+  """Convolutions, a residual sum, pools, a join and moves."""
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.relu(nn.Conv(3, (3, 3), strides=2)(x))
+    y = nn.relu(nn.Conv(3, (3, 3))(x)) + x
+    z = nn.max_pool(y, (2, 2), strides=(2, 2)) - nn.avg_pool(y, (2, 2), (2, 2))
+    z = jnp.concatenate([z, z.mean((1, 2), keepdims=True) + 0 * z], -1)
+    return nn.Dense(3)(z.transpose(0, 3, 1, 2).reshape(len(z), -1))
+
+
+class Meeting(nn.Module):
+  """Values that meet in products, maxima and minima, and a softmax."""
+
+  @nn.compact
+  def __call__(self, x):
+    x = jnp.tanh(nn.Dense(6)(x))
+    y = nn.Dense(6)(x) * nn.sigmoid(x)
+    y = jnp.minimum(y, jnp.maximum(x, 0.1)) + jnp.abs(y)
+    y = jnp.maximum(y, nn.Dense(6)(x)) + jnp.clip(y, -0.2, 0.3)
+    return nn.Dense(3)(nn.softmax(y) + y.max(1, keepdims=True) + y * y)
+
+
+class Curved(nn.Module):
+  """A dense network of one activation."""
+
+  activation: callable
+
+  @nn.compact
+  def __call__(self, x):
+    x = self.activation(nn.Dense(7)(x))
+    return nn.Dense(3)(self.activation(nn.Dense(6)(x)))
+
+
+NETWORKS = (Images(), Meeting(), *map(Curved, (
+    nn.relu, nn.leaky_relu, nn.tanh, nn.gelu, nn.silu, nn.elu, nn.softplus,
+    jax.nn.selu, jnp.square, jnp.exp,
+)))
+
+
+def made(network, seed, count):
+  """The forward function and the graph of a network, and images."""
+  rng = np.random.default_rng(seed)
+  shape = (6, 6, 2) if isinstance(network, Images) else (5,)
+  images = jnp.asarray(rng.uniform(0.1, 0.9, (count, *shape)), jnp.float32)
+  variables = network.init(jax.random.key(seed), images)
+  forward = jax.jit(lambda x: network.apply(variables, x))
+  return forward, from_jax(forward, shape), images, rng
+
+
+def name_of(network):
+  activation = getattr(network, "activation", None)
+  return activation.__name__ if activation else type(network).__name__
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=name_of)
+def test_no_point_escapes_and_more_work_pays(network):
+  forward, graph, images, rng = made(network, 2, 3)
+  rows = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)
+  radius = 0.05
+  plain = bound(graph, Linf(radius), images, rows)
+  refined = bound(graph, Linf(radius), images, rows, refine=True)
+  assert refined.mean() < plain.mean()
+  corners = rng.choice([-radius, radius], (60, *images.shape))
+  inside = rng.uniform(-radius, radius, (40, *images.shape))
+  points = jnp.clip(images + np.concatenate([corners, inside]), 0, 1)
+  points = jnp.asarray(points, jnp.float32).reshape(-1, *images.shape[1:])
+  values = np.asarray(forward(points), float) @ np.asarray(rows, float).T
+  attained = values.reshape(100, 3, 4).max(0)
+  assert np.all(attained <= refined) and np.all(attained <= plain)
+
+
+def test_regions_end_walks_in_their_own_way(float64):
+  rng = np.random.default_rng(3)
+  kernel, bias = rng.normal(size=(6, 3)), rng.normal(size=3)
+  graph = graph_of_chain([(kernel, bias)])
+  images = jnp.asarray(rng.uniform(0.4, 0.6, (2, 6)))
+  rows = jnp.asarray(rng.normal(size=(5, 3)))
+  combined = kernel @ np.asarray(rows).T
+  at = np.asarray(images) @ combined + bias @ np.asarray(rows).T
+  radius = rng.uniform(0, 0.1, 6)
+  fixed = radius * (np.arange(6) % 2)
+  for region, expected in (
+      (Linf(jnp.asarray(radius)), at + radius @ np.abs(combined)),
+      (L2(0.1, None), at + 0.1 * np.linalg.norm(combined, axis=0)),
+      (Bounds(images - fixed, images + fixed), at + fixed @ np.abs(combined)),
+  ):
+    found = bound(graph, region, images, rows)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("network", NETWORKS[:3], ids=name_of)
+def test_degenerate_regions_are_exact(network):
+  forward, graph, images, _ = made(network, 4, 2)
+  found = bound(graph, Linf(0.0), images, jnp.eye(3))
+  exact = np.asarray(forward(images))
+  assert np.all(found >= exact)
+  np.testing.assert_allclose(found, exact, atol=2e-3)
+
+
+def test_what_cancels_costs_no_bound():
+  """x - x through two ways: the walk adds their rows before it bounds them."""
+  builder = Builder((3,), np.float32)
+  x = builder.input
+  graph = builder.graph(transformers.subtract(
+      transformers.relu(x), transformers.relu(transformers.reshape(x, (3,)))
+  ))
+  images = jnp.full((1, 3), 0.5)
+  found = bound(graph, Linf(0.25), images, jnp.eye(3))
+  np.testing.assert_allclose(found, 0, atol=1e-5)
+
+
+def test_nan_bounds_prove_nothing():
+  graph = graph_of_chain([(np.full((2, 2), 3e38, np.float32),
+                           np.zeros(2, np.float32))] * 2)
+  found = bound(graph, Linf(0.1), jnp.full((1, 2), 0.5), jnp.eye(2))
+  assert not np.any(found < 0)
+  spec = labels(jnp.array([0]), 2)
+  assert not bool(spec.proved(jnp.asarray(found[:, :1]))[0])
