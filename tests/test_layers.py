@@ -60,7 +60,7 @@ _HOUSE = (
     {
         "losses": ("margins", "regularizers"),
         "regions": (
-            "box_bounds", "linf", "l2", "specs", "specified",
+            "box_bounds", "linf", "l2", "examples", "specs", "specified",
             "vnnlib_syntax", "vnnlib_formula", "vnnlib",
         ),
         "attacks": ("iterated",),

@@ -22,7 +22,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from diffai_jax.backward.pulled import Pulled, contracted
+from diffai_jax.backward.pulled import Pulled, summed
 from diffai_jax.domains import rounding
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius
 from diffai_jax.graph import Call
@@ -56,6 +56,7 @@ class AffineStep:
     size: the sum of X over all inputs, [B]; None as `reach`.
     shapes: of one example of each input (static).
     dtype: the type whose errors are allowed for (static).
+    careful: whether rounding is allowed for (static).
   """
 
   call: Call
@@ -66,6 +67,15 @@ class AffineStep:
       metadata={"static": True}
   )
   dtype: str = dataclasses.field(metadata={"static": True})
+  careful: bool = dataclasses.field(metadata={"static": True})
+
+  def at(self, examples: Array) -> "AffineStep":
+    """The step of some examples: [R] numbers of them, each any number of times."""
+    if self.reach is None:
+      return self
+    return dataclasses.replace(
+        self, reach=self.reach[examples], size=self.size[examples]
+    )
 
   def pull(self, coefficients: Array, chosen=None) -> Pulled:
     """What coefficients on the result are on the inputs.
@@ -83,18 +93,23 @@ class AffineStep:
         found.reshape(lead + shape)
         for found, shape in zip(transposed(rows), self.shapes)
     )
-    constant, slack = contracted(coefficients, self.bias[:, None])
-    if self.reach is not None:
-      terms_in, terms_out = _terms(self.call, self.shapes)
-      share = rounding.relative(self.dtype, terms_in)
-      share = share + rounding.relative(self.dtype, terms_out)
-      size = _summed(jnp.abs(coefficients) * self.reach[:, None])
-      lost = rounding.absolute(self.dtype, terms_out) * self.size[:, None]
-      lost = lost + rounding.absolute(self.dtype, terms_in) * _summed(
-          jnp.abs(coefficients)
-      )
-      slack = slack + 2 * (share * size + lost)
-    return Pulled(inputs, constant, slack)
+    products = coefficients * self.bias[:, None]
+    if not self.careful:
+      return Pulled(inputs, summed(products))
+    if self.reach is None:  # Numbers are moved, and nothing else.
+      return Pulled(inputs, summed(products, jnp.zeros_like(products)))
+    terms_in, terms_out = _terms(self.call, self.shapes)
+    share = rounding.relative(self.dtype, terms_in)
+    share = 2 * (share + rounding.relative(self.dtype, terms_out))
+    tiny = 2 * rounding.absolute(self.dtype, terms_in)
+    lost = jnp.abs(coefficients) * (share * self.reach[:, None] + tiny)
+    underflow = 2 * rounding.absolute(self.dtype, terms_out)
+    return Pulled(
+        inputs,
+        summed(products, lost) + lax.stop_gradient(
+            underflow * self.size[:, None]
+        ),
+    )
 
 
 def affine_step(
@@ -115,7 +130,7 @@ def affine_step(
   zeros = [jnp.zeros((1,) + shape, dtype) for shape in shapes]
   bias = call(*zeros)
   if not careful or call.transformer in MOVES:
-    return AffineStep(call, bias, None, None, shapes, str(dtype))
+    return AffineStep(call, bias, None, None, shapes, str(dtype), careful)
   sizes = [jnp.maximum(jnp.abs(low), jnp.abs(high)) for low, high in bounds]
   image = call(*(
       HybridZonotope(jnp.zeros_like(size), size, {}) for size in sizes
@@ -124,12 +139,8 @@ def affine_step(
   return AffineStep(
       call, bias, lax.stop_gradient(radius(image) + jnp.abs(image.center)),
       sum(size.sum(axis=tuple(range(1, size.ndim))) for size in sizes),
-      shapes, jnp.dtype(narrowest).name,
+      shapes, jnp.dtype(narrowest).name, careful,
   )
-
-
-def _summed(values: Array) -> Array:
-  return jnp.sum(values, axis=tuple(range(2, values.ndim)))
 
 
 def _terms(call: Call, shapes) -> tuple[int, int]:

@@ -20,7 +20,6 @@ _RATE, _DECAY = 0.1, 0.98
 
 def chosen_slopes(
     way: Way,
-    plain: Way,
     region,
     images: Array,
     rows: Array,
@@ -33,14 +32,13 @@ def chosen_slopes(
 
   Args:
     way, region, images, rows, offsets, number: of `upper_bounds`.
-    plain: the same way, without allowances for rounding: what is descended on.
     steps: how often slopes are moved.
     rate: how far at first, of the way from the least to the steepest slope.
 
   Returns:
     For `upper_bounds`: shares in [0, 1], [B, S, ...].
   """
-  lead = rows.shape[:2]
+  lead, plain = rows.shape[:2], way.plain()
   begin = jax.tree.map(
       lambda share: jnp.broadcast_to(share, lead + share.shape[2:]),
       way.choices(),

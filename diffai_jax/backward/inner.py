@@ -22,13 +22,13 @@ from diffai_jax.backward.walk import Way, prepared, upper_bounds, way_to
 from diffai_jax.domains import HybridZonotope, from_bounds, lower, upper
 from diffai_jax.graph import Call, Graph
 from diffai_jax.kernels import platforms
+from diffai_jax.regions import of_examples
 from diffai_jax.transformers import lines as table
 from diffai_jax.types import Array
 
 # How many arrays of a chunk's rows are alive at once in a walk, at most.
 _ALIVE = 6
-# Beyond, a chunk gains nothing.
-_MOST_ROWS = 1024
+_MOST_CHUNK_MB = 256.0  # Beyond, a chunk gains nothing.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,14 +129,16 @@ def _relaxed_inputs(graph: Graph) -> dict[int, list[Call]]:
 
 
 def _is_affine(graph: Graph, number: int) -> bool:
-  """Whether a result is the input after at most one map that rounds."""
+  """Whether intervals of a result are exact: after one map that mixes variables.
+  """
   maps = 0
   while number:
     call = graph.calls[number - 1]
     name = call.transformer
-    if name in IDENTITIES or name in MOVES and len(call.inputs) == 1:
+    alone = len(call.inputs) == 1
+    if name in IDENTITIES or alone and name in MOVES | {"scale_shift"}:
       pass
-    elif name in AFFINE and len(call.inputs) == 1:
+    elif name in AFFINE and alone:
       maps += 1
     else:
       return False
@@ -159,59 +161,53 @@ def _refined(
 ) -> Bounds:
   """Bounds of a result, better where it is open.
 
-  Each example has its open neurons in front, as many of them at a time as a
-  chunk has rows; a loop runs until no example has any left.
+  The open neurons of all examples stand in one list, and a chunk takes the next
+  ones, whosever they are, with one row up and one down for each; a loop runs until
+  none is left.
   """
   low, high = bounds
   batch, shape = low.shape[0], low.shape[1:]
   count = math.prod(shape)
-  size = _chunk_rows(batch, count, largest, low.dtype, chunk_mb)
-  low, high = low.reshape(batch, count), high.reshape(batch, count)
+  size = _chunk_size(batch * count, largest, low.dtype, chunk_mb)
+  low, high = low.reshape(-1), high.reshape(-1)
   # NaN bounds are open, and stay NaN where the walk gives nothing better.
-  is_open = (is_open | jnp.isnan(bounds[0]) | jnp.isnan(bounds[1])).reshape(
-      batch, count
-  )
-  order = jnp.argsort(~is_open, axis=1, stable=True)
-  order = jnp.pad(order, ((0, 0), (0, -count % size)))
-  counts = jnp.sum(is_open, axis=1)
-  examples = jnp.arange(batch)[:, None]
-  rows_of = jnp.arange(size)
+  is_open = is_open.reshape(-1) | jnp.isnan(low) | jnp.isnan(high)
+  order = jnp.argsort(~is_open, stable=True)
+  order = jnp.pad(order, (0, -len(order) % size))
+  total = jnp.sum(is_open)
 
   def chunk(state):
     begin, low, high = state
-    places = lax.dynamic_slice_in_dim(order, begin, size, 1)
-    valid = (begin + rows_of) < counts[:, None]
-    one_hot = jnp.zeros((batch, size, count), low.dtype)
-    one_hot = one_hot.at[examples, rows_of, places].set(1)
-    rows = jnp.concatenate([one_hot, -one_hot], 1)
-    rows = rows.reshape((batch, 2 * size) + shape)
-    offsets = jnp.zeros((batch, 2 * size), low.dtype)
-    above = upper_bounds(way, region, images, rows, offsets, number)
-    highest, lowest = above[:, :size], -above[:, size:]
-    # What is no row of this chunk, or has no bound, changes nothing.
-    highest = jnp.where(valid, highest, jnp.inf)
-    lowest = jnp.where(valid, lowest, -jnp.inf)
-    # A place that fills up a chunk may be one that another row has: of the two
-    # neither may undo the other, so the extremes are scattered.
-    low = low.at[examples, places].max(jnp.nan_to_num(
-        lowest, nan=-jnp.inf, posinf=jnp.inf, neginf=-jnp.inf))
-    high = high.at[examples, places].min(jnp.nan_to_num(
-        highest, nan=jnp.inf, posinf=jnp.inf, neginf=-jnp.inf))
-    return begin + size, low, high
+    places = lax.dynamic_slice_in_dim(order, begin, size)
+    valid = begin + jnp.arange(size) < total
+    examples, neurons = places // count, places % count
+    one_hot = jax.nn.one_hot(neurons, count, dtype=low.dtype)
+    rows = jnp.stack([one_hot, -one_hot], 1).reshape((size, 2) + shape)
+    own, around = of_examples(region, images, examples)
+    above = upper_bounds(
+        way.at(examples), own, around, rows,
+        jnp.zeros((size, 2), low.dtype), number,
+    )
+    # What fills up the last chunk, or has no bound, changes nothing.
+    known = valid[:, None] & ~jnp.isnan(above)
+    above = jnp.where(known, above, jnp.inf)
+    return (
+        begin + size, low.at[places].max(-above[:, 1]),
+        high.at[places].min(above[:, 0]),
+    )
 
   _, low, high = lax.while_loop(
-      lambda state: state[0] < jnp.max(counts), chunk,
-      (jnp.zeros((), counts.dtype), low, high),
+      lambda state: state[0] < total, chunk,
+      (jnp.zeros((), total.dtype), low, high),
   )
   return low.reshape((batch,) + shape), high.reshape((batch,) + shape)
 
 
-def _chunk_rows(
-    batch: int, count: int, largest: int, dtype, chunk_mb: float | None
+def _chunk_size(
+    neurons: int, largest: int, dtype, chunk_mb: float | None
 ) -> int:
-  """How many neurons an example a chunk has, for two rows each."""
+  """How many neurons a chunk has, for two rows each."""
   if chunk_mb is None:
-    chunk_mb = min(256.0, 2 * platforms.useful_memory_mb())
-  each = 2 * batch * largest * jnp.dtype(dtype).itemsize * _ALIVE
-  rows = int(chunk_mb * 2**20 / each)
-  return max(1, min(rows, count, _MOST_ROWS))
+    chunk_mb = min(_MOST_CHUNK_MB, platforms.here().useful_mib)
+  each = 2 * largest * jnp.dtype(dtype).itemsize * _ALIVE
+  return max(1, min(int(chunk_mb * 2**20 / each), neurons))

@@ -25,7 +25,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from diffai_jax.backward.pulled import Pulled, contracted, total
+from diffai_jax.backward.pulled import Pulled, summed
 from diffai_jax.domains import rounding
 from diffai_jax.graph import Call
 from diffai_jax.transformers import lines as table
@@ -62,13 +62,20 @@ class LineStep:
     lines = self.lines if chosen is None else self._lines(chosen)
     above, below = jnp.maximum(coefficients, 0), jnp.minimum(coefficients, 0)
     pulled = above * lines.upper_slope + below * lines.lower_slope
-    constant, slack = total(
-        above * lines.upper_offset + below * lines.lower_offset
-    )
+    lost = None
     if self.careful:
       size = jnp.maximum(jnp.abs(self.low), jnp.abs(self.high))
-      slack = slack + lost_in_products(pulled, size)
-    return Pulled((pulled,), constant, slack)
+      lost = lost_in_products(pulled, size)
+    return Pulled((pulled,), summed(
+        above * lines.upper_offset + below * lines.lower_offset, lost
+    ))
+
+  def at(self, examples: Array) -> "LineStep":
+    """As `AffineStep.at`."""
+    low, high, slopes, lines = _taken(
+        examples, (self.low, self.high, self.slopes, self.lines)
+    )
+    return LineStep(self.call, low, high, slopes, lines, self.careful)
 
   def choices(self) -> dict[str, Array]:
     """Where between the least and the steepest slope each line is: in [0, 1]."""
@@ -97,22 +104,34 @@ class LineStep:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class IntervalStep:
-  """A call of which nothing is known but bounds of its result, [B, 1, ...]."""
+  """A call of which nothing is known but bounds of its result, [B, 1, ...].
+
+  Attributes:
+    low, high: these bounds.
+    shapes: of one example of each input (static).
+    careful: whether rounding is allowed for (static).
+  """
 
   low: Array
   high: Array
   shapes: tuple[tuple[int, ...], ...] = dataclasses.field(
       metadata={"static": True}
   )
+  careful: bool = dataclasses.field(metadata={"static": True})
 
   def pull(self, coefficients: Array, chosen=None) -> Pulled:
     above, below = jnp.maximum(coefficients, 0), jnp.minimum(coefficients, 0)
-    constant, slack = total(above * self.high + below * self.low)
+    terms = above * self.high + below * self.low
+    lost = jnp.zeros_like(terms) if self.careful else None
     lead, dtype = coefficients.shape[:2], coefficients.dtype
     return Pulled(
         tuple(jnp.zeros(lead + shape, dtype) for shape in self.shapes),
-        constant, slack,
+        summed(terms, lost),
     )
+
+  def at(self, examples: Array) -> "IntervalStep":
+    low, high = _taken(examples, (self.low, self.high))
+    return IntervalStep(low, high, self.shapes, self.careful)
 
   def choices(self) -> None:
     return None
@@ -129,6 +148,7 @@ class LargestStep:
     settled: whether the maximum is that input, [B, 1, ...out].
     high: the largest upper bound, likewise.
     shape: of one example of the input (static).
+    careful: whether rounding is allowed for (static).
   """
 
   call: Call
@@ -136,11 +156,13 @@ class LargestStep:
   settled: Array
   high: Array
   shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+  careful: bool = dataclasses.field(metadata={"static": True})
 
   def pull(self, coefficients: Array, chosen=None) -> Pulled:
     above, below = jnp.maximum(coefficients, 0), jnp.minimum(coefficients, 0)
     kept = below + jnp.where(self.settled, above, 0)
-    constant, slack = contracted(above, jnp.where(self.settled, 0, self.high))
+    terms = above * jnp.where(self.settled, 0, self.high)
+    constant = summed(terms, jnp.zeros_like(terms) if self.careful else None)
     lead = coefficients.shape[:2]
     flat = lambda a: jnp.broadcast_to(
         a, a.shape[:1] + lead + a.shape[3:]
@@ -149,7 +171,14 @@ class LargestStep:
     zeros = jnp.zeros((spread.shape[1],) + self.shape, coefficients.dtype)
     _, transposed = jax.vjp(lambda x: table_of_windows(self.call, x), zeros)
     pulled, = transposed(spread)
-    return Pulled((pulled.reshape(lead + self.shape),), constant, slack)
+    return Pulled((pulled.reshape(lead + self.shape),), constant)
+
+  def at(self, examples: Array) -> "LargestStep":
+    settled, high = _taken(examples, (self.settled, self.high))
+    return LargestStep(
+        self.call, self.chosen[:, examples], settled, high, self.shape,
+        self.careful,
+    )
 
   def choices(self) -> None:
     return None
@@ -177,15 +206,21 @@ class MaximumStep:
     above, below = jnp.maximum(signed, 0), jnp.minimum(signed, 0)
     first = above * lines.upper_slope + below * lines.lower_slope
     second = above * (1 - lines.upper_slope) + below * (1 - lines.lower_slope)
-    constant, slack = total(
-        above * lines.upper_offset + below * lines.lower_offset
-    )
+    lost = None
     if self.careful:
+      lost = 0.0
       for pulled, size in zip((first, second), self.sizes):
         # 1 - s is rounded, too.
-        slack = slack + lost_in_products(pulled, size)
-        slack = slack + lost_in_products(signed, size)
-    return Pulled((self.sign * first, self.sign * second), constant, slack)
+        lost = lost + lost_in_products(pulled, size)
+        lost = lost + lost_in_products(signed, size)
+    constant = summed(
+        above * lines.upper_offset + below * lines.lower_offset, lost
+    )
+    return Pulled((self.sign * first, self.sign * second), constant)
+
+  def at(self, examples: Array) -> "MaximumStep":
+    lines, sizes = _taken(examples, (self.lines, self.sizes))
+    return MaximumStep(lines, sizes, self.sign, self.careful)
 
   def choices(self) -> None:
     return None
@@ -217,7 +252,7 @@ class ProductStep:
     on_first = sum(weight * at_ for weight, _, at_ in parts)
     on_second = sum(weight * at for weight, at, _ in parts)
     terms = sum(-weight * at * at_ for weight, at, at_ in parts)
-    constant, slack = total(terms)
+    lost = None
     if self.careful:
       size, size_ = (
           jnp.maximum(jnp.abs(low), jnp.abs(high))
@@ -225,9 +260,14 @@ class ProductStep:
       )
       # Each plane's coefficients and a run's product, all of that size.
       reach = 8 * jnp.abs(coefficients) * size * size_
-      slack = slack + lost_in_products(reach, jnp.ones_like(size))
-      slack = slack + lost_in_products(coefficients, 1 + size + size_)
-    return Pulled((on_first, on_second), constant, slack)
+      lost = lost_in_products(reach, jnp.ones_like(size))
+      lost = lost + lost_in_products(coefficients, 1 + size + size_)
+    return Pulled((on_first, on_second), summed(terms, lost))
+
+  def at(self, examples: Array) -> "ProductStep":
+    return ProductStep(
+        *_taken(examples, (self.first, self.second)), self.careful
+    )
 
   def choices(self) -> dict[str, Array]:
     low = self.first[0]
@@ -235,17 +275,19 @@ class ProductStep:
 
 
 def lost_in_products(pulled: Array, size: Array) -> Array:
-  """What products that make coefficients, [B, S, ...], can be off by.
+  """What a product that makes a coefficient can be off by, [B, S, ...].
 
   Args:
     pulled: the coefficients.
     size: X, the largest magnitude of what they are on, [B, 1, ...].
   """
-  axes = tuple(range(2, pulled.ndim))
-  lost = jnp.sum(jnp.abs(pulled) * size, axes)
-  lost = 2 * rounding.elementary(pulled.dtype) * lost
-  tiny = rounding.absolute(pulled.dtype, 1) * jnp.sum(size, axes)
-  return lax.stop_gradient(lost + tiny)
+  lost = 2 * rounding.elementary(pulled.dtype) * jnp.abs(pulled) * size
+  return lax.stop_gradient(lost + rounding.absolute(pulled.dtype, 1) * size)
+
+
+def _taken(examples: Array, value):
+  """The rows of some examples, of a pytree of arrays [B, ...]."""
+  return jax.tree.map(lambda array: array[examples], value)
 
 
 def table_of_windows(call: Call, x: Array) -> Array:
@@ -314,7 +356,9 @@ def relaxed_step(
     settled = others <= jnp.max(lows, axis=0)
     return LargestStep(
         call, chosen[:, :, None].astype(low.dtype), settled[:, None],
-        jnp.max(highs, axis=0)[:, None], tuple(shapes[0]),
+        jnp.max(highs, axis=0)[:, None], tuple(shapes[0]), careful,
     )
   low, high = result
-  return IntervalStep(low[:, None], high[:, None], tuple(map(tuple, shapes)))
+  return IntervalStep(
+      low[:, None], high[:, None], tuple(map(tuple, shapes)), careful
+  )

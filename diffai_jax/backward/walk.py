@@ -21,7 +21,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from diffai_jax.backward.affine_step import AFFINE, IDENTITIES, affine_step
-from diffai_jax.backward.pulled import Pulled
+from diffai_jax.backward.pulled import Pulled, summed
 from diffai_jax.backward.relaxed_steps import Bounds, relaxed_step
 from diffai_jax.domains import rounding
 from diffai_jax.graph import Call, Graph
@@ -33,9 +33,12 @@ from diffai_jax.types import Array
 class IdentityStep:
   """A call that leaves concrete runs as they are."""
 
+  def at(self, examples: Array) -> "IdentityStep":
+    return self
+
   def pull(self, coefficients: Array, chosen=None) -> Pulled:
     none = jnp.zeros(coefficients.shape[:2], coefficients.dtype)
-    return Pulled((coefficients,), none, none)
+    return Pulled((coefficients,), none)
 
 
 @jax.tree_util.register_dataclass
@@ -57,6 +60,22 @@ class Way:
       metadata={"static": True}
   )
   careful: bool = dataclasses.field(metadata={"static": True})
+
+  def at(self, examples: Array) -> "Way":
+    """The way of some examples, [R] numbers of them, each any number of times."""
+    return dataclasses.replace(
+        self,
+        steps=tuple(step.at(examples) for step in self.steps),
+        sizes={n: size[examples] for n, size in self.sizes.items()},
+    )
+
+  def plain(self) -> "Way":
+    """The same way without allowances for rounding, for descent and losses."""
+    steps = tuple(
+        dataclasses.replace(step, careful=False)
+        if hasattr(step, "careful") else step for step in self.steps
+    )
+    return Way(steps, {}, self.inputs, False)
 
   def choices(self) -> dict[int, dict]:
     """What there is to choose, by the number of the result: see the steps."""
@@ -145,37 +164,37 @@ def upper_bounds(
   """
   chosen = chosen or {}
   waiting = {number: [rows]}
-  constants, slacks = [offsets], [jnp.zeros_like(offsets)]
+  constants = [offsets]
   for place in range(number, 0, -1):
     found = waiting.pop(place, None)
     if found is None:
       continue
     rows, lost = _merged(found, way.sizes.get(place), way.careful)
     pulled = way.steps[place - 1].pull(rows, chosen.get(place))
-    constants.append(pulled.constant)
-    slacks += [lost, pulled.slack]
+    constants += [pulled.constant, *lost]
     for given, part in zip(way.inputs[place - 1], pulled.inputs):
       waiting.setdefault(given, []).append(part)
   if 0 in waiting:
     rows, lost = _merged(waiting[0], way.sizes.get(0), way.careful)
-    constants.append(region.linear_max(rows, images))
-    slacks.append(lost)
+    constants += [region.linear_max(rows, images), *lost]
   bound = sum(constants[1:], constants[0])
   if not way.careful:
     return bound
-  size = sum(map(jnp.abs, constants)) + sum(slacks)
-  share = 2 * rounding.relative(bound.dtype, len(constants) + len(slacks))
-  return bound + lax.stop_gradient(sum(slacks) + share * size)
+  size = sum(map(jnp.abs, constants))
+  share = 2 * rounding.relative(bound.dtype, len(constants))
+  slack = share * size + rounding.absolute(bound.dtype, len(constants))
+  return bound + lax.stop_gradient(slack)
 
 
 def _merged(
     rows: Sequence[Array], size: Array | None, careful: bool
-) -> tuple[Array, Array]:
-  """The sum of rows [B, S, ...], and what rounding may lose in it, [B, S]."""
+) -> tuple[Array, list[Array]]:
+  """The sum of rows [B, S, ...]; and what rounding may lose in it, [B, S]."""
   total = sum(rows[1:], rows[0])
   if len(rows) == 1 or not careful:
-    return total, jnp.zeros((), total.dtype)
-  axes = tuple(range(2, total.ndim))
+    return total, []
   magnitude = sum(map(jnp.abs, rows)) * size[:, None]
-  share = rounding.relative(total.dtype, len(rows))
-  return total, lax.stop_gradient(2 * share * jnp.sum(magnitude, axes))
+  share = 2 * rounding.relative(total.dtype, len(rows))
+  return total, [lax.stop_gradient(
+      summed(share * magnitude, jnp.zeros_like(magnitude))
+  )]

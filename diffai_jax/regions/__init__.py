@@ -1,6 +1,7 @@
 """What an input may be, and what is asked of the output."""
 
 from diffai_jax.regions.box_bounds import Bounds
+from diffai_jax.regions.examples import of_examples
 from diffai_jax.regions.l2 import L2
 from diffai_jax.regions.linf import Linf
 from diffai_jax.regions.specified import upper_bounds
@@ -14,6 +15,7 @@ __all__ = [
     "Spec",
     "labels",
     "linear",
+    "of_examples",
     "read_vnnlib",
     "targets",
     "upper_bounds",

@@ -123,17 +123,21 @@ def largest(coefficients: Array, lower: Array, upper: Array) -> Array:
   lower, upper, coefficients = (
       precision.strongly(a, dtype) for a in (lower, upper, coefficients)
   )
-  axes = tuple(range(2, coefficients.ndim))
   terms = max(1, coefficients[0, 0].size)
   ends = coefficients * lower, coefficients * upper
   # 0 times an infinite bound is 0 here.
   ends = [jnp.where(coefficients == 0, 0, end) for end in ends]
-  total = jnp.sum(jnp.maximum(*ends), axes)
-  size = jnp.sum(jnp.maximum(*map(jnp.abs, ends)), axes)
-  slack = 2 * rounding.relative(dtype, terms) * size
-  slack = slack + rounding.absolute(dtype, terms)
-  known = size <= rounding.largest(dtype)
-  return jnp.where(known, total + lax.stop_gradient(slack), jnp.nan)
+  share = 3 * rounding.relative(dtype, terms)
+  slack = share * jnp.maximum(*map(jnp.abs, ends))
+  each = jnp.maximum(*ends) + lax.stop_gradient(slack)
+  # One product with ones: XLA's own sums take thrice as long on CPUs.
+  each = each.reshape(each.shape[:2] + (-1,))
+  total = jnp.matmul(
+      each, jnp.ones(each.shape[2:], dtype), precision=lax.Precision.HIGHEST
+  )
+  total = total + rounding.absolute(dtype, terms)
+  # What overflowed on the way never is a number again.
+  return jnp.where(jnp.abs(total) <= rounding.largest(dtype), total, jnp.nan)
 
 
 def drawn(keys: PRNGKey, lower: Array, upper: Array) -> Array:

@@ -39,7 +39,7 @@ class Linear(Method):
     """The method below, whose bounds count, too."""
     raise NotImplementedError
 
-  def chosen(self, way, plain, *problem) -> dict | None:
+  def chosen(self, way, *problem) -> dict | None:
     """Slopes of lines; None are the lines' own."""
     return None
 
@@ -56,8 +56,7 @@ class Linear(Method):
     rows, offsets = _of_result(spec, graph, images, known)
     way = way_to(graph, known.steps, known.bounds)
     problem = region, images, rows, offsets, number
-    plain = dataclasses.replace(way, careful=False)
-    chosen = self.chosen(way, plain, *problem)
+    chosen = self.chosen(way, *problem)
     return jnp.fmin(  # NaN, which bounds nothing, loses.
         upper_bounds(way, *problem, chosen),
         self.weaker().bound(graph, images, region, spec),
@@ -145,8 +144,8 @@ class AlphaCROWN(Linear):
   def weaker(self) -> Method:
     return CROWN(self.first)
 
-  def chosen(self, way, plain, *problem) -> dict:
-    return chosen_slopes(way, plain, *problem, self.steps)
+  def chosen(self, way, *problem) -> dict:
+    return chosen_slopes(way, *problem, self.steps)
 
   def check(self) -> None:
     if type(self.steps) is not int or not 1 <= self.steps <= _MOST_STEPS:

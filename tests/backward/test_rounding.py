@@ -1,7 +1,5 @@
 """Bounds hold for what floats compute; without the allowance they do not."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,9 +64,10 @@ def test_no_evaluation_is_above_the_bound_but_without_allowance(activation):
       region, offsets = Linf(1e-9), jnp.zeros((4, 6))
       known = inner_bounds(graph, region, images, refine=True)
       way = way_to(graph, known.steps, known.bounds)
-      plain = dataclasses.replace(way, careful=False)
       given = region, images, rows, offsets, graph.outputs[0]
-      return upper_bounds(way, *given), upper_bounds(plain, *given)
+      return upper_bounds(way, *given), upper_bounds(
+          way.plain(), *given
+      )
 
     with jax.default_matmul_precision("highest"):
       bound, without = map(np.asarray, bounds(jnp.asarray(images)))
