@@ -332,3 +332,9 @@ def test_the_top_holds_folders_and_three_files():
   """`__init__.py`, `main.py`, `types.py`; everything else has a folder."""
   files = {path.name for path in _PACKAGE.glob("*.py")}
   assert files == {"__init__.py", "main.py", "types.py"}
+
+
+def test_no_two_test_files_have_one_name():
+  """pytest tells files of folders without `__init__.py` apart by their names."""
+  names = [path.name for path in _PACKAGE.parent.glob("tests/**/test_*.py")]
+  assert sorted(set(names)) == sorted(names)
