@@ -42,12 +42,10 @@ class Inner:
   Attributes:
     bounds: of the input and of each result, (l, u), [B, ...] each.
     steps: of each call.
-    careful: whether they allow for rounding.
   """
 
   bounds: tuple[Bounds, ...]
   steps: tuple
-  careful: bool
 
 
 def inner_bounds(
@@ -97,7 +95,7 @@ def inner_bounds(
           way, region, images, number, found, is_open, chunk_mb,
           max(math.prod(graph.shape(n)) for n in range(number + 1)),
       )
-  return Inner(tuple(bounds), tuple(steps), careful)
+  return Inner(tuple(bounds), tuple(steps))
 
 
 def _interval(call: Call, given: Sequence[Bounds]) -> Bounds:

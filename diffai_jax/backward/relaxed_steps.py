@@ -30,7 +30,7 @@ from diffai_jax.domains import rounding
 from diffai_jax.graph import Call
 from diffai_jax.transformers import lines as table
 from diffai_jax.transformers.lines import Lines
-from diffai_jax.transformers.pooling import window_choice
+from diffai_jax.transformers.pooling import first_largest, window_choice
 from diffai_jax.types import Array
 
 Bounds = tuple[Array, Array]
@@ -133,9 +133,6 @@ class IntervalStep:
     low, high = _taken(examples, (self.low, self.high))
     return IntervalStep(low, high, self.shapes, self.careful)
 
-  def choices(self) -> None:
-    return None
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +144,7 @@ class LargestStep:
     chosen: 1 at w, 0 elsewhere: [n, B, 1, ...out] for groups of n.
     settled: whether the maximum is that input, [B, 1, ...out].
     high: the largest upper bound, likewise.
+    size: the largest magnitude of w, likewise.
     shape: of one example of the input (static).
     careful: whether rounding is allowed for (static).
   """
@@ -155,6 +153,7 @@ class LargestStep:
   chosen: Array
   settled: Array
   high: Array
+  size: Array
   shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
   careful: bool = dataclasses.field(metadata={"static": True})
 
@@ -162,7 +161,12 @@ class LargestStep:
     above, below = jnp.maximum(coefficients, 0), jnp.minimum(coefficients, 0)
     kept = below + jnp.where(self.settled, above, 0)
     terms = above * jnp.where(self.settled, 0, self.high)
-    constant = summed(terms, jnp.zeros_like(terms) if self.careful else None)
+    lost = None
+    if self.careful:
+      # An input that is in several windows has the sum of their coefficients.
+      share = 2 * rounding.relative(terms.dtype, len(self.chosen))
+      lost = lax.stop_gradient(share * jnp.abs(kept) * self.size)
+      lost = lost + lost_in_products(kept, self.size)
     lead = coefficients.shape[:2]
     flat = lambda a: jnp.broadcast_to(
         a, a.shape[:1] + lead + a.shape[3:]
@@ -171,17 +175,16 @@ class LargestStep:
     zeros = jnp.zeros((spread.shape[1],) + self.shape, coefficients.dtype)
     _, transposed = jax.vjp(lambda x: table_of_windows(self.call, x), zeros)
     pulled, = transposed(spread)
-    return Pulled((pulled.reshape(lead + self.shape),), constant)
+    return Pulled((pulled.reshape(lead + self.shape),), summed(terms, lost))
 
   def at(self, examples: Array) -> "LargestStep":
-    settled, high = _taken(examples, (self.settled, self.high))
+    settled, high, size = _taken(
+        examples, (self.settled, self.high, self.size)
+    )
     return LargestStep(
-        self.call, self.chosen[:, examples], settled, high, self.shape,
+        self.call, self.chosen[:, examples], settled, high, size, self.shape,
         self.careful,
     )
-
-  def choices(self) -> None:
-    return None
 
 
 @jax.tree_util.register_dataclass
@@ -221,9 +224,6 @@ class MaximumStep:
   def at(self, examples: Array) -> "MaximumStep":
     lines, sizes = _taken(examples, (self.lines, self.sizes))
     return MaximumStep(lines, sizes, self.sign, self.careful)
-
-  def choices(self) -> None:
-    return None
 
 
 @jax.tree_util.register_dataclass
@@ -350,13 +350,15 @@ def relaxed_step(
     low, high = bounds[0]
     lows = window_choice(name, low, options, -jnp.inf)
     highs = window_choice(name, high, options, -jnp.inf)
-    best = jnp.argmax(lax.stop_gradient(lows), axis=0)
-    chosen = best == jnp.arange(len(lows)).reshape((-1,) + (1,) * best.ndim)
+    chosen = first_largest(lows)
     others = jnp.max(jnp.where(chosen, -jnp.inf, highs), axis=0)
     settled = others <= jnp.max(lows, axis=0)
+    sizes = jnp.maximum(jnp.abs(lows), jnp.abs(highs))
     return LargestStep(
         call, chosen[:, :, None].astype(low.dtype), settled[:, None],
-        jnp.max(highs, axis=0)[:, None], tuple(shapes[0]), careful,
+        jnp.max(highs, axis=0)[:, None],
+        jnp.max(jnp.where(chosen, sizes, 0), axis=0)[:, None],
+        tuple(shapes[0]), careful,
     )
   low, high = result
   return IntervalStep(

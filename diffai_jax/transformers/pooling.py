@@ -87,7 +87,7 @@ def _(
   x = precision.in_one_type(x)
   lows = _seen(lower(x), window, stride, padding, -jnp.inf)
   highs = _seen(upper(x), window, stride, padding, -jnp.inf)
-  chosen = _first_largest(lows)
+  chosen = first_largest(lows)
   kept = _choose(x, chosen, window, stride, padding)
   return _bounded(x, lows, highs, chosen, kept, symbol)
 
@@ -136,7 +136,7 @@ def _(
     return moved.reshape((-1,) + moved.shape[len(behind):])
 
   lows, highs = in_front(lower(x)), in_front(upper(x))
-  chosen = _first_largest(lows)
+  chosen = first_largest(lows)
   sizes = tuple(shape[axis] for axis in behind)
   mask = jnp.moveaxis(
       chosen.reshape(sizes + chosen.shape[1:]), first, behind
@@ -188,7 +188,7 @@ def _of_entries(axes: tuple[int, ...], shape: tuple[int, ...]):
   return behind
 
 
-def _first_largest(lows: Array) -> Array:
+def first_largest(lows: Array) -> Array:
   """Which entry of axis 0 is the first largest, bool."""
   best = jnp.argmax(lax.stop_gradient(lows), axis=0)
   return best == jnp.arange(len(lows)).reshape((-1,) + (1,) * best.ndim)

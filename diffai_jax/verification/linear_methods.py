@@ -9,6 +9,7 @@ AlphaCROWN), and gives the least. So a stronger one is never worse.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax.numpy as jnp
@@ -56,11 +57,14 @@ class Linear(Method):
     rows, offsets = _of_result(spec, graph, images, known)
     way = way_to(graph, known.steps, known.bounds)
     problem = region, images, rows, offsets, number
-    chosen = self.chosen(way, *problem)
-    return jnp.fmin(  # NaN, which bounds nothing, loses.
-        upper_bounds(way, *problem, chosen),
+    found = [
+        upper_bounds(way, *problem),
         self.weaker().bound(graph, images, region, spec),
-    )
+    ]
+    chosen = self.chosen(way, *problem)
+    if chosen is not None:
+      found.append(upper_bounds(way, *problem, chosen))
+    return functools.reduce(jnp.fmin, found)  # NaN, which bounds nothing, loses.
 
 
 def _of_result(
@@ -139,10 +143,10 @@ class AlphaCROWN(Linear):
   first: Method = Box()
 
   def inner(self, graph: Graph, images: Array, region: Linf) -> Inner:
-    return self.weaker().inner(graph, images, region)
+    return CROWN(self.first).inner(graph, images, region)
 
   def weaker(self) -> Method:
-    return CROWN(self.first)
+    return CROWN_IBP()  # CROWN's own bound is that of the lines by default.
 
   def chosen(self, way, *problem) -> dict:
     return chosen_slopes(way, *problem, self.steps)
