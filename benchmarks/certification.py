@@ -14,7 +14,7 @@ machine's float32 matrix product are measured in turn with the rest. "v3" is
 DiffAI v3 on a machine of this kind, measured at another time.
 
 The last table has whole passes over 10,000 images, host and all: predictions
-and Box, as `--config.certify.domains='("Box",)'` has them.
+and Box, as `--config.certify.methods='("Box",)'` has them.
 """
 
 import json

@@ -38,7 +38,7 @@ _SETTINGS = (
     "--config=configs/quickstart.py", "--config.network=FFNN",
     "--config.epochs=1", "--config.checkpoint_minutes=0.0001",
     "--config.certify.examples=10", "--config.certify.attack.steps=1",
-    "--config.certify.domains=('Box',)",
+    "--config.certify.methods=('Box',)",
     "--config.goal=Mix(Point, Box, 0.5)",
 )
 

@@ -17,5 +17,5 @@ def get_config(variant: str = "", **flags):
   config.goal = "AdvISLPA_D100(5)"
   config.batch_size = 50
   config.optimizer.milestones = (20, 50, 200, 250, 300)
-  config.certify.domains = ("Box",)
+  config.certify.methods = ("Box",)
   return config

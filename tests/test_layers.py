@@ -20,9 +20,10 @@ _HOUSE = (
             "wire", "watch", "exchange", "stop", "environment", "relay",
             "quiet", "connect",
         ),
-        "text": ("terms", "suggest"),
+        "text": ("terms", "lists", "suggest"),
         "storage": (
-            "store", "paths", "files", "lines", "sealed", "journal", "lock",
+            "store", "paths", "files", "lines", "older_forms", "sealed", "journal",
+            "lock",
         ),
         "kernels": (
             "platforms", "device_memory", "xla", "precision", "loops",

@@ -135,7 +135,7 @@ def test_describe_takes_variants_and_overrides(command):
     (["--config.batch_size=-1"], ["batch_size is -1"]),
     (["--config.network=ConvMedd"], ["ConvMedd", "ConvMed", "FFNN"]),
     (["--config.dataset=digitss"], ["digitss", "digits", "mnist"]),
-    (["--config.certify.domains=('Boxx',)"], ["Boxx", "Box", "HBox"]),
+    (["--config.certify.methods=('Boxx',)"], ["Boxx", "Box", "HBox"]),
     (["--config.optimizer.name=adamm"], ["adamm", "adam"]),
     (["--config.batch_size=2000"], ["batch_size is 2000", "1437"]),
     (["--config.train_split=trainn"], ["trainn"]),
@@ -159,7 +159,9 @@ def test_describe_takes_variants_and_overrides(command):
     (["--config.bfloat16=maybe"], ["bfloat16 is 'maybe'", "true or false"]),
     (["--noconfig.seed"], ["--noconfig.", "--config.seed="]),
     (["--config.train_split=train[5:3]"], ["has no examples"]),
-    (["--config.certify.domains=HBx"], ["'HBx'", "HBox"]),
+    (["--config.certify.methods=HBx"], ["'HBx'", "HBox"]),
+    (["--config.certify.domains=Box"],
+     ["'certify.domains'", "--config.certify.methods="]),
     (["--workdir=\udcff"], ["--workdir is '\\udcff'", "UTF-8"]),
     (["--workdir=" + "x" * 5000], ["--workdir is 'xxx", "bytes"]),
     (["--config.data_dir=\udcff"], ["data_dir is '\\udcff'", "UTF-8"]),
@@ -325,7 +327,7 @@ def test_a_run_from_the_shell(tmp_path):
   arguments = (
       _QUICKSTART, "--workdir=run", "--config.network=FFNN",
       "--config.epochs=0.1", "--config.certify.examples=3",
-      "--config.certify.domains=('Box',)", "--config.certify.attack.steps=1",
+      "--config.certify.methods=('Box',)", "--config.certify.attack.steps=1",
   )
   trained = _shell(*arguments, cwd=tmp_path)
   assert (trained.code, trained.err) == (0, "")

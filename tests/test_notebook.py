@@ -90,7 +90,7 @@ def test_the_command_in_a_notebook_leaves_the_kernel(tmp_path, monkeypatch):
       f" --config={_ROOT}/configs/quickstart.py"
       " --config.network=FFNN --config.epochs=0.05"
       " --config.certify.examples=2 --config.certify.attack.steps=1"
-      " --config.certify.domains=Box"
+      " --config.certify.methods=Box"
   )
   cells = [
       "import os, signal, warnings, diffai_jax.app.huge_pages as pages\n"

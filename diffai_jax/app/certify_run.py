@@ -63,7 +63,7 @@ def check_memory(job: Job) -> None:
       np.full((1, *shape), lowest, np.float32), np.zeros(1, np.int32),
       Linf(job.config.epsilon, job.data_range),
   )
-  for method in parse_all(job.config.certify.domains):
+  for method in parse_all(job.config.certify.methods):
     measure = MeasureMargin(network, method)
     processes.together(lambda: programs.check_memory(
         str(method), measure, variables["params"], one,
@@ -161,7 +161,7 @@ def certify_state(
       not an earlier one.
 
   Raises:
-    UsageError: if a domain or the attack failed, after the results of the
+    UsageError: if a method or the attack failed, after the results of the
       others are written; or if nothing can be written.
   """
   config = job.config
@@ -218,7 +218,7 @@ def _measure(
 ) -> dict:
   """Certifies with a journal in the folder, and saves; returns the summary."""
   config = job.config
-  phases = 2 + len(config.certify.domains)
+  phases = 2 + len(config.certify.methods)
   finished = []
   journal = processes.together(lambda: _journal(folder, about))
   try:
@@ -236,7 +236,7 @@ def _measure(
           params,
           data,
           Linf(config.epsilon, job.data_range),
-          methods=tuple(config.certify.domains),
+          methods=tuple(config.certify.methods),
           attack=certification.Attack(**config.certify.attack.to_dict()),
           memory_mb=config.certify.memory_mb,
           skip_decided=config.certify.skip_decided,
@@ -285,7 +285,7 @@ def _about(
       "epsilon": config.epsilon,
       "split": config.certify.split,
       "first_examples": config.certify.examples,
-      "methods": list(config.certify.domains),
+      "methods": list(config.certify.methods),
       "skip_decided": config.certify.skip_decided,
       "attack": config.certify.attack.to_dict(),
       "step": int(state.step),

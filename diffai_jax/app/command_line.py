@@ -15,6 +15,7 @@ import warnings
 from diffai_jax.app import config_dict
 from diffai_jax.app.config import base_config, groups_of, keys_of, kind_of
 from diffai_jax.app.validation import get
+from diffai_jax.text import lists
 from diffai_jax.text.suggest import unknown_key
 from diffai_jax.types import UsageError, shown
 
@@ -169,5 +170,4 @@ def _tuple(text: str) -> tuple:
       return (value,)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
       pass
-  inner = text.strip().strip("()[]")
-  return tuple(w.strip().strip("'\"") for w in inner.split(",") if w.strip())
+  return lists.split(text)

@@ -118,7 +118,7 @@ def base_config(
   config.regularizers.tolerance = 0.5
 
   config.certify = config_dict.ConfigDict()
-  config.certify.domains = ("Box", "HBox")
+  config.certify.methods = ("Box", "HBox")
   config.certify.split = "test"
   config.certify.examples = config_dict.placeholder(int)
   # Null is half of the memory that is free.

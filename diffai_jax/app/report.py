@@ -105,7 +105,7 @@ def _what(summary: dict) -> str:
   return (
       f"epsilon {summary['epsilon']:g}, {summary['examples']:,} examples of"
       f" {summary['split']}, step {summary['step']:,},"
-      f" {' and '.join(summary['methods']) or 'no domain'}"
+      f" {' and '.join(summary['methods']) or 'no method'}"
   )
 
 
@@ -114,7 +114,7 @@ def _how(summary: dict) -> str:
   skipped = " that are open after it" if summary["skip_decided"] else ""
   return (
       f"Network of {summary['source']}. Attack: MI-FGSM, {attack['steps']} steps,"
-      f" momentum {attack['momentum']:g}, radius {attack['radius']:g}. Domains"
+      f" momentum {attack['momentum']:g}, radius {attack['radius']:g}. Methods"
       f" but Box were asked about all examples{skipped}. Proofs are for"
       f" {summary['arithmetic']}."
   )
@@ -184,8 +184,8 @@ def _margin_plot(folder: str, summary: dict) -> str:
   arrays = certification.load_arrays(folder)
   return _image(
       plot.margins({
-          domain: arrays[f"margin_{domain}"]
-          for domain in summary["verified_accuracy"]
+          method: arrays[f"margin_{method}"]
+          for method in summary["verified_accuracy"]
       }),
       "share of examples with at least a given margin",
   )

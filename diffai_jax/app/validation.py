@@ -9,6 +9,7 @@ from diffai_jax.nn.initializers import INITIALIZERS
 from diffai_jax.objectives import ObjectiveError, objective, parse_value
 from diffai_jax.schedules import extent
 from diffai_jax.storage.paths import checked_path
+from diffai_jax.text import lists
 from diffai_jax.text.suggest import unknown_key, unknown_name
 from diffai_jax.training.optimizers import OPTIMIZERS
 from diffai_jax.types import UsageError, shown
@@ -86,7 +87,7 @@ def validate_values(config: config_dict.ConfigDict, side: int) -> None:
   _check_form(config)
   epsilon_of(config)
   objective(config.goal)
-  domains_of(config)
+  methods_of(config)
   if config.optimizer.name not in OPTIMIZERS:
     raise unknown_name("optimizer", config.optimizer.name, OPTIMIZERS)
   if config.initializer not in INITIALIZERS:
@@ -125,19 +126,19 @@ def _check_form(config) -> None:
     _check_kind(config, key, kind_of(base, key))
 
 
-def domains_of(config: config_dict.ConfigDict) -> tuple[str, ...]:
+def methods_of(config: config_dict.ConfigDict) -> tuple[str, ...]:
   """The texts of methods to certify with; a config may hold "Box, HBox".
 
   Raises:
     UsageError: if there is no such method.
   """
-  given = config.certify.domains
+  given = config.certify.methods
   if isinstance(given, str):
-    given = [word.strip() for word in given.split(",") if word.strip()]
+    given = lists.split(given)
   try:
     return tuple(map(str, parse_all(given)))
   except UsageError as error:
-    raise UsageError(f"certify.domains: {error}") from None
+    raise UsageError(f"certify.methods: {error}") from None
 
 
 def _check_keys(config, base: config_dict.ConfigDict) -> None:

@@ -9,6 +9,7 @@ from diffai_jax import processes
 from diffai_jax.app import config_dict, console
 from diffai_jax.app.config import describe_differences, differences
 from diffai_jax.storage import files, lock, store
+from diffai_jax.storage.older_forms import renewed
 from diffai_jax.training import checkpoints, metrics
 from diffai_jax.types import UsageError
 
@@ -79,8 +80,10 @@ def _read_record(workdir: str) -> dict | None:
   """What config.json holds: the config, and of a longer run `first_epochs`."""
   path = os.path.join(workdir, CONFIG_FILE)
   stored = checkpoints.stored_config(workdir)
+  stored = stored and renewed(stored)
   try:
     found = files.read_json(path, "choose another --workdir")
+    found = found and renewed(found)
   except UsageError as error:
     if stored is None:
       raise

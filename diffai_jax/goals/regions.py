@@ -1,6 +1,6 @@
 """Goals on whole input boxes (paper, Table 1), and the box itself.
 
-They serve training and certification alike: `certify.domains` names them.
+They serve training and certification alike: `certify.methods` names them.
 """
 
 import dataclasses

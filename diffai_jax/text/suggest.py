@@ -15,10 +15,11 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
   return by_lower[close[0]] if close else None
 
 
-# What other tools call some of our keys.
+# What other tools call some of our keys, or they were called before.
 _OTHER_NAMES = {
     "arch": "network", "model": "network", "loss": "goal", "eps": "epsilon",
     "weight_decay": "optimizer.l2", "wd": "optimizer.l2",
+    "domains": "certify.methods",
 }
 
 

@@ -19,6 +19,7 @@ from diffai_jax.data import Examples
 from diffai_jax.regions import Linf
 from diffai_jax.storage import sealed
 from diffai_jax.storage.journal import Journal
+from diffai_jax.storage.older_forms import renewed
 from diffai_jax.types import UsageError
 from diffai_jax.verification.certification_input import (
     certified_params,
@@ -239,7 +240,8 @@ def load_summary(folder: str) -> dict | None:
   Raises:
     DamagedError: if it, or a file beside it, is not what was written.
   """
-  return sealed.read(os.path.join(folder, JSON_FILE), _ADVICE)
+  found = sealed.read(os.path.join(folder, JSON_FILE), _ADVICE)
+  return found and renewed(found)
 
 
 def load_arrays(folder: str) -> dict[str, np.ndarray]:

@@ -36,7 +36,7 @@ def settings(config: Mapping) -> dict:
       "epsilon": config.get("epsilon"),
       "split": certify.get("split"),
       "examples": certify.get("examples"),
-      "methods": certify.get("domains"),
+      "methods": certify.get("methods"),
       "skip_decided": certify.get("skip_decided"),
       "attack_steps": attack.get("steps"),
       "attack_momentum": attack.get("momentum"),

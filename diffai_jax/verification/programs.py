@@ -263,5 +263,5 @@ def _too_large(phase, needed, budget, memory_mb) -> UsageError:
   return UsageError(
       f"{phase} needs {needed:.0f} MiB for one example, but {given}; raise"
       f" memory_mb (--config.certify.memory_mb), or leave the method out"
-      f" (--config.certify.domains)"
+      f" (--config.certify.methods)"
   )

@@ -22,7 +22,7 @@ def get_config():
   config.network, config.goal = "FFNN", "Point"
   config.epochs, config.batch_size = 1.0, 220
   config.xla_flags = False
-  config.certify.domains = ("Box",)
+  config.certify.methods = ("Box",)
   config.certify.examples = 12
   config.certify.skip_decided = False
   config.certify.attack.steps = 2

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from diffai_jax.app import certify_run, report, train
-from diffai_jax.storage import journal
+from diffai_jax.app.run import load
+from diffai_jax.storage import journal, sealed
 from diffai_jax.verification import certification, measuring, programs
 from diffai_jax.app.config import base_config
 from diffai_jax.networks import NETWORKS, certified_network, ffnn
@@ -35,7 +36,7 @@ def _config(**values):
   config.epochs = 1.0
   config.optimizer.learning_rate = 0.05
   config.batch_size = 220
-  config.certify.domains = ("Box", "HBox")
+  config.certify.methods = ("Box", "HBox")
   config.certify.examples = 12
   config.certify.skip_decided = False
   config.certify.attack.steps = 2
@@ -110,7 +111,7 @@ def test_certifications_live_side_by_side(workdir, capsys):
   """None is written over another, and the page names each."""
   before = _content(workdir)
   _certify(workdir, epsilon=0.01, certify__split="train")
-  _certify(workdir, certify__domains=("Box",))
+  _certify(workdir, certify__methods=("Box",))
   assert _content(workdir) == before
   folders = workdir / "certifications"
   names = {"epsilon_0.01_split_train", "methods_Box"}
@@ -131,7 +132,7 @@ def test_certifications_live_side_by_side(workdir, capsys):
     ):
       assert what in text
   again = _content(folders / "methods_Box")
-  _certify(workdir, certify__domains=("Box",), epsilon=0.02)
+  _certify(workdir, certify__methods=("Box",), epsilon=0.02)
   assert _content(folders / "methods_Box") == again
 
 
@@ -141,6 +142,41 @@ def test_the_same_again_is_there_already(workdir, monkeypatch, capsys):
   _certify(workdir)
   _certify(workdir, epsilon=0.01)
   assert "already" in capsys.readouterr().out
+
+
+def _as_before(workdir):
+  """The files as a version wrote them that called methods domains."""
+  path = workdir / "config.json"
+  config = json.loads(path.read_text())
+  config["certify"]["domains"] = config["certify"].pop("methods")
+  path.write_text(json.dumps(config))
+  path = workdir / "certification.json"
+  summary = json.loads(path.read_text())
+  del summary["sha256"]
+  summary["domains"] = summary.pop("methods")
+  summary["sha256"] = sealed.digest_of(summary)
+  path.write_text(json.dumps(summary))
+
+
+def test_a_folder_that_calls_methods_domains_goes_on(
+    workdir, monkeypatch, capsys
+):
+  """It is loaded, reported, not certified twice, and resumed."""
+  _as_before(workdir)
+  run = load(str(workdir))
+  assert list(run.config.certify.methods) == ["Box", "HBox"]
+  assert run.certifications["own"]["methods"] == ["Box", "HBox"]
+  report.write(str(workdir))
+  assert "step 6, Box and HBox" in (workdir / "report.html").read_text()
+  with monkeypatch.context() as patch:
+    patch.setattr(certification, "certify", _forbidden)
+    _certify(workdir)
+    assert "already" in capsys.readouterr().out
+  train.train_and_certify(_config(epochs=2.0), str(workdir))
+  summary = certification.load_summary(str(workdir))
+  assert (summary["step"], summary["methods"]) == (12, ["Box", "HBox"])
+  written = json.loads((workdir / "config.json").read_text())["certify"]
+  assert written["methods"] == ["Box", "HBox"] and "domains" not in written
 
 
 def test_a_run_that_trained_on_keeps_the_results_before(workdir):
@@ -339,7 +375,7 @@ def test_memory_is_asked_before_training(tmp_path, monkeypatch):
   monkeypatch.setattr(train, "_train", _forbidden)
   with pytest.raises(UsageError, match="HBox needs 1033 MiB for one example"):
     train.train_and_certify(
-        _config(certify__memory_mb=1024, certify__domains=("HBox",)),
+        _config(certify__memory_mb=1024, certify__methods=("HBox",)),
         str(tmp_path / "run"),
     )
   assert not (tmp_path / "run").exists()

@@ -45,14 +45,16 @@ def changed(*words: str) -> config_dict.ConfigDict:
      (1, 2.5)),
     (["--config.optimizer.milestones=3"], "optimizer.milestones", (3,)),
     (["--config.optimizer.milestones="], "optimizer.milestones", ()),
-    (["--config.certify.domains=Box"], "certify.domains", ("Box",)),
-    (["--config.certify.domains=Box, HBox"], "certify.domains",
+    (["--config.certify.methods=Box"], "certify.methods", ("Box",)),
+    (["--config.certify.methods=Box, HBox"], "certify.methods",
      ("Box", "HBox")),
-    (["--config.certify.domains=(Box,HBox)"], "certify.domains",
+    (["--config.certify.methods=(Box,HBox)"], "certify.methods",
      ("Box", "HBox")),
-    (["--config.certify.domains=('Box',)"], "certify.domains", ("Box",)),
-    (["--config.certify.domains=Box", "--config.certify.domains=HBox"],
-     "certify.domains", ("Box", "HBox")),
+    (["--config.certify.methods=('Box',)"], "certify.methods", ("Box",)),
+    (["--config.certify.methods=Box, AlphaCROWN(20, HBox)"], "certify.methods",
+     ("Box", "AlphaCROWN(20, HBox)")),
+    (["--config.certify.methods=Box", "--config.certify.methods=HBox"],
+     "certify.methods", ("Box", "HBox")),
 ])
 def test_values(words, key, value):
   """Of the key's kind, not only equal."""

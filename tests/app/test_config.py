@@ -151,7 +151,7 @@ def test_defaults_are_valid(name):
     "certify.attack.steps": (0, 1000),
     "certify.attack.momentum": (0.0, 10.0),
     "certify.attack.radius": (0.0, 10.0),
-    "certify.domains": (("Box",), ("HBox", "Box"), ["Box"], "HBox",
+    "certify.methods": (("Box",), ("HBox", "Box"), ["Box"], "HBox",
                         "Box, HBox", ()),
     "augment.crop_padding": (None, 0, 28),
     "data_dir": ("", "~/x", "a/b[0]"),
@@ -230,7 +230,7 @@ def test_validate_says_what_was_expected(key, value, expected):
     ("optimizer.name", "adm", "optimizer 'adm'", "'adam'"),
     ("initializer", "hee", "initializer 'hee'", "'he'"),
     ("dropout", "Linn(0, 1, 5)", "dropout: unknown name Linn", "Lin"),
-    ("certify.domains", ("Box", "HBx"), "method 'HBx'", "'HBox'"),
+    ("certify.methods", ("Box", "HBx"), "method 'HBx'", "'HBox'"),
 ])
 def test_validate_rejects_unknown_names(key, value, wrong, hint):
   """And says what was meant."""
@@ -317,11 +317,11 @@ def test_a_value_that_must_be_given():
   assert message(config) == "seed has no value; set it with --config.seed="
 
 
-def test_domains_may_be_text():
+def test_methods_may_be_text():
   """As a list in the job, each once."""
   for given in ("HBox, Box", ("HBox", "Box"), ["HBox", "Box", "HBox"]):
-    job = Job.from_config(changed("certify.domains", given))
-    assert tuple(job.config.certify.domains) == ("HBox", "Box")
+    job = Job.from_config(changed("certify.methods", given))
+    assert tuple(job.config.certify.methods) == ("HBox", "Box")
 
 
 def test_a_clock_that_float32_cannot_tell():

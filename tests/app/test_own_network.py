@@ -39,7 +39,7 @@ nothing = 3
 _QUICK = (
     "--config.epochs=1", "--config.train_split=train[:200]",
     "--config.certify.split=test[:6]", "--config.certify.attack.steps=1",
-    "--config.batch_size=100", "--config.certify.domains=Box",
+    "--config.batch_size=100", "--config.certify.methods=Box",
     "--config.xla_flags=false", "--config.compilation_cache=",
 )
 

@@ -80,7 +80,7 @@ def _config(epochs):
   config.epochs, config.batch_size = epochs, 500
   config.schedule_epochs, config.checkpoint_minutes = 2.0, 0.0
   config.certify.examples = 6
-  config.certify.domains = ("Box",)
+  config.certify.methods = ("Box",)
   config.certify.attack.steps = 1
   return config
 

@@ -48,7 +48,7 @@ def _config(**values):
   config.epochs = 2.0
   config.batch_size = _BATCH
   config.optimizer.learning_rate = 0.02
-  config.certify.domains = ("Box", "HBox")
+  config.certify.methods = ("Box", "HBox")
   config.certify.examples = 30
   config.certify.attack.steps = 2
   config.update_from_flattened_dict(
@@ -556,7 +556,7 @@ def test_certifying_uses_the_checkpoint_before_a_damaged_one(
   before = (workdir / "certification.json").read_bytes()
   for path in (workdir / "checkpoints" / "12").rglob("d/*"):
     path.write_bytes(b"")
-  config = _config(certify__examples=3, certify__domains=("Box",))
+  config = _config(certify__examples=3, certify__methods=("Box",))
   certify_run.certify_checkpoint(config, str(workdir))
   assert "checkpoints/0 is used instead" in capsys.readouterr().err
   (path,) = workdir.glob("certifications/*/certification.json")
@@ -596,7 +596,7 @@ def test_certify_checkpoint_of_a_work_folder(tmp_path, finished):
   for number, source in enumerate((finished, finished / "checkpoints")):
     workdir = tmp_path / str(number)
     config = _config(
-        checkpoint=str(source), certify__domains=("Box",),
+        checkpoint=str(source), certify__methods=("Box",),
         certify__examples=9 - number,
     )
     certify_run.certify_checkpoint(config, str(workdir))

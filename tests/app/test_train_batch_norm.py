@@ -19,7 +19,7 @@ from diffai_jax.types import UsageError
 
 # One program for the whole run, and one for its certificate.
 _config = functools.partial(
-    test_train._config, goal="Mix(Point, Box, 0.5)", certify__domains=("Box",)
+    test_train._config, goal="Mix(Point, Box, 0.5)", certify__methods=("Box",)
 )
 
 

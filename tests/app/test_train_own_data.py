@@ -30,7 +30,7 @@ def config_of(name, epsilon, **values):
   config.epochs = 60.0
   config.batch_size = 40
   config.optimizer.learning_rate = 0.03
-  config.certify.domains = ("Box",)
+  config.certify.methods = ("Box",)
   config.certify.attack.steps = 3
   with config.ignore_type():
     for key, value in values.items():

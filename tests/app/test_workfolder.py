@@ -57,7 +57,7 @@ def test_the_same_config_may_claim_again(tmp_path):
 
 
 @pytest.mark.parametrize("values", [
-    {"certify__examples": 5}, {"certify__domains": ("Box",)},
+    {"certify__examples": 5}, {"certify__methods": ("Box",)},
     {"certify__attack__steps": 1}, {"checkpoint_minutes": 1.0},
     {"data_dir": "elsewhere"},
 ])

@@ -24,7 +24,7 @@ def test_two_processes_are_one_run(tmp_path):
   folder = tmp_path / "run"
   done = _run(
       f"--workdir={folder}", "--config.epochs=0.2", "--config.certify.examples=5",
-      "--config.certify.domains=Box", "--config.certify.attack.steps=1",
+      "--config.certify.methods=Box", "--config.certify.attack.steps=1",
   )
   assert done.returncode == 0, done.stderr[-2000:]
   assert done.stdout.count("Training FFNN") == 1

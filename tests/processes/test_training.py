@@ -22,7 +22,7 @@ _FLAGS = tuple(f"--config.{text}" for text in (
     "network=Tiny", "goal=Mix(Point, Box, 0.5)", "epochs=2", "batch_size=220",
     "optimizer.name=sgd", "optimizer.learning_rate=0.1", "epsilon=0.001",
     "augment.crop_padding=1",
-    "checkpoint_minutes=100", "certify.domains=Box", "certify.examples=21",
+    "checkpoint_minutes=100", "certify.methods=Box", "certify.examples=21",
     "certify.attack.steps=2", "compilation_cache=", "xla_flags=false",
 ))
 _TOTAL = 12  # Steps: six an epoch.

@@ -23,7 +23,7 @@ def _settings(**values):
     ({}, ""),
     ({"epsilon": 0.03}, "epsilon_0.03"),
     ({"epsilon": 0.03, "certify__split": "train"}, "epsilon_0.03_split_train"),
-    ({"certify__domains": ("Box", "ZDeepZ")}, "methods_Box-ZDeepZ"),
+    ({"certify__methods": ("Box", "ZDeepZ")}, "methods_Box-ZDeepZ"),
     ({"certify__examples": 9}, "examples_9"),
     ({"certify__skip_decided": False}, "skip_decided_False"),
     ({"certify__attack__steps": 3}, "attack_steps_3"),

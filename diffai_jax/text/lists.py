@@ -1,0 +1,33 @@
+"""Lists as text: words with commas between, which may have arguments."""
+
+
+def split(text: str) -> tuple[str, ...]:
+  """The words of a list such as "Box, AlphaCROWN(20, HBox)".
+
+  Commas within brackets part nothing. Brackets around all of it, empty words and
+  quotes around one are left out.
+  """
+  text = text.strip()
+  while _is_wrapped(text):
+    text = text[1:-1].strip()
+  words, depth, start = [], 0, 0
+  for place, character in enumerate(text):
+    depth += (character in "([") - (character in ")]")
+    if character == "," and depth <= 0:
+      words.append(text[start:place])
+      start = place + 1
+  words.append(text[start:])
+  stripped = (word.strip().strip("'\"") for word in words)
+  return tuple(word for word in stripped if word)
+
+
+def _is_wrapped(text: str) -> bool:
+  """Whether one pair of brackets has all of the text inside."""
+  if text[:1] + text[-1:] not in ("()", "[]"):
+    return False
+  depth = 0
+  for character in text[:-1]:
+    depth += (character in "([") - (character in ")]")
+    if depth == 0:
+      return False
+  return True
