@@ -2,8 +2,15 @@
 
 from diffai_jax.backward.alpha import chosen_slopes
 from diffai_jax.backward.inner import Inner, inner_bounds
-from diffai_jax.backward.walk import Way, upper_bounds, way_to
+from diffai_jax.backward.walk import (
+    Way,
+    prepared,
+    upper_bounds,
+    walked_back,
+    way_to,
+)
 
 __all__ = [
-    "Inner", "Way", "chosen_slopes", "inner_bounds", "upper_bounds", "way_to"
+    "Inner", "Way", "chosen_slopes", "inner_bounds", "prepared",
+    "upper_bounds", "walked_back", "way_to",
 ]

@@ -58,14 +58,23 @@ class LineStep:
 
   def pull(self, coefficients: Array, chosen: dict | None = None) -> Pulled:
     """As `AffineStep.pull`; `chosen` is of `choices`, [B, S, ...] or [B, 1, ...].
+
+    Of β-CROWN (Wang et al. 2021), `chosen` may also have "beta": numbers s·β that
+    are added to the coefficients Λ' on x, [B, S, ...], where s is a sign that x is
+    known to have, s·x ≥ 0, and β ≥ 0. Then ⟨Λ', x⟩ ≤ ⟨Λ' + s·β, x⟩ for every run
+    whose own x has that sign, whatever β is. That sum needs no allowance: rounding
+    is monotonic, so for s = 1 what is computed is at least Λ', and at most for -1.
     """
     lines = self.lines if chosen is None else self._lines(chosen)
+    beta = None if chosen is None else chosen.get("beta")
     above, below = jnp.maximum(coefficients, 0), jnp.minimum(coefficients, 0)
     pulled = above * lines.upper_slope + below * lines.lower_slope
     lost = None
     if self.careful:
       size = jnp.maximum(jnp.abs(self.low), jnp.abs(self.high))
       lost = lost_in_products(pulled, size)
+    if beta is not None:
+      pulled = pulled + beta
     return Pulled((pulled,), summed(
         above * lines.upper_offset + below * lines.lower_offset, lost
     ))

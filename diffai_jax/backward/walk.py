@@ -162,8 +162,26 @@ def upper_bounds(
   Returns:
     [B, S].
   """
+  return walked_back(way, region, images, rows, offsets, number, chosen)[0]
+
+
+def walked_back(
+    way: Way,
+    region,
+    images: Array,
+    rows: Array,
+    offsets: Array,
+    number: int,
+    chosen: Mapping[int, dict] | None = None,
+) -> tuple[Array, dict[int, Array]]:
+  """`upper_bounds`, and the coefficients that the walk had on each result.
+
+  Returns:
+    ([B, S], by the number of the result, 0 of the input, [B, S, ...]).
+  """
   chosen = chosen or {}
   waiting = {number: [rows]}
+  met = {}
   constants = [offsets]
   for place in range(number, 0, -1):
     found = waiting.pop(place, None)
@@ -172,18 +190,20 @@ def upper_bounds(
     rows, lost = _merged(found, way.sizes.get(place), way.careful)
     pulled = way.steps[place - 1].pull(rows, chosen.get(place))
     constants += [pulled.constant, *lost]
+    met[place] = rows
     for given, part in zip(way.inputs[place - 1], pulled.inputs):
       waiting.setdefault(given, []).append(part)
   if 0 in waiting:
     rows, lost = _merged(waiting[0], way.sizes.get(0), way.careful)
     constants += [region.linear_max(rows, images), *lost]
+    met[0] = rows
   bound = sum(constants[1:], constants[0])
   if not way.careful:
-    return bound
+    return bound, met
   size = sum(map(jnp.abs, constants))
   share = 2 * rounding.relative(bound.dtype, len(constants))
   slack = share * size + rounding.absolute(bound.dtype, len(constants))
-  return bound + lax.stop_gradient(slack)
+  return bound + lax.stop_gradient(slack), met
 
 
 def _merged(
