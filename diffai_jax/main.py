@@ -140,7 +140,9 @@ def run() -> None:
   KeyboardInterrupt.
   """
   logging.set_verbosity(logging.FATAL)
-  catching = interrupts.caught() if _OWN_PROCESS else contextlib.nullcontext()
+  catching = contextlib.nullcontext()
+  if _OWN_PROCESS:
+    catching = interrupts.caught(last=True)
   try:
     with (
         warnings.catch_warnings(),

@@ -113,10 +113,15 @@ def told(where: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def caught() -> Iterator[None]:
+def caught(last: bool = False) -> Iterator[None]:
   """Handles the signals; the handlers from before come back afterwards.
 
   One that is ignored (of a command under nohup) stays so.
+
+  Args:
+    last: whether the process ends afterwards, with nothing left to stop. Signals
+      are ignored from then on: Python takes its handlers away while it ends, and
+      one that came then would kill it without a word, its work all done.
   """
   if threading.current_thread() is not threading.main_thread():
     yield  # Python's signals are the main thread's.
@@ -134,7 +139,7 @@ def caught() -> Iterator[None]:
     yield
   finally:
     for number, handler in before.items():
-      signal.signal(number, handler)
+      signal.signal(number, signal.SIG_IGN if last else handler)
     signal.set_wakeup_fd(wakeup)
     writing.close()  # Ends the thread.
     thread.join()

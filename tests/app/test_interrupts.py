@@ -110,6 +110,21 @@ def test_a_compilation_that_has_nothing_to_save_is_ended():
   assert "in a compilation" in found.stderr
 
 
+def test_once_all_is_done_a_signal_changes_nothing():
+  """Python drops handlers of its own before its end; ignored ones stay."""
+  found = _run("""
+      import atexit, os, signal
+      from diffai_jax.app import interrupts
+      with interrupts.caught(last=True):
+        pass
+      for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        assert signal.getsignal(number) == signal.SIG_IGN
+        atexit.register(os.kill, os.getpid(), number)
+      print("done")
+  """)
+  assert (found.returncode, found.stdout, found.stderr) == (0, "done\n", "")
+
+
 def test_while_loading_it_is_one_line():
   found = _run("""
       import os, signal
