@@ -70,6 +70,10 @@ _HOUSE = (
         "backward": (
             "pulled", "affine_step", "relaxed_steps", "walk", "inner", "alpha",
         ),
+        "branching": (
+            "settings", "compiling", "decisions", "scores", "bounding", "pool",
+            "roots", "rounds", "falsify", "search",
+        ),
     },
     {
         "nn": (

@@ -1,0 +1,168 @@
+"""Which neurons a subdomain has decided, and what is known of its runs.
+
+A subdomain is not a set of points: it is a set of *runs* of the network, exact ones
+and those in floating point, of points of the region. A run has one value x at each
+result that flows into a ReLU, whatever it is computed with. The decision +1 keeps
+the runs with x ≥ 0, -1 those with x ≤ 0. So every run is in one of the two children
+at least, also near 0, where the exact run of a point and one in floats may be in
+different ones; and what is proved of all leaves is proved of every run.
+
+Bounds of the region hold for every run in it, so those of a child's runs are the
+same, met with 0. Nothing else is recomputed.
+
+Neurons are numbered through all of these results; a decision is (number + 1) times
+its sign, and lists of them are filled up with 0.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from diffai_jax.backward import Way, prepared, way_to
+from diffai_jax.graph import Graph
+from diffai_jax.types import Array
+
+Bounds = tuple[Array, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Neurons:
+  """What can be decided in a graph.
+
+  Attributes:
+    results: numbers of the results that flow into ReLUs.
+    relus: of each, the number of the first ReLU's result.
+    shapes: of one example of each.
+  """
+
+  results: tuple[int, ...]
+  relus: tuple[int, ...]
+  shapes: tuple[tuple[int, ...], ...]
+
+  @property
+  def count(self) -> int:
+    return sum(map(math.prod, self.shapes))
+
+  def flat(self, by_result: Mapping[int, Array] | Sequence[Array]) -> Array:
+    """Arrays [..., *shape] of each result as one, [..., count]."""
+    parts = []
+    for number, shape in zip(self.results, self.shapes):
+      array = by_result[number]
+      lead = array.shape[: array.ndim - len(shape)]
+      parts.append(array.reshape(lead + (-1,)))
+    return jnp.concatenate(parts, axis=-1)
+
+  def apart(self, flat: Array) -> dict[int, Array]:
+    """The inverse of `flat`, by the results' numbers."""
+    found, begin = {}, 0
+    for number, shape in zip(self.results, self.shapes):
+      end = begin + math.prod(shape)
+      found[number] = flat[..., begin:end].reshape(flat.shape[:-1] + shape)
+      begin = end
+    return found
+
+
+def neurons_of(graph: Graph) -> Neurons:
+  """What flows into the graph's ReLUs."""
+  first = {}
+  for number, call in enumerate(graph.calls, start=1):
+    if call.transformer == "relu":
+      first.setdefault(call.inputs[0], number)
+  results = tuple(sorted(first))
+  return Neurons(
+      results, tuple(first[n] for n in results),
+      tuple(tuple(graph.shape(n)) for n in results),
+  )
+
+
+def places_of(decisions: Array, count: int) -> Array:
+  """The neurons of decisions; `count`, which is none, of those that are 0."""
+  return jnp.where(decisions == 0, count, jnp.abs(decisions) - 1)
+
+
+def signs_of(decisions: Array, count: int) -> Array:
+  """The sign of every neuron, 0 where it is open: [N, D] -> int8 [N, count]."""
+  rows = jnp.arange(len(decisions))[:, None]
+  signs = jnp.zeros((len(decisions), count), jnp.int8)
+  return signs.at[rows, places_of(decisions, count)].set(
+      jnp.sign(decisions).astype(jnp.int8), mode="drop"
+  )
+
+
+def met(bounds: Bounds, signs: Array) -> Bounds:
+  """Bounds of those runs that have these signs."""
+  low, high = bounds
+  return (
+      jnp.where(signs > 0, jnp.maximum(low, 0), low),
+      jnp.where(signs < 0, jnp.minimum(high, 0), high),
+  )
+
+
+def decided_way(
+    graph: Graph, neurons: Neurons, bounds: Sequence[Bounds], decisions: Array,
+    careful: bool,
+) -> tuple[Way, Bounds]:
+  """The way back through the graph of subdomains.
+
+  Args:
+    graph: the network.
+    neurons: of it.
+    bounds: of every result of each subdomain's region, [N, ...].
+    decisions: [N, D].
+    careful: whether rounding is allowed for.
+
+  Returns:
+    (way, bounds of all neurons, [N, count] each).
+  """
+  signs = neurons.apart(signs_of(decisions, neurons.count))
+  bounds = [
+      met(pair, signs[number]) if number in signs else pair
+      for number, pair in enumerate(bounds)
+  ]
+  steps = []
+  for number, call in enumerate(graph.calls, start=1):
+    given = [bounds[n] for n in call.inputs]
+    if call.transformer == "relu":
+      own = tuple(map(jax.nn.relu, given[0]))
+      if number in signs:
+        own = met(own, signs[number])
+      bounds[number] = own
+    shapes = [graph.shape(n) for n in call.inputs]
+    steps.append(prepared(call, shapes, given, bounds[number], careful))
+  low, high = (
+      neurons.flat({n: bounds[n][end] for n in neurons.results})
+      for end in (0, 1)
+  )
+  return way_to(graph, steps, bounds, careful), (low, high)
+
+
+def chosen_at(
+    neurons: Neurons, places: Array, decisions: Array, alpha: Array, beta: Array
+) -> dict[int, dict]:
+  """What a walk chooses at the ReLUs: lower slopes, and s·β on what flows in.
+
+  Args:
+    neurons: of the graph.
+    places: neurons that have a slope, [N, K]; `neurons.count` is none.
+    decisions: [N, D].
+    alpha: α in [0, 1] of these places, [N, S, K].
+    beta: β ≥ 0 of these decisions, [N, S, D].
+  """
+  subdomains, rows = alpha.shape[:2]
+  lead = (
+      jnp.arange(subdomains)[:, None, None], jnp.arange(rows)[None, :, None]
+  )
+  none = jnp.zeros((subdomains, rows, neurons.count), alpha.dtype)
+  slopes = none.at[*lead, places[:, None]].set(alpha, mode="drop")
+  decided = places_of(decisions, neurons.count)[:, None]
+  signed = none.at[*lead, decided].add(
+      jnp.sign(decisions)[:, None].astype(beta.dtype) * beta, mode="drop"
+  )
+  slopes, signed = neurons.apart(slopes), neurons.apart(signed)
+  return {
+      relu: {"lower": slopes[number], "beta": signed[number]}
+      for number, relu in zip(neurons.results, neurons.relus)
+  }

@@ -1,0 +1,80 @@
+"""What a search is told, what it says on the way, and what it knows at its end."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How to search.
+
+  Attributes:
+    seconds: of an image; compiling is left out.
+    total: of all images together.
+    root_steps: of α before anything is split.
+    steps: of α and β after each split, at most.
+    attack_steps, restarts: of the attacks on what is open; 0 steps attack nothing.
+    batch: parents a device and round; None is what the platform gains from.
+    pool_mib: what open subdomains may take on the host, in MiB. Beyond, the image
+      that has the most of them is given up.
+    seed: of random starts.
+  """
+
+  seconds: float = 30.0
+  total: float = math.inf
+  root_steps: int = 20
+  steps: int = 20
+  attack_steps: int = 40
+  restarts: int = 2
+  batch: int | None = None
+  pool_mib: float = 1024.0
+  seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+  """How far a search is.
+
+  Attributes:
+    images: how many are open.
+    subdomains: that are open.
+    bounded: subdomains that were bounded so far.
+    worst: the largest bound of an open one.
+    rate: subdomains bounded a second in the last round.
+  """
+
+  images: int
+  subdomains: int
+  bounded: int
+  worst: float
+  rate: float
+
+  def __str__(self) -> str:
+    return (
+        f"{self.images} open, {self.subdomains} subdomains of {self.bounded},"
+        f" worst {self.worst:.3g}, {self.rate:.0f}/s"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """What is known of I images.
+
+  Attributes:
+    verified, falsified: bool [I]; where both are false it is unknown.
+    bound: upper bound of the worst group, [I]; below 0 if verified.
+    points: that break the spec where it is falsified, else 0, [I, ...].
+    seconds: of each image, compiling left out, [I].
+    subdomains: bounded for each image after its root, [I].
+    interrupted: whether Ctrl-C ended the search.
+  """
+
+  verified: np.ndarray
+  falsified: np.ndarray
+  bound: np.ndarray
+  points: np.ndarray
+  seconds: np.ndarray
+  subdomains: np.ndarray
+  interrupted: bool = False
