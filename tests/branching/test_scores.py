@@ -1,0 +1,43 @@
+"""Scores of neurons to split."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from diffai_jax.branching import scores
+
+
+def test_candidates_are_the_largest_gaps_and_intercepts():
+  """Against loops over neurons, with neurons that are not open among them."""
+  rng = np.random.default_rng(0)
+  coefficients, values = rng.normal(size=(2, 1, 12))
+  low, high = -rng.uniform(0.1, 1, (1, 12)), rng.uniform(0.1, 1, (1, 12))
+  low[0, :3], high[0, 3:5] = 0, 0
+  slopes = rng.uniform(size=(1, 12))
+  found = scores.candidates(
+      *map(jnp.asarray, (coefficients, values, low, high, slopes)), 2
+  )
+  gaps, intercepts = {}, {}
+  for n in range(5, 12):
+    l, u, c = low[0, n], high[0, n], coefficients[0, n]
+    x = min(max(values[0, n], l), u)
+    line = u * (x - l) / (u - l) if c > 0 else slopes[0, n] * x
+    gaps[n] = c * (line - max(x, 0))
+    intercepts[n] = max(c, 0) * -l * u / (u - l)
+  assert min(gaps.values()) >= 0
+  best = lambda of: sorted(of, key=of.get)[:-3:-1]
+  assert found[0].tolist() == best(gaps) + best(intercepts)
+
+
+def test_nothing_open_is_no_candidate():
+  ones = jnp.ones((1, 4))
+  found = scores.candidates(ones, ones, ones, ones, ones, 2)
+  assert np.all(np.asarray(found) == -1)
+  assert scores.with_best_children(jnp.full((1, 4), 3.0), found) == -1
+
+
+def test_the_best_worse_child_is_taken():
+  """NaN loses; of nothing but infinite ones the first that exists is taken."""
+  nan, inf = jnp.nan, jnp.inf
+  worst = jnp.array([[3, 1, nan, 0], [nan, inf, nan, 0]])
+  neurons = jnp.array([[5, 6, 7, -1], [8, -1, 9, -1]])
+  assert scores.with_best_children(worst, neurons).tolist() == [6, 9]

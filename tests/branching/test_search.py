@@ -1,0 +1,139 @@
+"""Branch and bound: verdicts of a MILP, leaves that cover, bounds that hold."""
+
+import numpy as np
+import pytest
+import small_networks
+
+from diffai_jax.branching import Settings, search
+from diffai_jax.branching.decisions import neurons_of
+from diffai_jax.regions import Bounds, linear
+
+SETTINGS = Settings(seconds=60, batch=8)
+RADIUS = np.float32(0.5)
+_COUNT = 16
+
+
+def ball(images):
+  return Bounds(images - RADIUS, images + RADIUS)
+
+
+def spec_of(rows, offsets):
+  """A spec of each image's own row."""
+  return linear(
+      np.asarray(rows, np.float32)[:, None],
+      np.asarray(offsets, np.float32)[:, None],
+  )
+
+
+def problem(seed):
+  """A network, images, rows z_0 - z_1 and z_2 - z_0, and their maxima."""
+  weights = small_networks.random_weights(seed)
+  rng = np.random.default_rng(seed)
+  points = rng.uniform(-1, 1, (2, 4)).astype(np.float32)
+  rows = np.array([[1, -1, 0], [-1, 0, 1]], np.float32)
+  largest = np.array([
+      small_networks.largest(weights, x - RADIUS, x + RADIUS, row)
+      for x, row in zip(points, rows)
+  ])
+  return weights, points, rows, largest
+
+
+@pytest.mark.parametrize("seed", range(_COUNT // 2))
+def test_verdicts_are_those_of_a_milp(seed):
+  """Right below and right above the maximum, of two images in one pool."""
+  weights, images, rows, largest = problem(seed)
+  graph = small_networks.graph_of(weights)
+  rng = np.random.default_rng(seed)
+  gaps = np.array([-1, 1]) * rng.uniform(0.003, 0.1, 2) * (1 + abs(largest))
+  found = search(
+      graph, images, ball(images), spec_of(rows, gaps - largest), SETTINGS
+  )
+  assert found.verified.tolist() == [True, False]
+  assert found.falsified.tolist() == [False, True]
+  assert found.bound[0] < 0 <= found.bound[1]
+  # The bound of what is proved is above the truth; the point is in the region.
+  assert gaps[0] <= found.bound[0]
+  point = found.points[1]
+  assert np.all(abs(point - images[1]) <= RADIUS * (1 + 1e-6))
+  _, output = small_networks.run(weights, point[None].astype(float))
+  assert output[0] @ rows[1] + gaps[1] - largest[1] > 0
+
+
+def test_every_run_is_in_a_leaf_and_below_its_bound():
+  """Leaves' signs cover all float32 runs, and no run is above its leaf."""
+  weights, images, rows, largest = problem(39)
+  graph = small_networks.graph_of(weights)
+  neurons = neurons_of(graph)
+  leaves = []
+  found = search(
+      graph, images, ball(images), spec_of(rows, -largest - [0.02, 100]),
+      SETTINGS, leaves=lambda some, bounds: leaves.extend(
+          zip(some.image, some.decisions, bounds)
+      ),
+  )
+  assert found.verified[0] and len(leaves) > 8
+  points = np.random.default_rng(0).uniform(-0.5, 0.5, (20000, 4))
+  points = (images[0] + points).clip(images[0] - RADIUS, images[0] + RADIUS)
+  values, outputs = small_networks.run(weights, points.astype(np.float32))
+  assert values.shape[1] == neurons.count
+  asked = outputs.astype(float) @ rows[0] - np.float32(largest[0] + 0.02)
+  covered = np.zeros(len(points), bool)
+  for image, decisions, bound in leaves:
+    if image:
+      continue
+    decided = decisions[decisions != 0]
+    inside = np.all(values[:, abs(decided) - 1] * np.sign(decided) >= 0, axis=1)
+    covered |= inside
+    assert bound < 0 and np.all(asked[inside] <= bound)
+  assert covered.all()
+
+
+def test_rows_of_a_group_prove_it_together():
+  """min(x, -x) < 0.1: each row on one side of 0."""
+  eye = np.array([[1, -1]], np.float32)
+  weights = [
+      (eye, np.zeros(2, np.float32)),
+      (np.array([[1, -1], [-1, 1]], np.float32), np.zeros(2, np.float32)),
+  ]
+  image = np.zeros((1, 1), np.float32)
+  spec = linear(np.eye(2, dtype=np.float32), np.float32([-0.1, -0.1]), (0, 0))
+  graph = small_networks.graph_of(weights)
+  found = search(graph, image, Bounds(image - 1, image + 1), spec, SETTINGS)
+  assert found.verified[0] and found.subdomains[0] >= 2
+  spec = linear(np.eye(2, dtype=np.float32), np.float32([0.1, 0.1]), (0, 0))
+  found = search(graph, image, Bounds(image - 1, image + 1), spec, SETTINGS)
+  assert found.falsified[0] and abs(found.points[0]) < 0.1
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_an_interrupt_keeps_what_is_known(rounds):
+  """What was under way is not taken for proved."""
+  weights, images, rows, largest = problem(39)
+  states = []
+
+  def progress(state):
+    states.append(state)
+    if len(states) == rounds:
+      raise KeyboardInterrupt
+
+  found = search(
+      small_networks.graph_of(weights), images, ball(images),
+      spec_of(rows, -largest - [0.02, 100]), SETTINGS, progress,
+  )
+  assert found.interrupted
+  assert found.verified.tolist() == [False, True]
+  assert 0 <= found.bound[0] < np.inf
+  assert "1 open" in str(states[-1])
+
+
+def test_no_time_and_no_memory_are_unknown():
+  """Given up, with the bound reached, and never verified."""
+  weights, images, rows, largest = problem(39)
+  graph = small_networks.graph_of(weights)
+  spec = spec_of(rows, -largest - [0.02, 100])
+  for settings in (
+      Settings(seconds=0, batch=8), Settings(batch=8, pool_mib=3e-4),
+  ):
+    found = search(graph, images, ball(images), spec, settings)
+    assert not found.verified[0] and not found.falsified[0]
+    assert 0 <= found.bound[0] < np.inf
