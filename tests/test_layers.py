@@ -49,7 +49,7 @@ _HOUSE = (
     },
     {
         "graph": (
-            "graph", "building", "record", "surgery", "saving", "jax_values",
+            "graph", "building", "record", "following", "surgery", "saving", "jax_values",
             "jax_constants", "jax_sharing", "jax_moves", "jax_patterns",
             "jax_softmax", "jax_piecewise", "known_functions", "jax_linear",
             "jax_reductions", "jax_arithmetic", "jax_batch_size", "from_jax",
@@ -89,8 +89,8 @@ _HOUSE = (
             "certified", "describe",
         ),
         "goals": (
-            "base", "points", "attacked", "regions", "combinators", "mixtures",
-            "active",
+            "base", "points", "attacked", "regions", "crown", "combinators",
+            "mixtures", "active",
         ),
     },
     {

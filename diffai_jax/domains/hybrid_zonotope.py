@@ -32,8 +32,8 @@ class HybridZonotope:
       in whichever elements, share their symbols; different names are
       independent. Who creates symbols gives them a name of their own: see
       `identity`.
-    relu: which ReLU rule the element uses, a key of `transformers.relu.RULES`
-      (static). With "box", other activations use their interval rule, else the
+    relu: which ReLU rule the element uses, a key of `transformers.relu.RULES` or
+      what `transformers.relu.shrunk_rule` gives (static). With "box", other activations use their interval rule, else the
       linear one.
     zonotope: whether fresh error of nonlinear transformers becomes new noise
       symbols (a pure zonotope) or stays uncorrelated (static).

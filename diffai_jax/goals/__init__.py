@@ -8,9 +8,11 @@ from diffai_jax.goals.combinators import (
     BiSample,
     NormalSub,
     Sample,
+    Shrunk,
     SmallBox,
     Sub,
 )
+from diffai_jax.goals.crown import CROWN_IBP
 from diffai_jax.goals.mixtures import Coin, Mix, MixLogs, MixMargins, Weighted
 from diffai_jax.goals.points import Attacked, Normal, Original, Point, Uniform
 from diffai_jax.goals.regions import REGIONS, Box, HBox, ball
@@ -20,6 +22,7 @@ __all__ = [
     "Attacked",
     "BiSample",
     "Box",
+    "CROWN_IBP",
     "Coin",
     "Context",
     "FGSM",
@@ -37,6 +40,7 @@ __all__ = [
     "Point",
     "REGIONS",
     "Sample",
+    "Shrunk",
     "SmallBox",
     "Sub",
     "Uniform",

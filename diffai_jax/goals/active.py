@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax.goals.base import Goal, walk
-from diffai_jax.goals.mixtures import Mixture
+from diffai_jax.goals.base import Goal, Weighed, walk
 from diffai_jax.types import Array, PRNGKey
 
 
@@ -67,14 +66,14 @@ def active_goals(
     Different goals, and the number of each step's in them, int [N]. Their
     losses are those of `goal` at these steps.
   """
-  mixtures = list(dict.fromkeys(
-      term for term in walk(goal) if isinstance(term, Mixture)
+  weighed = list(dict.fromkeys(
+      term for term in walk(goal) if isinstance(term, Weighed)
   ))
-  if not mixtures or not len(epochs):
+  if not weighed or not len(epochs):
     return [goal], np.zeros(len(epochs), int)
   active = [
-      np.asarray(jax.vmap(mixture.weights)(epochs, batch_keys)) != 0
-      for mixture in mixtures
+      np.asarray(jax.vmap(term.weights)(epochs, batch_keys)) != 0
+      for term in weighed
   ]
   counts = [row.shape[1] for row in active]
   rows, which = np.unique(
@@ -84,8 +83,8 @@ def active_goals(
   found, numbers = [], []
   for row in rows:
     kept = {
-        mixture: tuple(map(bool, mask))
-        for mixture, mask in zip(mixtures, np.split(row, splits))
+        term: tuple(map(bool, mask))
+        for term, mask in zip(weighed, np.split(row, splits))
     }
     reduced = _reduced(goal, kept)
     if reduced not in found:
@@ -99,4 +98,4 @@ def _reduced(goal: Goal, kept: Mapping[Goal, tuple[bool, ...]]) -> Goal:
   inner = goal.with_children(
       iter([_reduced(child, kept) for child in goal.children()])
   )
-  return inner.only(kept[goal]) if isinstance(goal, Mixture) else inner
+  return inner.only(kept[goal]) if isinstance(goal, Weighed) else inner

@@ -128,6 +128,22 @@ class Goal(Term):
     return True
 
 
+class Weighed(Goal):
+  """Base of goals whose loss weighs what they are made of.
+
+  What has the weight 0 at an epoch is left out of that step's program
+  (`goals.active_at`), so it costs nothing.
+  """
+
+  def weights(self, epoch: Array, batch_key: PRNGKey | None) -> Array:
+    """w_i of each part, which sum to 1, [P]."""
+    raise NotImplementedError
+
+  def only(self, kept: tuple[bool, ...]) -> Goal:
+    """This goal without the parts that are not kept; itself if none is."""
+    raise NotImplementedError
+
+
 def walk(goal: Goal) -> Iterator[Goal]:
   """The goal and all that it is made of, from the outside in."""
   yield goal

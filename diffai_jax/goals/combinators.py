@@ -7,8 +7,11 @@ import jax.numpy as jnp
 
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, upper
 from diffai_jax.domains.product import Value, center
-from diffai_jax.goals.base import Context, Goal
+from diffai_jax.goals.base import Context, Goal, walk
+from diffai_jax.graph import plain
 from diffai_jax.schedules import NumberOrSchedule, extent, require_share, value_at
+from diffai_jax.text.terms import Number
+from diffai_jax.transformers.relu import shrunk_rule
 from diffai_jax.types import Array
 
 
@@ -119,7 +122,7 @@ class Sample(_Picking):
     scale = value_at(self.scale, context.epoch)
     reach = value_at(self.reach, context.epoch)
     inside = scaled(lower, upper, 1 - reach * scale)
-    point = center(self.source.abstract(*inside, context.child(0)))
+    point = center(plain(self.source.abstract(*inside, context.child(0))))
     half = scale * (upper - lower) / 2
     return self.target.abstract(point - half, point + half, context.child(1))
 
@@ -158,7 +161,7 @@ class SmallBox(_Picking):
       )
 
     near = around(image, (1 - share) * radius)
-    point = center(self.source.abstract(*near, context.child(0)))
+    point = center(plain(self.source.abstract(*near, context.child(0))))
     small = around(point, share * radius)
     return self.target.abstract(*small, context.child(1))
 
@@ -175,7 +178,7 @@ class _Sharing(_Picking):
     raise NotImplementedError
 
   def abstract(self, lower: Array, upper: Array, context: Context) -> Value:
-    found = self.source.abstract(lower, upper, context.child(0))
+    found = plain(self.source.abstract(lower, upper, context.child(0)))
     original, attacked = (lower + upper) / 2, upper_end(found)
     inner = dataclasses.replace(
         context.child(1), shared=(original, attacked)
@@ -212,6 +215,48 @@ class AdvDom(_Sharing):
 
   def box(self, original: Array, attacked: Array) -> tuple[Array, Array]:
     return jnp.minimum(original, attacked), jnp.maximum(original, attacked)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shrunk(_Within):
+  """`goal` with a smaller upper bound of each ReLU whose sign is not known.
+
+  ReLUs of the goal's elements take [l, u] with l < 0 < u to [0, factor·u] instead of
+  [0, u]: ReLU shrinkage (Mueller et al. 2023, "Certified training: small boxes are
+  all you need", appendix; 0.8 at CIFAR-10's 2/255). With a factor below 1 the
+  "bounds" hold for none but a part of the box: a loss to train on, no proof.
+
+  Attributes:
+    factor: above 0, at most 1.
+    goal: whose elements follow ReLU rule `box`.
+  """
+
+  factor: Number
+  goal: Goal
+
+  @property
+  def inner(self) -> Goal:
+    return self.goal
+
+  def check(self) -> None:
+    if not 0 < self.factor <= 1:
+      raise ValueError(
+          f"Shrunk's factor must be above 0 and at most 1, not {self.factor}"
+      )
+    for term in walk(self.goal):
+      rule = getattr(term, "relu", "box")
+      if rule != "box":
+        raise ValueError(
+            f"Shrunk is of goals with the ReLU rule box; {term} has {rule}"
+        )
+
+  def abstract(self, lower: Array, upper: Array, context: Context) -> Value:
+    value = self.goal.abstract(lower, upper, context)
+    return jax.tree.map(
+        lambda part: dataclasses.replace(part, relu=shrunk_rule(self.factor))
+        if isinstance(part, HybridZonotope) else part,
+        value, is_leaf=lambda part: isinstance(part, HybridZonotope),
+    )
 
 
 def scaled(

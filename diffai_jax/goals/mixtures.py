@@ -11,24 +11,19 @@ import jax.numpy as jnp
 from diffai_jax import losses
 from diffai_jax.domains import rounding
 from diffai_jax.domains.product import Product
-from diffai_jax.goals.base import Context, Goal
+from diffai_jax.goals.base import Context, Goal, Weighed
 from diffai_jax.schedules import NumberOrSchedule, extent, require_share, value_at
 from diffai_jax.text.terms import argument_text
 from diffai_jax.types import Array, PRNGKey
 
 
-class Mixture(Goal):
+class Mixture(Weighed):
   """Base: `abstract` gives the product α^g1 × α^g2 × … of the children.
 
-  The loss is Σ_i w_i·loss_i, with weights that sum to 1. A subclass supplies
-  `weights`, and `combine` where the loss is another function of both. Parts
-  whose weight is 0 at an epoch are left out by `goals.active_at`, so they cost
-  nothing.
+  The loss is Σ_i w_i·loss_i, with weights of the children that sum to 1. A
+  subclass supplies `weights`, and `combine` where the loss is another function of
+  both.
   """
-
-  def weights(self, epoch: Array, batch_key: PRNGKey | None) -> Array:
-    """w_i of each child, which sum to 1, [P]."""
-    raise NotImplementedError
 
   def combine(
       self, weights: Array, outputs: Product, labels: Array, context: Context
@@ -55,7 +50,6 @@ class Mixture(Goal):
     ]
 
   def only(self, kept: tuple[bool, ...]) -> Goal:
-    """This goal without the children that are not kept; itself if none is."""
     children = [c for c, keep in zip(self.children(), kept) if keep]
     return children[0] if len(children) == 1 else self
 

@@ -69,9 +69,9 @@ class Builder:
     """Notes a call: see `Deferred.take`."""
     recorded = tuple(self._recorded(value, values) for value in values)
     dtype = jnp.result_type(*(value.dtype for value in recorded))
-    arrays = {key: _strong(array, dtype) for key, array in arrays.items()}
+    arrays = {key: strong(array, dtype) for key, array in arrays.items()}
     options = tuple(sorted(
-        (key, _hashable(option)) for key, option in options.items()
+        (key, hashable(option)) for key, option in options.items()
     ))
     shape, dtype = _result(
         name, tuple((v.shape, v.dtype) for v in recorded),
@@ -180,7 +180,7 @@ def _result(name, values, arrays, options, x64) -> tuple[tuple[int, ...], Any]:
   return result.shape, result.dtype
 
 
-def _strong(array, dtype):
+def strong(array, dtype):
   """An array; of a number one of the given type."""
   if hasattr(array, "dtype"):
     if isinstance(array, np.ndarray | np.generic):
@@ -189,10 +189,10 @@ def _strong(array, dtype):
   return np.asarray(array, dtype)
 
 
-def _hashable(option):
+def hashable(option):
   """A static option in a form that can be compared, hashed and saved."""
   if isinstance(option, np.ndarray | np.generic):
     option = option.tolist()
   if isinstance(option, (list, tuple)):
-    return tuple(map(_hashable, option))
+    return tuple(map(hashable, option))
   return option

@@ -1,6 +1,7 @@
 """Reading networks of our own layers, in any Mode, into a graph."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from flax import linen as nn
 import numpy as np
@@ -29,7 +30,20 @@ def record(
     TypeError: if something but transformers is called on the value, or a JAX
       transformation such as `jax.jit` or `jax.checkpoint` surrounds them.
   """
-  builder, calls = Builder(input_shape, dtype), {}
+  builder = Builder(input_shape, dtype)
+  with layer_names(builder.named):
+    output = function(builder.input)
+  return builder.graph(*(output if isinstance(output, tuple) else (output,)))
+
+
+def layer_names(
+    named: Callable[[str], AbstractContextManager]
+) -> AbstractContextManager:
+  """A context in which Flax modules are called within `named(path)`.
+
+  Of a module's second call the path is "PATH#2".
+  """
+  calls = {}
 
   def intercept(call, args, kwargs, context):
     if context.method_name != "__call__":
@@ -38,9 +52,7 @@ def record(
     calls[path] = calls.get(path, 0) + 1
     if calls[path] > 1:
       path = f"{path}#{calls[path]}"
-    with builder.named(path):
+    with named(path):
       return call(*args, **kwargs)
 
-  with nn.intercept_methods(intercept):
-    output = function(builder.input)
-  return builder.graph(*(output if isinstance(output, tuple) else (output,)))
+  return nn.intercept_methods(intercept)

@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from diffai_jax import transformers
 from diffai_jax.domains.product import Value, example_shape
+from diffai_jax.graph import after, alone
 from diffai_jax.nn.checks import check_same
 from diffai_jax.types import Mode, UsageError
 
@@ -46,9 +47,9 @@ class Sequential(nn.Module):
       )
     for number, layer in enumerate(self.layers):
       if self.remat and isinstance(layer, Sequential):
-        x = transformers.adopt_symbols(
-            _rematerialized(self, x, number, mode)
-        )
+        # What is followed leaves behind what led to it: a stage needs it not.
+        stage = _rematerialized(self, alone(x), number, mode)
+        x = after(transformers.adopt_symbols(stage), x)
       else:
         x = layer(x, mode)
     return x

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from diffai_jax import losses
 from diffai_jax.domains import HybridZonotope, parts
 from diffai_jax.domains.product import Value
+from diffai_jax.graph import plain
 from diffai_jax.nn.abstract import AbstractLayer
 from diffai_jax.schedules import NumberOrSchedule, extent, value_at
 from diffai_jax.text.terms import number_text
@@ -61,7 +62,7 @@ class DeepLoss(AbstractLayer):
       )
     values = [
         losses.deep_loss(part, self.activation)
-        for part in parts(x) if isinstance(part, HybridZonotope)
+        for part in parts(plain(x)) if isinstance(part, HybridZonotope)
     ]
     if values:
       term = DeepTerm(sum(values) / len(values), self.weight)

@@ -6,6 +6,7 @@ from flax import linen as nn
 
 from diffai_jax.domains import HybridZonotope, parts
 from diffai_jax.domains.product import Value
+from diffai_jax.graph import plain
 
 # Recorded with `apply(..., mutable=[COLLECTION])`; else nothing is.
 COLLECTION = "bounds"
@@ -16,7 +17,9 @@ def observe(layer: nn.Module, name: str, x: Value) -> None:
   if layer.scope is None or layer.is_initializing():
     return
   if layer.is_mutable_collection(COLLECTION):
-    elements = tuple(p for p in parts(x) if isinstance(p, HybridZonotope))
+    elements = tuple(
+        part for part in parts(plain(x)) if isinstance(part, HybridZonotope)
+    )
     layer.sow(COLLECTION, name, elements)
 
 

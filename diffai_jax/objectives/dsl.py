@@ -27,9 +27,11 @@ from diffai_jax.goals.combinators import (
     BiSample,
     NormalSub,
     Sample,
+    Shrunk,
     SmallBox,
     Sub,
 )
+from diffai_jax.goals.crown import CROWN_IBP
 from diffai_jax.goals.mixtures import Coin, Mix, MixLogs, MixMargins, Weighted
 from diffai_jax.goals.points import Attacked, Normal, Original, Point, Uniform
 from diffai_jax.goals.regions import REGIONS
@@ -51,9 +53,9 @@ CONSTRUCTORS: dict[str, type[Term]] = {
     term.__name__: term
     for term in (
         Point, Normal, Uniform, FGSM, IFGSM, PGD, MIFGSM,
-        *map(type, REGIONS.values()),
+        *map(type, REGIONS.values()), CROWN_IBP,
         Sub, NormalSub, Sample, SmallBox, BiSample, AdvDom, Original,
-        Attacked,
+        Attacked, Shrunk,
         Mix, MixMargins, MixLogs, Weighted, Coin,
         schedules.Lin, schedules.Until, schedules.Smooth,
         schedules.Complement, schedules.Scale, schedules.Clip,

@@ -15,6 +15,7 @@ from diffai_jax.data import Augmentation, Dataset, augment, to_floats
 from diffai_jax.domains import HybridZonotope, parts, radius
 from diffai_jax.domains.product import Value, center
 from diffai_jax.goals import Context, Goal, ball
+from diffai_jax.graph import named_by_layers, plain
 from diffai_jax.kernels import precision
 from diffai_jax.losses import regularizers
 from diffai_jax.nn import batch_norm, deep_loss, dropout, observation
@@ -156,20 +157,21 @@ def make_step(
     )
     lower, upper = ball(part.images, epsilon, data_range)
     value = goal.abstract(lower, upper, context)
-    output, sown = network.apply(
-        variables | dropout.training_state(epoch, part.dropout_keys),
-        value,
-        Mode.TRAIN,
-        # One key for the whole batch: abstract layers draw for all alike.
-        rngs={RNG: step_key(key, state.step, _ABSTRACT)},
-        mutable=collections,
-    )
+    with named_by_layers():
+      output, sown = network.apply(
+          variables | dropout.training_state(epoch, part.dropout_keys),
+          value,
+          Mode.TRAIN,
+          # One key for the whole batch: abstract layers draw for all alike.
+          rngs={RNG: step_key(key, state.step, _ABSTRACT)},
+          mutable=collections,
+      )
     losses = goal.loss(output, part.labels, context)
     losses = deep_loss.mix_in(losses, sown, epoch)
     losses = losses + _regularization(regularize, sown, epoch)
     maxima = {
-        "epsilon": _largest_radius(value),
-        "largest_bound": _largest_bound(output),
+        "epsilon": _largest_radius(plain(value)),
+        "largest_bound": _largest_bound(plain(output)),
     }
     accuracies = goal.accuracies(output, part.labels, context)
     means = {name: jnp.mean(holds) for name, holds in accuracies.items()}

@@ -165,7 +165,7 @@ def _kinked(
   end = jnp.where(settled, 1, end)
   places = [begin, end, *(jnp.clip(kink, begin, end) for kink in kinks)]
   slope = jnp.zeros_like(begin)
-  if x.correlated and x.relu != "box":
+  if x.correlated and not x.relu.startswith("box"):
     slope = _slope(x.relu, function, begin, end)
   values = [function(place) - slope * place for place in places]
   size = functools.reduce(jnp.maximum, (

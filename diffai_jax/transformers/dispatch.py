@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from diffai_jax.domains.identity import fresh_symbol, renewed_symbol
-from diffai_jax.domains.product import Product
+from diffai_jax.domains.product import Product, Value, parts, rebuild
 
 # Every transformer by its name: what graphs are made of, and saved as.
 TRANSFORMERS: dict[str, Callable] = {}
@@ -45,11 +45,18 @@ class Deferred:
     """A context in which it notes calls under that name."""
     raise NotImplementedError
 
+  def adopted(self) -> "Deferred":
+    """What `sharing.adopt_symbols` makes of it: itself, if it has no symbols."""
+    return self
+
 
 def named(values: tuple, name: str):
   """A context in which values that note their calls do so under that name."""
-  deferred = _deferred(values)
-  return contextlib.nullcontext() if deferred is None else deferred.named(name)
+  for value in values:
+    for part in parts(value):
+      if isinstance(part, Deferred):
+        return part.named(name)
+  return contextlib.nullcontext()
 
 
 def transformer(function: Callable) -> Callable:
@@ -64,6 +71,8 @@ def transformer(function: Callable) -> Callable:
   def call(*args, **kwargs):
     deferred = _deferred(args)
     if deferred is None:
+      if len(args) and _is_mixed(args[0]):
+        return _apart(call, *args, **kwargs)
       return function(*args, **kwargs)
     return deferred.take(name, *_sorted(signature.bind(*args, **kwargs)))
 
@@ -102,6 +111,30 @@ def _deferred(args: tuple) -> Deferred | None:
         if isinstance(part, Deferred):
           return part
   return None
+
+
+def _is_mixed(value) -> bool:
+  """Whether some parts of a Product, at any depth, are Deferred."""
+  return isinstance(value, Product) and any(
+      isinstance(part, Deferred) for part in parts(value)
+  )
+
+
+def _apart(call: Callable, x: Product, *args, **kwargs) -> Value:
+  """A transformer on a Product of which some parts are Deferred.
+
+  These go by themselves; the others stay together, as a Product.
+  """
+  if any(isinstance(value, Product) for value in args):
+    # Two Products meet: whoever joins them takes them part by part.
+    return call.__wrapped__(x, *args, **kwargs)
+  leaves = parts(x)
+  others = tuple(part for part in leaves if not isinstance(part, Deferred))
+  rest = iter(parts(call(Product(others), *args, **kwargs)) if others else ())
+  return rebuild(x, [
+      call(part, *args, **kwargs) if isinstance(part, Deferred) else next(rest)
+      for part in leaves
+  ])
 
 
 def _sorted(bound: inspect.BoundArguments) -> tuple[tuple, dict, dict]:

@@ -218,7 +218,7 @@ def _bounded(
 
   # `others` is -inf in windows of one input. NaN bounds keep nothing.
   keeps = others <= least
-  if x.relu != "box" and x.correlated:
+  if not x.relu.startswith("box") and x.correlated:
     keeps = keeps | (added / 2 < reach)
   return relax(
       kept,

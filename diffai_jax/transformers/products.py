@@ -126,7 +126,7 @@ def _maximum(
   least = jnp.maximum(lower(x), lower(y))
   middle, reach = interval_error(least, jnp.maximum(upper(x), upper(y)))
   keeps = offset == 0
-  if x.relu != "box" and (x.correlated or y.correlated):
+  if not x.relu.startswith("box") and (x.correlated or y.correlated):
     keeps = keeps | (offset < reach)
   kept = _mixture(x, y, jnp.where(keeps, slope, 0))
   return relax(
@@ -200,7 +200,7 @@ def _multiply(
       functools.reduce(jnp.maximum, ends) + slack,
   )
   # By rule `box` what is kept must be tighter as a whole.
-  keeping = x.relu != "box" and bool(correlated)
+  keeping = not x.relu.startswith("box") and bool(correlated)
   kept_error = fresh if keeping else fresh + radius(kept)
   keeps = (fresh == 0) | (kept_error < reach)
   return relax(

@@ -24,6 +24,7 @@ from diffai_jax.transformers.dispatch import (
 from diffai_jax.transformers.relaxation import relax
 from diffai_jax.types import Array
 
+_SHRUNK = "box*"  # What names of shrunk rules begin with.
 # (l, u) with l < 0 < u -> slope, and offset = error, of the relaxation.
 Rule = Callable[[Array, Array], tuple[Array, Array]]
 
@@ -117,10 +118,7 @@ def bounded_slope(x: HybridZonotope) -> tuple[Array, Array]:
 
   Bounds that are NaN take the middle branch and stay NaN.
   """
-  if x.relu not in RULES:
-    known = ", ".join(RULES)
-    raise ValueError(f"unknown ReLU rule {x.relu!r}; known: {known}")
-  rule = RULES[x.relu] if x.correlated else _box
+  rule = _rule(x)
   low, high = lower(x), upper(x)
   active, dead = low >= 0, high <= 0
   settled = active | dead
@@ -132,6 +130,26 @@ def bounded_slope(x: HybridZonotope) -> tuple[Array, Array]:
   # Half of the smallest numbers is lost to underflow.
   offset = offset + rounding.tiny(low.dtype)
   return slope, jnp.where(settled, 0, offset)
+
+
+def _rule(x: HybridZonotope) -> Rule:
+  """The rule that an element names; without generators all are `box`."""
+  if x.relu.startswith(_SHRUNK):
+    share = float(x.relu.removeprefix(_SHRUNK))
+    return lambda low, high: _box(low, share * high)
+  if x.relu not in RULES:
+    known = ", ".join(RULES)
+    raise ValueError(f"unknown ReLU rule {x.relu!r}; known: {known}")
+  return RULES[x.relu] if x.correlated else _box
+
+
+def shrunk_rule(factor: float) -> str:
+  """The name of a rule `box` with [0, factor·u] instead of [0, u].
+
+  Below 1 it is not sound: it is for losses (`goals.Shrunk`), and no region that
+  certifies has it.
+  """
+  return f"{_SHRUNK}{factor!r}"
 
 
 def _box(low: Array, high: Array) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ import dataclasses
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope
 from diffai_jax.domains.identity import is_shared, renewed_symbol
 from diffai_jax.domains.product import Value, parts, rebuild
+from diffai_jax.transformers.dispatch import Deferred
 
 
 def adopt_symbols(x: Value) -> Value:
@@ -28,10 +29,13 @@ def adopt_symbols(x: Value) -> Value:
   elements = [part for part in parts(x) if isinstance(part, HybridZonotope)]
   names = sorted(set().union(*(element.correlated for element in elements)))
   new = {name: renewed_symbol(name) for name in names if not is_shared(name)}
-  return rebuild(x, [
-      _renamed(part, new) if isinstance(part, HybridZonotope) else part
-      for part in parts(x)
-  ])
+
+  def adopted(part):
+    if isinstance(part, Deferred):
+      return part.adopted()
+    return _renamed(part, new) if isinstance(part, HybridZonotope) else part
+
+  return rebuild(x, [adopted(part) for part in parts(x)])
 
 
 def tell_apart(elements: Sequence[HybridZonotope]) -> list[HybridZonotope]:

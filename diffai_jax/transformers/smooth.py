@@ -225,7 +225,7 @@ def bound(
   offset, error = interval_error(least - slack, largest + slack)
   slope = jnp.zeros_like(offset)
 
-  if x.relu != "box" and x.correlated and f.linear is not None:
+  if not x.relu.startswith("box") and x.correlated and f.linear is not None:
     steep, least, largest = f.linear(f, low, high)
     slack = slack + allowance_of_slope(f, steep, low, high)
     offset_kept, error_kept = interval_error(least - slack, largest + slack)
