@@ -22,6 +22,8 @@ from PIL import Image
 from diffai_jax import domains, losses, transformers
 from diffai_jax.domains import HybridZonotope, generators, parts
 from diffai_jax.goals import Context, REGIONS
+from diffai_jax.goals.crown import linear_bounds
+from diffai_jax.graph import Followed
 from diffai_jax.objectives import parse, parse_value
 from diffai_jax.types import Mode
 
@@ -59,6 +61,10 @@ INPUTS = {
                  "Weighted((Point, 1),\n(Sub(0.4, Box), 1), (Box, 0.2))"),
     "Coin": (1, "● or ■, drawn for each batch",
              "Coin((Point, 1), (Sub(0.6, Box), 1))"),
+}
+# File: the text of a goal that is drawn behind a ReLU.
+DOMAINS = {name: name for name in REGIONS} | {
+    "CROWN_IBP": "CROWN_IBP", "Shrunk": "Shrunk(0.5, Box)",
 }
 # Attacks: the text of their first k steps, and how many there are.
 STEPS = {
@@ -185,12 +191,31 @@ def outline(element: HybridZonotope) -> np.ndarray:
   return np.concatenate([forth, forth[-1] - np.cumsum(2 * arrows, axis=0)])
 
 
+def outline_of_lines(output: Followed) -> np.ndarray:
+  """Where the upper bounds of 360 directions meet, [N, 2]."""
+  angles = np.linspace(0, 2 * np.pi, 360, endpoint=False)
+  ways = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+  ends = linear_bounds(output, jnp.asarray(ways)[None], jnp.zeros((1, 360)))
+  ends = np.asarray(ends[0], float)
+  corners = np.linalg.solve(
+      np.stack([ways, np.roll(ways, -1, 0)], axis=1),
+      np.stack([ends, np.roll(ends, -1)], axis=1)[..., None],
+  )[..., 0]
+  # Bounds that others exclude meet outside.
+  inside = (corners @ ways.T <= ends + 1e-3).all(axis=1)
+  return corners[inside]
+
+
 def draw_domain(axis, name: str) -> None:
   low, high = jnp.asarray(LOWER)[None], jnp.asarray(UPPER)[None]
   context = Context(network, jnp.zeros(1, int), jnp.asarray(0.0))
   ours, box = (
-      outline(layer(parse(text).abstract(low, high, context)))
-      for text in (name, "Box")
+      outline_of_lines(found) if isinstance(found, Followed)
+      else outline(found)
+      for found in (
+          layer(parse(text).abstract(low, high, context))
+          for text in (name, "Box")
+      )
   )
   axis.add_patch(patches.Polygon(ours, facecolor="#f6d7bf"))
   # The image of a fine mesh of the box.
@@ -234,8 +259,8 @@ def save(figure, name: str) -> None:
 
 
 def main() -> None:
-  for name in INPUTS | REGIONS:
-    draws, note, *texts = INPUTS.get(name, (1, "", name))
+  for name in INPUTS | DOMAINS:
+    draws, note, *texts = INPUTS.get(name, (1, "", DOMAINS.get(name)))
     side = 2 if len(texts) == 4 else 1
     figure, axes = pyplot.subplots(side, side, figsize=(3.2 * side,) * 2)
     figure.subplots_adjust(0.02, 0.09 / side, 0.98, 1 - 0.12 / side, 0.05, 0.24)
@@ -243,7 +268,7 @@ def main() -> None:
       if name in INPUTS:
         draw_input(axis, text, draws, note)
       else:
-        draw_domain(axis, name)
+        draw_domain(axis, text)
     save(figure, name)
   draw_schedules()
 

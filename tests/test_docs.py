@@ -23,7 +23,10 @@ _ROOT = pathlib.Path(__file__).parents[1]
 _DOCS = _ROOT / "docs"
 OBJECTIVES = (_DOCS / "objectives.md").read_text(encoding="utf-8")
 PORTING = (_DOCS / "porting.md").read_text(encoding="utf-8")
-GOALS = ("Points", "Regions", "Another box for a goal", "Several goals at once")
+GOALS = (
+    "Points", "Regions", "Linear bounds in training", "Another box for a goal",
+    "Several goals at once",
+)
 
 
 def blocks(kind: str) -> list[str]:

@@ -223,7 +223,7 @@ class Shrunk(_Within):
 
   ReLUs of the goal's elements take [l, u] with l < 0 < u to [0, factor·u] instead of
   [0, u]: ReLU shrinkage (Mueller et al. 2023, "Certified training: small boxes are
-  all you need", appendix; 0.8 at CIFAR-10's 2/255). With a factor below 1 the
+  all you need"; 0.8 at CIFAR-10's 2/255). With a factor below 1 the
   "bounds" hold for none but a part of the box: a loss to train on, no proof.
 
   Attributes:

@@ -63,6 +63,8 @@ def draw_goal(rng, depth=0, single=False, shared=False):
       goals.PGD(int(rng.integers(0, 9)), draw_value(rng),
                 int(rng.integers(1, 4))),
       goals.MIFGSM(momentum=draw_value(rng)),
+      goals.CROWN_IBP(draw_value(rng), int(rng.integers(0, 2))),
+      goals.Shrunk(float(rng.uniform(0.1, 1)), goals.Box()),
   ] + ([Original(), Attacked()] if shared else [])
   if depth > 3 or rng.random() < 0.2:
     return leaves[rng.integers(len(leaves))]
