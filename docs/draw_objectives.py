@@ -64,7 +64,7 @@ INPUTS = {
 }
 # File: the text of a goal that is drawn behind a ReLU.
 DOMAINS = {name: name for name in REGIONS} | {
-    "CROWN_IBP": "CROWN_IBP", "Shrunk": "Shrunk(0.5, Box)",
+    "CROWN_IBP": "CROWN_IBP", "Shrunk": "Shrunk(0.5, Box)", "TAPS": "TAPS",
 }
 # Attacks: the text of their first k steps, and how many there are.
 STEPS = {
@@ -230,6 +230,52 @@ def draw_domain(axis, name: str) -> None:
   finish(axis, name, "rotated, ReLU, rotated back; dashed: Box")
 
 
+def classifier(value):
+  """Three logits of what comes out of a hidden layer; the label is 0."""
+  rng = np.random.default_rng(11)
+  first, last = rng.normal(size=(2, 12)) * 4, rng.normal(size=(12, 3))
+  bias = rng.uniform(-3, 1, 12)
+  value = transformers.relu(transformers.dense(value, first, bias))
+  return transformers.dense(value, last, np.zeros(3))
+
+
+def draw_latent(axis, text: str) -> None:
+  """The box behind a ReLU, what is in it, and where classes 1 and 2 win most."""
+  draws, goal = 6, parse(text)
+  low, high = (jnp.broadcast_to(end, (draws, 2)) for end in (LOWER, UPPER))
+  labels = jnp.zeros(draws, int)
+  context = Context(
+      network, labels, jnp.asarray(0.0),
+      jax.random.split(jax.random.key(5), draws),
+  )
+
+  def hidden(value):
+    turn = jnp.array([[0.8, 0.6], [-0.6, 0.8]])
+    value = transformers.dense(value, turn, jnp.array([0.3, -0.6]))
+    return transformers.relu(value)
+
+  output = classifier(hidden(goal.abstract(low, high, context)))
+  _, begin, end = goal.cut(output)
+  mesh = np.stack(np.meshgrid(*np.linspace(LOWER, UPPER, 80).T), axis=-1)
+  image = np.asarray(hidden(jnp.asarray(mesh.reshape(-1, 2))))
+  image = image.reshape(80, 80, 2)
+  axis.pcolormesh(image[..., 0], image[..., 1], np.zeros((79, 79)),
+                  cmap="binary", vmin=-1, vmax=2.3, edgecolors="face", alpha=0.4)
+  grid = np.linspace(-0.1, 0.9, 90)
+  points = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
+  logits = np.asarray(classifier(jnp.asarray(points)))
+  found = np.asarray(goal.points(output, labels, context))
+  for number, color in enumerate((BLUE, "#1b7f4c")):
+    margin = (logits[:, number + 1] - logits[:, 0]).reshape(90, 90)
+    axis.contour(grid, grid, margin, levels=7, colors=color, linewidths=0.5,
+                 alpha=0.5)
+    axis.plot(*found[:, number].T, "o", color=color, markersize=6,
+              markeredgecolor="white", markeredgewidth=0.8)
+  draw_box(axis, begin[0], end[0], False)
+  axis.set(xlim=(-0.1, 0.9), ylim=(-0.1, 0.9))
+  finish(axis, text, "behind a ReLU; 6 draws for each class")
+
+
 def draw_schedules() -> None:
   figure, axes = pyplot.subplots(3, 3, figsize=(8.4, 5.4), sharey=True)
   for axis, text in zip(axes.flat, SCHEDULES, strict=True):
@@ -267,6 +313,8 @@ def main() -> None:
     for axis, text in zip(np.ravel(axes), texts, strict=True):
       if name in INPUTS:
         draw_input(axis, text, draws, note)
+      elif name == "TAPS":
+        draw_latent(axis, text)
       else:
         draw_domain(axis, text)
     save(figure, name)

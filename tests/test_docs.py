@@ -24,8 +24,8 @@ _DOCS = _ROOT / "docs"
 OBJECTIVES = (_DOCS / "objectives.md").read_text(encoding="utf-8")
 PORTING = (_DOCS / "porting.md").read_text(encoding="utf-8")
 GOALS = (
-    "Points", "Regions", "Linear bounds in training", "Another box for a goal",
-    "Several goals at once",
+    "Points", "Regions", "Linear bounds in training",
+    "Attacks inside of the network", "Another box for a goal", "Several goals at once",
 )
 
 

@@ -89,7 +89,8 @@ _HOUSE = (
             "certified", "describe",
         ),
         "goals": (
-            "base", "points", "attacked", "regions", "crown", "combinators",
+            "base", "points", "attacked", "regions", "crown", "taps",
+            "combinators",
             "mixtures", "active",
         ),
     },

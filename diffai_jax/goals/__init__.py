@@ -16,6 +16,7 @@ from diffai_jax.goals.crown import CROWN_IBP
 from diffai_jax.goals.mixtures import Coin, Mix, MixLogs, MixMargins, Weighted
 from diffai_jax.goals.points import Attacked, Normal, Original, Point, Uniform
 from diffai_jax.goals.regions import REGIONS, Box, HBox, ball
+from diffai_jax.goals.taps import TAPS
 
 __all__ = [
     "AdvDom",
@@ -43,6 +44,7 @@ __all__ = [
     "Shrunk",
     "SmallBox",
     "Sub",
+    "TAPS",
     "Uniform",
     "Weighted",
     "active_at",

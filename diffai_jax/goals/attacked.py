@@ -43,12 +43,12 @@ class _Attack(PointGoal):
         raise ValueError(f"{name}'s {what} must not be below 0")
 
   def abstract(self, lower: Array, upper: Array, context: Context) -> Array:
-    steps = _whole(self.steps, context)
+    steps = whole(self.steps, context)
     if self.step is None:
       step_size = 1 / jnp.maximum(steps, 1)
     else:
       step_size = value_at(self.step, context.epoch)
-    restarts = _whole(self.restarts, context)
+    restarts = whole(self.restarts, context)
     draws = self.random_start or self.restarts != 1
     return attacks.pgd(
         lambda x: context.forward(x, Mode.CONCRETE),
@@ -65,7 +65,7 @@ class _Attack(PointGoal):
     )
 
 
-def _whole(value: NumberOrSchedule, context: Context) -> int | Array:
+def whole(value: NumberOrSchedule, context: Context) -> int | Array:
   """A number of times, static if it is no schedule."""
   if isinstance(value, Schedule):
     return jnp.round(value(context.epoch)).astype(jnp.int32)

@@ -147,7 +147,7 @@ class CROWN_IBP(Weighed):  # pylint: disable=invalid-name
 
 
 def other_classes(labels: Array, classes: int) -> Array:
-  """All classes but the label, from the one after it on, [B] -> [B, K - 1]."""
+  """All classes but the label, from the one after it on, [B] -> [B, K-1]."""
   return (labels[:, None] + 1 + jnp.arange(classes - 1)) % classes
 
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from diffai_jax import losses
 from diffai_jax.domains import rounding
 from diffai_jax.domains.product import Product
-from diffai_jax.goals.base import Context, Goal, Weighed
+from diffai_jax.goals.base import Context, Goal, Weighed, walk
+from diffai_jax.goals.taps import TAPS
 from diffai_jax.schedules import NumberOrSchedule, extent, require_share, value_at
 from diffai_jax.text.terms import argument_text
 from diffai_jax.types import Array, PRNGKey
@@ -124,6 +125,11 @@ class MixMargins(_Pair):
         raise ValueError(
             f"MixMargins mixes goals on one point or element each;"
             f" {type(child).__name__} has several"
+        )
+      if any(isinstance(term, TAPS) for term in walk(child)):
+        raise ValueError(
+            "MixMargins mixes margins, and TAPS has a loss of its own; take Mix"
+            " or MixLogs"
         )
 
   def combine(

@@ -16,6 +16,7 @@ from diffai_jax.graph.record import record
 from diffai_jax.graph.saving import load, save
 from diffai_jax.graph.surgery import (
     correlate_before_last,
+    cuts,
     keep,
     simplify,
     split,
@@ -30,6 +31,7 @@ __all__ = [
     "after",
     "alone",
     "correlate_before_last",
+    "cuts",
     "follow",
     "from_jax",
     "from_onnx",

@@ -73,6 +73,17 @@ def split_at(graph: Graph, place: int, name: str = "") -> tuple[Graph, Graph]:
   return first, second
 
 
+def cuts(graph: Graph) -> list[int]:
+  """Numbers of the results that all that comes after them comes from.
+
+  The input, 0, is one; the output is not.
+  """
+  return [
+      place for place in range(min(graph.outputs))
+      if all(n >= place for n in _wanted(graph, stop=place))
+  ]
+
+
 def _wanted(graph: Graph, stop: int) -> set[int]:
   """Results that the outputs need, looking no further than result `stop`."""
   wanted = set(graph.outputs)

@@ -1,10 +1,12 @@
 """Objectives as text.
 
   goal     = name [ "(" argument { "," argument } ")" ]
-  argument = value | goal | "(" goal "," value ")" | parameter "=" argument
+  argument = value | goal | layer | "(" goal "," value ")"
+           | parameter "=" argument
   value    = number | schedule | value operator value | "(" value ")"
            | "-" value
   schedule = name "(" argument { "," argument } ")"
+  layer    = name { "/" name }
   operator = "+" | "-" | "*" | "/"
 
 Names of goals and schedules are the keys of CONSTRUCTORS, whose dataclasses say
@@ -35,6 +37,7 @@ from diffai_jax.goals.crown import CROWN_IBP
 from diffai_jax.goals.mixtures import Coin, Mix, MixLogs, MixMargins, Weighted
 from diffai_jax.goals.points import Attacked, Normal, Original, Point, Uniform
 from diffai_jax.goals.regions import REGIONS
+from diffai_jax.goals.taps import TAPS
 from diffai_jax.objectives.syntax import (
     MAX_DEPTH,
     MAX_LENGTH,
@@ -45,7 +48,7 @@ from diffai_jax.objectives.syntax import (
 from diffai_jax.schedules import arithmetic
 from diffai_jax.schedules.optax_schedules import OPTAX, OptaxSchedule
 from diffai_jax.text.suggest import nearest
-from diffai_jax.text.terms import Number, Term, number_text
+from diffai_jax.text.terms import Number, Place, Term, number_text
 from diffai_jax.types import shortened
 
 MAX_NUMBER = 10**30  # What float32 can hold, and more than anything means.
@@ -53,7 +56,7 @@ CONSTRUCTORS: dict[str, type[Term]] = {
     term.__name__: term
     for term in (
         Point, Normal, Uniform, FGSM, IFGSM, PGD, MIFGSM,
-        *map(type, REGIONS.values()), CROWN_IBP,
+        *map(type, REGIONS.values()), CROWN_IBP, TAPS,
         Sub, NormalSub, Sample, SmallBox, BiSample, AdvDom, Original,
         Attacked, Shrunk,
         Mix, MixMargins, MixLogs, Weighted, Coin,
@@ -73,6 +76,7 @@ _KINDS = {
     Goal: "a goal",
     schedules.NumberOrSchedule: "a number or a schedule",
     Number: "a number",
+    Place: "a whole number or a layer's name, such as layers_2/layers_0",
 }
 
 
@@ -153,6 +157,8 @@ class _Reader:
 
   def read(self, node: ast.expr, kind) -> Term | Number:
     """The term or number at `node`, which must be of `kind`."""
+    if kind is Place:
+      return self._place(node)
     if isinstance(node, ast.Constant):
       value = self._number(node)
     elif isinstance(node, (ast.BinOp, ast.UnaryOp)) and kind is not Goal:
@@ -172,6 +178,20 @@ class _Reader:
           node, f"expected {_KINDS[kind]}, not {shortened(str(value))}"
       )
     return value
+
+  def _place(self, node: ast.expr) -> Place:
+    """A whole number; or names with / between them, a layer's path."""
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+      return self._number(node)
+    words = []
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+      words.append(node.right)
+      node = node.left
+    words.append(node)
+    for word in words:
+      if not isinstance(word, ast.Name):
+        raise self.fail(word, f"expected {_KINDS[Place]}")
+    return "/".join(word.id for word in reversed(words))
 
   def _number(self, node: ast.Constant) -> Number:
     value = node.value

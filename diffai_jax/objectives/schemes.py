@@ -57,6 +57,11 @@ _SMALL, _LARGE, _DENSE = "150, 10", "200, 40", "150, 50"
 # A random point of the ball, and one step that is clipped to it.
 _ONE_STEP = "PGD(1, 10)"
 _SMOOTH = "Smooth(0, 1, 60)"
+# Interval bounds alone while ε grows.
+_TAPS = "Mix(Box, TAPS({split}, {scale}), Until(60, 0, 1))"
+_CONNECTING = (
+    "Mao et al. 2023, Connecting certified and adversarial training"
+)
 
 SCHEMES: dict[str, Scheme] = {
     "Baseline": Scheme(
@@ -109,6 +114,28 @@ SCHEMES: dict[str, Scheme] = {
         f"Sub({_SMOOTH}, SmallBox({{share}}, PGD(8, 0.5), Box))",
         "Mueller et al. 2023, Certified training: small boxes are all you need",
         (("share", 0.4),),
+    ),
+    "SABR_Shrunk": Scheme(
+        f"Sub({_SMOOTH}, SmallBox({{share}}, PGD(8, 0.5),"
+        " Shrunk({factor}, Box)))",
+        "Mueller et al. 2023, Certified training: small boxes are all you need",
+        (("share", 0.1), ("factor", 0.8)),
+    ),
+    "CROWN_IBP_Ramp": Scheme(
+        "Sub(Lin(0, 1, 50, 10), Mix(Point,"
+        " CROWN_IBP(1 - Lin(0, 1 - {end}, 50, 10), {fusion}),"
+        " Lin(0, 1 - {clean}, 50, 10)))",
+        "Zhang et al. 2020, Towards stable and efficient training of verifiably"
+        " robust neural networks; fusion: Xu et al. 2020, Automatic perturbation"
+        " analysis for scalable certified robustness and beyond",
+        (("clean", 0), ("end", 0), ("fusion", 0)),
+    ),
+    "TAPS_IBP": Scheme(
+        f"Sub({_SMOOTH}, {_TAPS})", _CONNECTING, (("split", 1), ("scale", 4)),
+    ),
+    "STAPS": Scheme(
+        f"Sub({_SMOOTH}, SmallBox({{share}}, PGD(8, 0.5), {_TAPS}))",
+        _CONNECTING, (("share", 0.4), ("split", 1), ("scale", 4)),
     ),
     "MTL_IBP": Scheme(
         f"Sub({_SMOOTH}, Mix({_ONE_STEP}, Box, {{weight}}))",

@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any
 
 Number = int | float
+Place = int | str  # In a network: a layer's name, or by counting.
 
 
 def number_text(value: Number) -> str:

@@ -55,8 +55,14 @@ def draw_value(rng, low=0.0, high=1.0, depth=0):
   return arithmetic.combine(arithmetic.Plus, one, other)
 
 
-def draw_goal(rng, depth=0, single=False, shared=False):
-  """A goal that `check` accepts, of any constructor."""
+def draw_goal(rng, depth=0, single=False, shared=False, margins=False):
+  """A goal that `check` accepts, of any constructor.
+
+  Args:
+    single: whether it must be of one point or element.
+    shared: whether an AdvDom or BiSample is around it.
+    margins: whether its loss must be that of its margins.
+  """
   leaves = [
       goals.Point(), goals.Normal(), goals.Uniform(), *goals.REGIONS.values(),
       goals.FGSM(draw_value(rng)), goals.IFGSM(int(rng.integers(0, 9))),
@@ -65,11 +71,17 @@ def draw_goal(rng, depth=0, single=False, shared=False):
       goals.MIFGSM(momentum=draw_value(rng)),
       goals.CROWN_IBP(draw_value(rng), int(rng.integers(0, 2))),
       goals.Shrunk(float(rng.uniform(0.1, 1)), goals.Box()),
+      *([] if margins else [goals.TAPS(
+          (int(rng.integers(0, 9)), "Dense_0", "layers_2/layers_0")[
+              rng.integers(3)
+          ], draw_value(rng, 0, 5), connector=float(rng.uniform(0.1, 1)),
+      )]),
   ] + ([Original(), Attacked()] if shared else [])
   if depth > 3 or rng.random() < 0.2:
     return leaves[rng.integers(len(leaves))]
   inner = lambda **keywords: draw_goal(
-      rng, depth + 1, **{"single": single, "shared": shared} | keywords
+      rng, depth + 1,
+      **{"single": single, "shared": shared, "margins": margins} | keywords
   )
   choice = rng.integers(5 if single else 10)
   if choice == 0:
@@ -86,7 +98,7 @@ def draw_goal(rng, depth=0, single=False, shared=False):
   if choice == 3:
     return goals.AdvDom(inner(single=True), inner(shared=True))
   if choice == 4:
-    names = [n for n, s in SCHEMES.items() if not single or n == "SABR"]
+    names = [n for n, s in SCHEMES.items() if not single or n[:4] == "SABR"]
     name = names[rng.integers(len(names))]
     needed = ("k", None) in SCHEMES[name].parameters
     return objective(name + ("(2)" if needed else ""))
@@ -96,7 +108,8 @@ def draw_goal(rng, depth=0, single=False, shared=False):
     return goals.MixLogs(inner(), inner(), draw_value(rng))
   if choice == 7:
     return goals.MixMargins(
-        inner(single=True), inner(single=True), draw_value(rng)
+        inner(single=True, margins=True), inner(single=True, margins=True),
+        draw_value(rng),
     )
   kind = (goals.Weighted, goals.Coin)[rng.integers(2)]
   return kind(((inner(), 1.5),) + tuple(

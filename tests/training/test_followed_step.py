@@ -7,6 +7,7 @@ import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from test_step import _DATASET, _EPSILON, _data, _optimizer
 
@@ -42,25 +43,28 @@ EVERYTHING = Sequential((
         CorrelateAll(), Linear(3),
     )),
 ))
-GOALS = ("Mix(Point, CROWN_IBP(0.6, fusion=1), 0.5)",)
 
 
-@pytest.mark.parametrize("goal", GOALS)
-def test_a_few_steps_lower_the_loss(goal):
+@pytest.mark.parametrize("goal, epsilon", [
+    ("Mix(Point, CROWN_IBP(0.6, fusion=1), 0.5)", _EPSILON),
+    ("SmallBox(0.4, PGD(1, 1), TAPS(1, steps=2))", 0.4 * _EPSILON),
+])
+def test_a_few_steps_lower_the_loss(goal, epsilon):
   """With batch statistics, dropout, regularisers, deep loss, in parts, on all
   devices."""
+  optimizer = optax.adam(0.03)
   step = make_step(
-      EVERYTHING, objective(goal), _optimizer(), _DATASET, _EPSILON, 5,
+      EVERYTHING, objective(goal), optimizer, _DATASET, _EPSILON, 5,
       lambda step: 1.0 + 0 * step, Regularizers(0.1, 0.1), accumulate=2,
   )
-  state = create_state(EVERYTHING, _optimizer(), (4, 4, 1), seed=1)
+  state = create_state(EVERYTHING, optimizer, (4, 4, 1), seed=1)
   losses = []
-  for _ in range(6):
+  for _ in range(10):
     state, metrics = step(state, *_data())
     losses.append(float(metrics["loss"]))
-  assert losses[-1] < 0.9 * losses[0]
+  assert losses[-1] < 0.9 * losses[0], losses
   assert 0 <= metrics["verified"] <= 1
-  assert metrics["epsilon"] == pytest.approx(_EPSILON, rel=1e-5)
+  assert metrics["epsilon"] == pytest.approx(epsilon, rel=1e-5)
 
 
 def loss_of(network, state, goal, params):
@@ -86,9 +90,9 @@ def loss_of(network, state, goal, params):
   return deep_loss.mix_in(losses, sown, 1.0).mean()
 
 
-def gradient_of(network, state, goal):
+def gradient_of(network, state):
   return jax.jit(jax.value_and_grad(functools.partial(
-      loss_of, network, state, objective(goal)
+      loss_of, network, state, objective("CROWN_IBP")
   )))(state.params)
 
 
@@ -99,8 +103,7 @@ def assert_alike(first, second):
   jax.tree.map(compare, first, second)
 
 
-@pytest.mark.parametrize("goal", GOALS)
-def test_rematerialised_stages_are_followed(goal):
+def test_rematerialised_stages_are_followed():
   """Also where a stage has a residual sum, and symbols are made in it."""
   network = Sequential((
       Sequential((Flatten(), Linear(5))),
@@ -109,7 +112,7 @@ def test_rematerialised_stages_are_followed(goal):
   ))
   state = create_state(network, _optimizer(), (4, 4, 1), seed=1)
   assert_alike(*(
-      gradient_of(network.clone(remat=remat), state, goal)
+      gradient_of(network.clone(remat=remat), state)
       for remat in (False, True)
   ))
 
@@ -124,8 +127,7 @@ class Plain(flax.linen.Module):
     return flax.linen.Dense(3)(jax.nn.relu(x))
 
 
-@pytest.mark.parametrize("goal", GOALS)
-def test_plain_modules_are_followed(goal):
+def test_plain_modules_are_followed():
   """As the same network of our own layers is."""
   plain = PlainNetwork(Plain())
   own = Sequential((Flatten(), Linear(6), BatchNorm(), ReLU(), Linear(3)))
@@ -136,7 +138,7 @@ def test_plain_modules_are_followed(goal):
   twin = dataclasses.replace(twin, params={
       name: state.params[other] for name, other in names.items()
   })
-  value, gradient = gradient_of(plain, state, goal)
-  assert_alike(gradient_of(own, twin, goal), (
+  value, gradient = gradient_of(plain, state)
+  assert_alike(gradient_of(own, twin), (
       value, {name: gradient[other] for name, other in names.items()}
   ))
