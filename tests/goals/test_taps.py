@@ -6,9 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_crown import BATCH, LABELS, LAYERS, LOWER, UPPER, intervals, network
+from test_crown import (
+    BATCH,
+    LABELS,
+    LAYERS,
+    LOWER,
+    UPPER,
+    intervals,
+    margins,
+    network,
+)
 
-from diffai_jax.goals import Context, TAPS
+from diffai_jax import transformers
+from diffai_jax.goals import Context, CROWN_IBP, TAPS
 from diffai_jax.goals.taps import connected, largest_margins, place_of
 from diffai_jax.graph import cuts, follow, named_by_layers, record
 from diffai_jax.domains import from_bounds
@@ -145,6 +155,36 @@ def test_loss_and_gradient_with_points_within(float64):
   np.testing.assert_allclose(found, expected_slope, rtol=1e-5)
 
 
+def test_masks_of_dropout_are_each_examples_own(float64):
+  """As if the kernel of the next layer had the mask of that example."""
+  mask = np.where(np.random.default_rng(1).random((BATCH, 6)) < 0.4, 0, 1.5)
+
+  @jax.jit
+  def run(lower, upper):
+    labels = jnp.asarray(LABELS)
+    value = follow(from_bounds(lower, upper))
+    value = transformers.relu(transformers.dense(value, *LAYERS[0]))
+    value = transformers.scale_shift(value, mask, 0.0)
+    value = transformers.relu(transformers.dense(value, *LAYERS[1]))
+    output = transformers.dense(value, *LAYERS[2])
+    taps = TAPS(1, steps=1)
+    return (
+        CROWN_IBP().margins(output, labels, context()),
+        taps.loss(output, labels, context()),
+        taps.points(output, labels, context()),
+    )
+
+  walked, loss, points = run(LOWER, UPPER)
+  for b in range(BATCH):
+    kernel, bias = LAYERS[1]
+    layers = [LAYERS[0], (mask[b][:, None] * kernel, bias), LAYERS[2]]
+    np.testing.assert_allclose(walked[b], margins(layers, 1)[b], atol=1e-9)
+    expected = latent_loss(layers, 1, np.asarray(points[b]), b)
+    np.testing.assert_allclose(
+        loss[b], expected * interval_loss(layers, b), atol=1e-9
+    )
+
+
 def test_the_connector_where_the_box_is_a_point():
   share = lambda c: jax.grad(
       lambda ends: connected(ends[0], ends[1], jnp.ones(1), c).sum()
@@ -154,16 +194,16 @@ def test_the_connector_where_the_box_is_a_point():
 
 def test_of_several_starts_the_best_is_kept():
   """A margin with two hills, of which the lower one draws in more starts."""
-  margins = lambda z: jnp.sum(jnp.maximum(-3 * z, 5 * (z - 0.7)), axis=-1)
+  hills = lambda z: jnp.sum(jnp.maximum(-3 * z, 5 * (z - 0.7)), axis=-1)
   low, high = -jnp.ones((20, 1)), jnp.ones((20, 1))
   keys = jax.random.split(jax.random.key(1), 20)
   ends = [
-      np.asarray(largest_margins(margins, low, high, 2, 20, 0.2, n, keys))
+      np.asarray(largest_margins(hills, low, high, 2, 20, 0.2, n, keys))
       for n in (1, 4)
   ]
   assert set(np.unique(ends[0])) == {-1, 1}
-  assert (margins(ends[1]) >= margins(ends[0])).all()
-  assert (margins(ends[1]) > margins(ends[0])).any()
+  assert (hills(ends[1]) >= hills(ends[0])).all()
+  assert (hills(ends[1]) > hills(ends[0])).any()
 
 
 # Where the network is cut.
