@@ -105,9 +105,10 @@ _HOUSE = (
     {
         "verification": (
             "memory", "affine_check", "domain_methods", "linear_methods",
-            "methods", "inputs", "measures", "program_cache", "programs",
-            "blocks", "measuring", "certification_input", "certification",
-            "certifications", "layer_bounds", "bisection", "front_door",
+            "branching_method", "methods", "inputs", "measures",
+            "program_cache", "programs", "blocks", "searching", "measuring",
+            "certification_input", "certification", "certifications",
+            "layer_bounds", "bisection", "front_door",
         ),
     },
     {

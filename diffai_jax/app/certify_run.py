@@ -29,7 +29,7 @@ from diffai_jax.verification import certification, certifications, programs
 from diffai_jax.verification.certification_input import certified_params
 from diffai_jax.verification.inputs import checked
 from diffai_jax.verification.measures import MeasureMargin
-from diffai_jax.verification.methods import parse_all
+from diffai_jax.verification.methods import BranchAndBound, parse_all
 
 
 def test_data(config: config_dict.ConfigDict) -> Examples:
@@ -64,6 +64,8 @@ def check_memory(job: Job) -> None:
       Linf(job.config.epsilon, job.data_range),
   )
   for method in parse_all(job.config.certify.methods):
+    if isinstance(method, BranchAndBound):
+      continue  # It bounds as many subdomains at once as there is memory for.
     measure = MeasureMargin(network, method)
     processes.together(lambda: programs.check_memory(
         str(method), measure, variables["params"], one,
@@ -219,7 +221,7 @@ def _measure(
   """Certifies with a journal in the folder, and saves; returns the summary."""
   config = job.config
   phases = 2 + len(config.certify.methods)
-  finished = []
+  finished, doing = [], {"done": 0}
   journal = processes.together(lambda: _journal(folder, about))
   try:
     with console.progress_bar(
@@ -229,7 +231,11 @@ def _measure(
       def progress(phase: str, done: int) -> None:
         if phase not in finished:
           finished.append(phase)
-        show((len(finished) - 1) * len(data) + done, phase)
+        doing.update(done=(len(finished) - 1) * len(data) + done)
+        show(doing["done"], phase)
+
+      def status(phase: str, text: str) -> None:
+        show(doing["done"], f"{phase}: {text}")
 
       found = certification.certify(
           network,
@@ -242,6 +248,7 @@ def _measure(
           skip_decided=config.certify.skip_decided,
           progress=progress,
           journal=journal,
+          status=status,
       )
 
     def save() -> dict:

@@ -36,6 +36,7 @@ def search(
     graph: Graph, images: Array, region, spec: Spec, settings: Settings,
     progress: Callable[[State], None] = lambda state: None,
     leaves: Callable | None = None,
+    decided: Callable[[np.ndarray, Found], None] | None = None,
 ) -> Found:
   """Decides images by branch and bound.
 
@@ -48,17 +49,30 @@ def search(
     progress: called after each round.
     leaves: called with (subdomains, their bounds) that are proved with the α and
       β that they have, as they come; roots too.
+    decided: called with (numbers of images, what is known of all) when no more is
+      done about these images, each once.
 
   Returns:
     What is known when all are decided, or have had their time, or at Ctrl-C.
   """
   run = _Search(graph, images, region, spec, settings, progress, leaves)
+  told = np.zeros(len(images), bool)
+
+  def tell(last: bool = False) -> None:
+    now = np.flatnonzero((run.is_decided() | last) & ~told)
+    if decided is not None and len(now):
+      decided(now, run.found())
+      told[now] = True
+
   try:
     run.begin()
+    tell()
     while run.goes_on():
       run.round()
+      tell()
   except KeyboardInterrupt:
     return run.found(interrupted=True)
+  tell(last=True)
   return run.found()
 
 
@@ -157,6 +171,11 @@ class _Search:
     self._attack(images[late])
     self._drop_decided()
     self._report(2 * share.sum() / max(elapsed, 1e-9))
+
+  def is_decided(self) -> np.ndarray:
+    """Images of which nothing is left in the pool, bool [I]."""
+    left = np.bincount(self._pool.image, minlength=len(self._bound))
+    return left == 0
 
   def found(self, interrupted: bool = False) -> Found:
     """What is known now."""

@@ -34,8 +34,14 @@ from diffai_jax.verification.measures import (
     MeasureMargin,
     MeasurePrediction,
 )
-from diffai_jax.verification.methods import Box, Method, parse_all
+from diffai_jax.verification.methods import (
+    Box,
+    BranchAndBound,
+    Method,
+    parse_all,
+)
 from diffai_jax.verification.measuring import Measuring
+from diffai_jax.verification.searching import Search
 
 # An image that it proves need not be sent to a region that costs more.
 _CHEAPEST = str(Box())
@@ -63,6 +69,9 @@ class Certification:
     wrong_points: one such point of each falsified example, in their order, in
       the images' range, [M, ...].
     failed: why a method or the attack gave no results, by its name.
+    subdomains: how many were bounded for each example, int32 [N], by the methods
+      that search.
+    image_seconds: what each example took of them, compiling left out, [N].
   """
 
   labels: np.ndarray
@@ -75,6 +84,10 @@ class Certification:
   falsified: np.ndarray
   wrong_points: np.ndarray
   failed: dict[str, str] = dataclasses.field(default_factory=dict)
+  subdomains: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  image_seconds: dict[str, np.ndarray] = dataclasses.field(
+      default_factory=dict
+  )
 
   @property
   def counterexamples(self) -> dict[int, np.ndarray]:
@@ -115,6 +128,7 @@ def certify(
     skip_decided: bool = False,
     progress: Callable[[str, int], None] = lambda phase, done: None,
     journal: Journal | None = None,
+    status: Callable[[str, str], None] = lambda phase, text: None,
 ) -> Certification:
   """Measures a network on examples.
 
@@ -138,6 +152,8 @@ def certify(
     progress: called with the phase and how many examples are done.
     journal: where each batch's results are kept as they come. What it knows
       already is not measured again.
+    status: called with the phase and a line that says how far it is, by methods
+      that search.
 
   Raises:
     UsageError: if an argument cannot be used, if this machine's arithmetic is
@@ -152,7 +168,7 @@ def certify(
   check_arithmetic(network, {"params": params}, inputs)
   labels = inputs.labels
   count = len(labels)
-  run = Measuring(params, inputs, memory_mb, progress, journal or Journal())
+  run = Measuring(params, inputs, memory_mb, progress, journal or Journal(), status)
   everything = np.ones(count, bool)
   found = run("standard", MeasurePrediction(network), everything)
   if found is None:
@@ -169,16 +185,26 @@ def certify(
     points[attacked] = found["counterexample"][attacked]
 
   verified, margins, asked = {}, {}, {}
+  subdomains, image_seconds, falsified = {}, {}, ~resists
   for method in methods:
     name = str(method)
     proved = verified.get(_CHEAPEST, ~everything)
     margin = margins.get(_CHEAPEST, np.full(count, -np.inf, np.float32))
-    spared = skip_decided and name != _CHEAPEST
-    which = resists & ~proved if spared else everything
+    measure = MeasureMargin(network, method)
+    if isinstance(method, BranchAndBound):
+      # What anything before it proved is decided.
+      measure = Search(network, method, memory_mb)
+      proved = np.any([proved, *verified.values()], axis=0)
+      margin = np.max([margin, *margins.values()], axis=0)
+      which = ~falsified & ~proved
+    elif skip_decided and name != _CHEAPEST:
+      which = ~falsified & ~proved
+    else:
+      which = everything
     asked[name] = int(np.count_nonzero(which))
     found = {}
     if asked[name]:
-      found = run(name, MeasureMargin(network, method), which)
+      found = run(name, measure, which)
     else:
       run.seconds[name] = 0.0
       progress(name, count)
@@ -189,16 +215,27 @@ def certify(
       margin = margin.astype(found["margin"].dtype)
       proved[which] = correct[which] & found["proved"]
       margin[which] = found["margin"]
-    if np.any(proved & ~resists):
-      row = int(np.argmax(proved & ~resists))
+    if np.any(proved & falsified):
+      row = int(np.argmax(proved & falsified))
       run.failed[name] = (
           f"it claims a proof for example {row}, which the attack broke"
       )
       continue
     verified[name], margins[name] = proved, margin
+    if isinstance(method, BranchAndBound):
+      subdomains[name] = np.zeros(count, np.int32)
+      image_seconds[name] = np.zeros(count, np.float32)
+      if found:
+        subdomains[name][which] = found["subdomains"]
+        image_seconds[name][which] = found["seconds"]
+        broken = np.flatnonzero(which)[found["falsified"]]
+        points = points.astype(found["counterexample"].dtype)
+        points[broken] = found["counterexample"][found["falsified"]]
+        falsified = falsified.copy()
+        falsified[broken] = True
   return Certification(
       labels, predictions, resists, verified, margins, asked, run.seconds,
-      ~resists, points[~resists], run.failed,
+      falsified, points[falsified], run.failed, subdomains, image_seconds,
   )
 
 
@@ -227,6 +264,9 @@ def save(
   for method, verified in certification.verified.items():
     arrays[f"verified_{method}"] = verified
     arrays[f"margin_{method}"] = certification.margins[method]
+  for method, numbers in certification.subdomains.items():
+    arrays[f"subdomains_{method}"] = numbers
+    arrays[f"seconds_{method}"] = certification.image_seconds[method]
   weights = traverse_util.flatten_dict(certified_params(params), sep="/")
   sealed.write(folder, JSON_FILE, about | certification.summary(), {
       NPZ_FILE: arrays,

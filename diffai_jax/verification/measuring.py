@@ -18,6 +18,7 @@ from diffai_jax.verification.blocks import run_in_batches
 from diffai_jax.verification.inputs import Inputs
 from diffai_jax.verification.measures import Measure, StepwiseMeasure
 from diffai_jax.verification.programs import compile_measure
+from diffai_jax.verification.searching import Search
 
 # What a measure may fail with while others go on: too little memory for one
 # example, before or while it runs, and whatever else XLA says.
@@ -39,16 +40,20 @@ class Measuring:
       memory_mb: float | None,
       progress: Callable[[str, int], None],
       journal: Journal,
+      status: Callable[[str, str], None] = lambda phase, text: None,
   ):
     """The arguments are those of `certification.certify`."""
     self.seconds: dict[str, float] = {}
     self.failed: dict[str, str] = {}
     self._params, self._inputs = params, inputs
     self._memory_mb, self._progress = memory_mb, progress
-    self._journal = journal
+    self._journal, self._status = journal, status
 
   def __call__(
-      self, phase: str, measure: Measure | StepwiseMeasure, which: np.ndarray
+      self,
+      phase: str,
+      measure: Measure | StepwiseMeasure | Search,
+      which: np.ndarray,
   ) -> dict[str, np.ndarray] | None:
     """The measure of some examples; None if it fails.
 
@@ -73,7 +78,9 @@ class Measuring:
     start = time.monotonic()
     try:
       if len(rows):
-        pieces.append((rows, self._measure(phase, measure, rows, known)))
+        is_search = isinstance(measure, Search)
+        run = self._search if is_search else self._measure
+        pieces.append((rows, run(phase, measure, rows, known)))
     except Exception as error:
       # All processes are here, each with an error of its own or with another's.
       if processes.agreed(not isinstance(error, _FAILURES)):
@@ -116,6 +123,39 @@ class Measuring:
     return run_in_batches(
         program, size, self._params, self._inputs[rows], block
     )
+
+  def _search(
+      self, phase: str, search: Search, rows: np.ndarray, known: Found
+  ) -> dict[str, np.ndarray]:
+    """Each process searches its share; one alone appends what it decides."""
+    since, done = time.monotonic(), len(self._inputs) - len(rows)
+    inputs, count = self._inputs[rows], processes.count()
+    status = lambda text: self._status(phase, text)
+
+    def keep(numbers: np.ndarray, found: dict) -> None:
+      nonlocal since, done
+      elapsed, since = time.monotonic() - since, time.monotonic()
+      if processes.is_first():
+        self._journal.append(phase, 1, rows[numbers], found, elapsed)
+      done += len(numbers)
+      self._progress(phase, done)
+
+    del known
+    if count == 1:
+      return search(self._params, inputs, keep, status)
+    # Neighbours may be alike, and so may be their time: every count-th one.
+    own = np.arange(-(-len(rows) // count)) * count + processes.index()
+    own, back = np.unique(own.clip(max=len(rows) - 1), return_inverse=True)
+    found = processes.together(
+        lambda: search(self._params, inputs[own], status=status)
+    )
+    found = processes.gathered({k: v[back] for k, v in found.items()})
+    found = {
+        k: np.swapaxes(v, 0, 1).reshape((-1,) + v.shape[2:])[: len(rows)]
+        for k, v in found.items()
+    }
+    processes.together(lambda: keep(np.arange(len(rows)), found))
+    return found
 
 
 def _gathered(pieces: list, which: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from diffai_jax.objectives import ObjectiveError
 from diffai_jax.objectives.syntax import syntax_tree
 from diffai_jax.text.suggest import unknown_name
 from diffai_jax.types import UsageError, shown
+from diffai_jax.verification.branching_method import BranchAndBound
 from diffai_jax.verification.domain_methods import (
     DOMAINS,
     Box,
@@ -29,13 +30,13 @@ from diffai_jax.verification.linear_methods import (
 )
 
 __all__ = [
-    "CROWN", "CROWN_IBP", "METHODS", "AlphaCROWN", "Box", "Domain", "HBox",
-    "HDeepZ", "HSmooth", "HSwitch", "Method", "ZBox", "ZDeepZ", "ZSmooth",
-    "ZSwitch", "parse", "parse_all",
+    "CROWN", "CROWN_IBP", "METHODS", "AlphaCROWN", "Box", "BranchAndBound",
+    "Domain", "HBox", "HDeepZ", "HSmooth", "HSwitch", "Method", "ZBox",
+    "ZDeepZ", "ZSmooth", "ZSwitch", "parse", "parse_all",
 ]
 
 METHODS: dict[str, type[Method]] = {
-    method.__name__: method for method in (*DOMAINS, *LINEAR)
+    method.__name__: method for method in (*DOMAINS, *LINEAR, BranchAndBound)
 }
 
 

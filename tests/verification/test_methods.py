@@ -17,8 +17,10 @@ def test_every_region_is_a_method_that_prints_as_its_text(name):
   assert hash(method) == hash(methods.parse(name))
 
 
-def test_there_are_no_others_but_linear_bounds():
-  assert set(methods.METHODS) == {*REGIONS, "CROWN_IBP", "CROWN", "AlphaCROWN"}
+def test_there_are_no_others_but_linear_bounds_and_a_search():
+  assert set(methods.METHODS) == {
+      *REGIONS, "CROWN_IBP", "CROWN", "AlphaCROWN", "BranchAndBound"
+  }
 
 
 def test_arguments_are_numbers(monkeypatch):
@@ -39,9 +41,11 @@ def test_arguments_are_numbers(monkeypatch):
 @pytest.mark.parametrize("text, printed", [
     ("CROWN", None), ("CROWN(HBox)", None), ("CROWN(Box)", "CROWN"),
     ("AlphaCROWN(20)", None), ("AlphaCROWN(5, ZDeepZ)", None),
-    ("CROWN_IBP", None),
+    ("CROWN_IBP", None), ("BranchAndBound(30)", None),
+    ("BranchAndBound(0.5, 600)", None),
+    ("BranchAndBound(30.0, 0)", "BranchAndBound(30)"),
 ])
-def test_linear_bounds_print_as_their_text(text, printed):
+def test_methods_with_arguments_print_as_their_text(text, printed):
   method = methods.parse(text)
   assert str(method) == (printed or text)
   assert methods.parse(str(method)) == method
@@ -52,6 +56,8 @@ def test_linear_bounds_print_as_their_text(text, printed):
     ("hbox", "did you mean 'HBox'?"),
     ("HBox(3)", "'HBox.3.': HBox takes no arguments"),
     ("AlphaCROWN", r"takes 1 to 2 arguments, such as AlphaCROWN\(20, Box\)"),
+    ("BranchAndBound", r"such as BranchAndBound\(20, 20\)"),
+    ("BranchAndBound(Box)", "seconds is Box.*expected a number of seconds"),
     ("AlphaCROWN(0)", "steps is 0; expected a whole number from 1"),
     ("AlphaCROWN(1.5)", "steps is 1.5; expected a whole number"),
     ("CROWN(CROWN)", "first is 'CROWN'; expected one that pushes an element"),
