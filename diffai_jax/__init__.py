@@ -14,10 +14,11 @@ __version__ = "0.1.0"
 # The front door: each name, and the room or folder that has it; after "=", the
 # room or folder that it stands for.
 _DOOR = {
-    "Attack": "verification.measures",
+    "Attack": "verification.attack_texts",
     "Bounds": "regions",
     "L2": "regions",
     "Linf": "regions",
+    "attacks": "=attacks",
     "bounds": "verification.front_door",
     "certify": "verification.front_door",
     "from_jax": "graph",

@@ -61,10 +61,13 @@ _HOUSE = (
     {
         "losses": ("margins", "regularizers"),
         "regions": (
-            "box_bounds", "linf", "l2", "examples", "specs", "specified",
+            "box_bounds", "linf", "l2", "membership", "examples", "specs", "specified",
             "vnnlib_syntax", "vnnlib_formula", "vnnlib",
         ),
-        "attacks": ("iterated",),
+        "attacks": (
+            "iterated", "attack_losses", "search", "apgd", "fixed_steps",
+            "adaptive",
+        ),
     },
     {
         "backward": (
@@ -104,11 +107,11 @@ _HOUSE = (
     },
     {
         "verification": (
-            "memory", "affine_check", "domain_methods", "linear_methods",
-            "branching_method", "methods", "inputs", "measures",
+            "memory", "affine_check", "attack_texts", "domain_methods",
+            "linear_methods", "branching_method", "methods", "inputs", "measures",
             "program_cache", "programs", "blocks", "searching", "measuring",
-            "certification_input", "certification", "certifications",
-            "layer_bounds", "bisection", "front_door",
+            "attacking", "certification_input", "certification",
+            "certifications", "layer_bounds", "bisection", "front_door",
         ),
     },
     {

@@ -15,6 +15,8 @@ from diffai_jax import processes
 from diffai_jax.app import config_dict, console, report, several, workfolder
 from diffai_jax.app.data_keys import range_of
 from diffai_jax.app.job import Job
+from diffai_jax.app.validation import attacks_of
+from diffai_jax.attacks import MIFGSM
 from diffai_jax.data import Examples, load
 from diffai_jax.kernels.platforms import platform_name
 from diffai_jax.networks import certified, certified_network
@@ -220,7 +222,9 @@ def _measure(
 ) -> dict:
   """Certifies with a journal in the folder, and saves; returns the summary."""
   config = job.config
-  phases = 2 + len(config.certify.methods)
+  attacks = attacks_of(config)
+  # Each attack is two: what it finds is checked.
+  phases = 1 + 2 * len(attacks) + len(config.certify.methods)
   finished, doing = [], {"done": 0}
   journal = processes.together(lambda: _journal(folder, about))
   try:
@@ -243,7 +247,7 @@ def _measure(
           data,
           Linf(config.epsilon, job.data_range),
           methods=tuple(config.certify.methods),
-          attack=certification.Attack(**config.certify.attack.to_dict()),
+          attacks=attacks,
           memory_mb=config.certify.memory_mb,
           skip_decided=config.certify.skip_decided,
           progress=progress,
@@ -299,6 +303,8 @@ def _about(
       "weights_sha256": digest(jax.tree.leaves(jax.device_get(params))),
       "images_sha256": digest([data.images, data.labels]),
   }
+  if list(config.certify.attacks) != [str(MIFGSM())]:  # That alone is `attack`.
+    decides["attacks_in_turn"] = [str(attack) for attack in attacks_of(config)]
   checkpoint = os.path.join(checkpoints.FOLDER, str(int(state.step)))
   if not store.is_same(source, workdir):
     checkpoint = os.path.join(source, checkpoint)

@@ -124,6 +124,8 @@ def base_config(
   # Null is half of the memory that is free.
   config.certify.memory_mb = config_dict.placeholder(int)
   config.certify.skip_decided = True
+  # Tried one after the other; MIFGSM alone is that of `certify.attack`.
+  config.certify.attacks = ("MIFGSM",)
   config.certify.attack = config_dict.ConfigDict()
   config.certify.attack.steps = 20
   config.certify.attack.momentum = 0.8

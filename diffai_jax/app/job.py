@@ -8,7 +8,12 @@ import optax
 
 from diffai_jax.app import config_dict, own_network, schedule_warning
 from diffai_jax.app.data_keys import range_of
-from diffai_jax.app.validation import methods_of, epsilon_of, validate
+from diffai_jax.app.validation import (
+    attack_words,
+    epsilon_of,
+    methods_of,
+    validate,
+)
 from diffai_jax.data import Dataset
 from diffai_jax.goals import Goal
 from diffai_jax.kernels import platforms
@@ -56,6 +61,7 @@ class Job:
     with config.ignore_type(), config.certify.ignore_type():  # Of text.
       config.epsilon = epsilon_of(config)
       config.certify.methods = methods_of(config)
+      config.certify.attacks = attack_words(config)
       data_range = range_of(config)
       config.data_range = data_range or ()
       for key in ("mean", "std"):

@@ -110,13 +110,25 @@ def _what(summary: dict) -> str:
 
 
 def _how(summary: dict) -> str:
-  attack = summary["attack"]
   skipped = " that are open after it" if summary["skip_decided"] else ""
   return (
-      f"Network of {summary['source']}. Attack: MI-FGSM, {attack['steps']} steps,"
-      f" momentum {attack['momentum']:g}, radius {attack['radius']:g}. Methods"
-      f" but Box were asked about all examples{skipped}. Proofs are for"
+      f"Network of {summary['source']}. {_attacks(summary)}. Methods but Box were"
+      f" asked about all examples{skipped}. Proofs are for"
       f" {summary['arithmetic']}."
+  )
+
+
+def _attacks(summary: dict) -> str:
+  """Which attacks there were."""
+  names = list(summary.get("attacks", ["MIFGSM"]))
+  if len(names) != 1:
+    return f"Attacks: {', '.join(names) or 'none'}"
+  if not names[0].startswith("MIFGSM"):
+    return f"Attack: {names[0]}"
+  attack = summary["attack"]
+  return (
+      f"Attack: MI-FGSM, {attack['steps']} steps, momentum"
+      f" {attack['momentum']:g}, radius {attack['radius']:g}"
   )
 
 
@@ -129,25 +141,33 @@ def _where(workdir: str, folder: str) -> str:
 
 def _result_rows(summary: dict) -> list[tuple[str, ...]]:
   """Name, share, count and seconds of each accuracy."""
+  failed, every = summary["failed"], summary["examples"]
 
-  def row(name: str, accuracy: float | None, phase: str) -> tuple[str, ...]:
+  def row(name: str, count: int | None, phase: str) -> tuple[str, ...]:
     seconds = f"{summary['seconds'].get(phase, 0):.1f} s"
-    if phase in summary["failed"]:
-      return name, "failed", summary["failed"][phase], seconds
-    count = round(accuracy * summary["examples"])
-    return (
-        name,
-        f"{accuracy:.4f}",
-        f"{count:,} of {summary['examples']:,}",
-        seconds,
-    )
+    if phase in failed:
+      return name, "failed", failed[phase], seconds
+    return name, f"{count / every:.4f}", f"{count:,} of {every:,}", seconds
 
+  def count_of(accuracy: float | None) -> int | None:
+    return None if accuracy is None else round(accuracy * every)
+
+  attacks = summary.get("attacks", {})
+  several = len(attacks) > 1
+  broken = [name for name in attacks if f"attack {name}" in failed]
+  attacked = row(
+      "attacked accuracy", count_of(summary["attacked_accuracy"]), "attack"
+  ) if not broken else (
+      "attacked accuracy", "failed", f"see {' and '.join(broken)}", ""
+  )
   verified = summary["verified_accuracy"]
   return [
-      row("standard accuracy", summary["standard_accuracy"], "standard"),
-      row("attacked accuracy", summary["attacked_accuracy"], "attack"),
+      row("standard accuracy", count_of(summary["standard_accuracy"]), "standard"),
   ] + [
-      row(f"verified accuracy, {method}", verified.get(method), method)
+      row(f"correct after {name}", one["standing"], f"attack {name}")
+      for name, one in attacks.items() if several
+  ] + [attacked] + [
+      row(f"verified accuracy, {method}", count_of(verified.get(method)), method)
       for method in summary["methods"]
   ]
 

@@ -3,6 +3,7 @@
 from diffai_jax.app import config_dict, own_network
 from diffai_jax.app.config import base_config, groups_of, keys_of, kind_of
 from diffai_jax.app.data_keys import dataset_of, range_of
+from diffai_jax.attacks import MIFGSM, Search
 from diffai_jax.data import Dataset
 from diffai_jax.networks import canonical_name, layers_of
 from diffai_jax.nn.initializers import INITIALIZERS
@@ -13,6 +14,7 @@ from diffai_jax.text import lists
 from diffai_jax.text.suggest import unknown_key, unknown_name
 from diffai_jax.training.optimizers import OPTIMIZERS
 from diffai_jax.types import UsageError, shown
+from diffai_jax.verification import attack_texts
 from diffai_jax.verification.methods import parse_all
 
 _LARGEST = 1e38  # What float32 can hold.
@@ -88,6 +90,7 @@ def validate_values(config: config_dict.ConfigDict, side: int) -> None:
   epsilon_of(config)
   objective(config.goal)
   methods_of(config)
+  attack_words(config)
   if config.optimizer.name not in OPTIMIZERS:
     raise unknown_name("optimizer", config.optimizer.name, OPTIMIZERS)
   if config.initializer not in INITIALIZERS:
@@ -139,6 +142,45 @@ def methods_of(config: config_dict.ConfigDict) -> tuple[str, ...]:
     return tuple(map(str, parse_all(given)))
   except UsageError as error:
     raise UsageError(f"certify.methods: {error}") from None
+
+
+def attack_words(config: config_dict.ConfigDict) -> tuple[str, ...]:
+  """The texts of the attacks to certify with; a config may hold "PGD, APGD".
+
+  Raises:
+    UsageError: if there is no such attack.
+  """
+  given = config.certify.attacks
+  if isinstance(given, str):
+    given = lists.split(given)
+  try:
+    attack_texts.parse_all(given)
+    return tuple(dict.fromkeys(map(_attack_word, given)))
+  except UsageError as error:
+    raise UsageError(f"certify.attacks: {error}") from None
+
+
+def _attack_word(given: str) -> str:
+  """The attack's text; MIFGSM with its own defaults is MIFGSM(20)."""
+  attack = attack_texts.parse(given)
+  arguments = str(given).partition("(")[2].strip(") ")
+  if attack == MIFGSM() and arguments:
+    return f"{attack}({attack.steps})"
+  return str(attack)
+
+
+def attacks_of(config: config_dict.ConfigDict) -> tuple[Search, ...]:
+  """The attacks of a checked config, in their order.
+
+  MIFGSM without arguments is what the keys of `certify.attack` say, and nothing
+  where that takes no steps.
+  """
+  plain = attack_texts.Attack(**config.certify.attack.to_dict())
+  attacks = (
+      plain.search() if word == str(MIFGSM()) else attack_texts.parse(word)
+      for word in attack_words(config)
+  )
+  return tuple(dict.fromkeys(a for a in attacks if a.steps))
 
 
 def _check_keys(config, base: config_dict.ConfigDict) -> None:

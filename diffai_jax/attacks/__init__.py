@@ -1,5 +1,7 @@
-"""Attacks that look for a counterexample in a box."""
+"""Attacks that look for a counterexample in a region."""
 
+from diffai_jax.attacks.adaptive import APGD, APGDTargeted
+from diffai_jax.attacks.fixed_steps import MIFGSM, PGD
 from diffai_jax.attacks.iterated import (
     Forward,
     MomentumState,
@@ -8,12 +10,10 @@ from diffai_jax.attacks.iterated import (
     mi_fgsm_step,
     pgd,
 )
+from diffai_jax.attacks.search import Problem, Search, attacked
 
 __all__ = [
-    "Forward",
-    "MomentumState",
-    "mi_fgsm",
-    "mi_fgsm_start",
-    "mi_fgsm_step",
-    "pgd",
+    "APGD", "APGDTargeted", "Forward", "MIFGSM", "MomentumState", "PGD",
+    "Problem", "Search", "attacked", "mi_fgsm", "mi_fgsm_start",
+    "mi_fgsm_step", "pgd",
 ]

@@ -103,7 +103,7 @@ def mi_fgsm_step(
 
   def loss(x: Array) -> tuple[Array, Array]:
     logits = forward(x)
-    wrong = jnp.argmax(logits, axis=1) != labels
+    wrong = is_wrong(logits, labels)
     return losses.cross_entropy(losses.margins(logits, labels)).sum(), wrong
 
   x = state.point
@@ -113,6 +113,12 @@ def mi_fgsm_step(
   moved = move(x, direction)
   point = jnp.where(_per_example(found, x), x, moved)
   return MomentumState(point, direction, found)
+
+
+def is_wrong(logits: Array, labels: Array) -> Array:
+  """Which logits are not finite, or highest at another class; bool [B]."""
+  finite = jnp.all(jnp.isfinite(logits), axis=1)
+  return ~finite | (jnp.argmax(logits, axis=1) != labels)
 
 
 def pgd(

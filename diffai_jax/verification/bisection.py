@@ -1,6 +1,7 @@
 """The largest ε that a method proves, for each image."""
 
 from collections.abc import Callable
+import dataclasses
 
 from flax import linen as nn
 import numpy as np
@@ -55,7 +56,7 @@ def largest_proved(
     at = epsilon.reshape(some.region.epsilon.shape)
     region = Linf(at, some.region.data_range)
     found = run_in_batches(
-        program, size, params, Inputs(some.images, some.labels, region)
+        program, size, params, dataclasses.replace(some, region=region)
     )
     return found["proved"]
 

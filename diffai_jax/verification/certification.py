@@ -15,12 +15,16 @@ from flax import linen as nn
 from flax import traverse_util
 import numpy as np
 
+from diffai_jax.attacks import Search
 from diffai_jax.data import Examples
 from diffai_jax.regions import Linf
 from diffai_jax.storage import sealed
 from diffai_jax.storage.journal import Journal
 from diffai_jax.storage.older_forms import renewed
 from diffai_jax.types import UsageError
+from diffai_jax.verification import attack_texts
+from diffai_jax.verification.attack_texts import Attack
+from diffai_jax.verification.attacking import attack_all, failed_phases
 from diffai_jax.verification.certification_input import (
     certified_params,
     check_arithmetic,
@@ -28,12 +32,7 @@ from diffai_jax.verification.certification_input import (
     check_numbers,
 )
 from diffai_jax.verification.inputs import checked
-from diffai_jax.verification.measures import (
-    Attack,
-    MeasureAttack,
-    MeasureMargin,
-    MeasurePrediction,
-)
+from diffai_jax.verification.measures import MeasureMargin, MeasurePrediction
 from diffai_jax.verification.methods import (
     Box,
     BranchAndBound,
@@ -57,21 +56,25 @@ class Certification:
 
   Attributes:
     labels, predictions: int32, [N].
-    attacked_correct: bool, [N]; correct on the image and on every point that
-      the attack visited. Where the attack failed, correct on the image.
+    attacked_correct: bool, [N]; correct on the image, and no attack found a point
+      of the region where it is not.
     verified: bool [N] by the method's text, methods that failed left out.
     margins: [N] by method; a lower bound of min_k z_y - z_k over the region, -inf
       where none was asked for.
     asked: how many examples each method was asked about.
     seconds: time taken, by "standard", "attack" and method; compiling included.
+      Of several attacks, each has its own too, such as "attack APGD(100)".
     falsified: bool, [N]; whether a point of the region is known that the network
       gets wrong.
     wrong_points: one such point of each falsified example, in their order, in
-      the images' range, [M, ...].
-    failed: why a method or the attack gave no results, by its name.
+      the images' range, [M, ...]. It is in the region exactly, and was run as it
+      is.
+    failed: why a method or an attack gave no results, by its phase.
     subdomains: how many were bounded for each example, int32 [N], by the methods
       that search.
     image_seconds: what each example took of them, compiling left out, [N].
+    broken: bool [N] by the attack's text, in the order of the attacks; for which
+      of the images that stood until then it found a point.
   """
 
   labels: np.ndarray
@@ -88,6 +91,7 @@ class Certification:
   image_seconds: dict[str, np.ndarray] = dataclasses.field(
       default_factory=dict
   )
+  broken: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
   @property
   def counterexamples(self) -> dict[int, np.ndarray]:
@@ -98,14 +102,19 @@ class Certification:
   def summary(self) -> dict:
     """The accuracies as fractions of all examples, and the seconds.
 
-    None is the attacked accuracy where the attack failed.
+    None is the attacked accuracy where an attack failed.
     """
     correct = self.predictions == self.labels
     attacked = float(np.mean(self.attacked_correct))
+    attacks, standing = {}, int(np.sum(correct))
+    for name, broken in self.broken.items():
+      standing -= int(np.sum(broken))
+      attacks[name] = {"broken": int(np.sum(broken)), "standing": standing}
     return {
         "examples": len(self.labels),
         "standard_accuracy": float(np.mean(correct)),
-        "attacked_accuracy": None if "attack" in self.failed else attacked,
+        "attacked_accuracy": None if failed_phases(self.failed) else attacked,
+        "attacks": attacks,
         "verified_accuracy": {
             method: float(np.mean(verified))
             for method, verified in self.verified.items()
@@ -123,7 +132,8 @@ def certify(
     region: Linf,
     *,
     methods: Sequence[str | Method] = ("Box", "HBox"),
-    attack: Attack = Attack(),
+    attack: Attack | None = Attack(),
+    attacks: Sequence[str | Search] | None = None,
     memory_mb: float | None = None,
     skip_decided: bool = False,
     progress: Callable[[str, int], None] = lambda phase, done: None,
@@ -142,7 +152,9 @@ def certify(
     examples: what to measure on; images as `inputs.checked` takes them.
     region: around each image.
     methods: as `methods.parse` takes them.
-    attack: the attack for attacked accuracy.
+    attack: the attack for attacked accuracy; None for none.
+    attacks: several in its place, as `attack_texts.parse_all` takes them. Each is
+      tried on the images that no earlier one broke.
     memory_mb: how much memory a batch may take, in MiB a device; None is half
       of what is free.
     skip_decided: whether methods but Box are asked only about what is open:
@@ -161,28 +173,27 @@ def certify(
     OSError: if the journal cannot be written.
   """
   check_numbers(attack, memory_mb)
+  attacks = _chosen(attack, attacks)
   methods = parse_all(methods)
   params = certified_params(params)
   inputs = checked(examples.images, examples.labels, region)
-  check_network(network, {"params": params}, inputs)
+  classes = check_network(network, {"params": params}, inputs)
   check_arithmetic(network, {"params": params}, inputs)
   labels = inputs.labels
   count = len(labels)
   run = Measuring(params, inputs, memory_mb, progress, journal or Journal(), status)
   everything = np.ones(count, bool)
-  found = run("standard", MeasurePrediction(network), everything)
+  as_floats = dataclasses.replace(inputs, images=inputs.points())
+  found = run("standard", MeasurePrediction(network), everything, as_floats)
   if found is None:
     raise UsageError(f"the network cannot be run: {run.failed['standard']}")
   predictions = found["prediction"]
   correct = predictions == labels
-  found = run("attack", MeasureAttack(network, attack), everything)
-  resists, points = correct, inputs.points()
-  if found is not None:
-    resists = correct & found["correct"]
-    # Where the prediction alone is wrong, the image itself is the point.
-    attacked = ~found["correct"]
-    points = points.astype(found["counterexample"].dtype)
-    points[attacked] = found["counterexample"][attacked]
+  attacked = attack_all(
+      run, network, classes, as_floats, region, correct, attacks, progress
+  )
+  # Where the prediction alone is wrong, the image itself is the point.
+  resists = correct & ~np.any([everything & False, *attacked.broken.values()], 0)
 
   verified, margins, asked = {}, {}, {}
   subdomains, image_seconds, falsified = {}, {}, ~resists
@@ -218,7 +229,7 @@ def certify(
     if np.any(proved & falsified):
       row = int(np.argmax(proved & falsified))
       run.failed[name] = (
-          f"it claims a proof for example {row}, which the attack broke"
+          f"it claims a proof for example {row}, which an attack broke"
       )
       continue
     verified[name], margins[name] = proved, margin
@@ -236,7 +247,17 @@ def certify(
   return Certification(
       labels, predictions, resists, verified, margins, asked, run.seconds,
       falsified, points[falsified], run.failed, subdomains, image_seconds,
+      attacked.broken,
   )
+
+
+def _chosen(
+    attack: Attack | None, attacks: Sequence[str | Search] | None
+) -> tuple[Search, ...]:
+  """The attacks of both arguments of `certify`; that of no steps is none."""
+  if attacks is not None:
+    return attack_texts.parse_all(attacks)
+  return (attack.search(),) if attack is not None and attack.steps else ()
 
 
 def save(
@@ -261,6 +282,8 @@ def save(
       "counterexample_index": np.flatnonzero(certification.falsified),
       "counterexample_image": certification.wrong_points,
   }
+  for attack, broken in certification.broken.items():
+    arrays[f"broken_{attack}"] = broken
   for method, verified in certification.verified.items():
     arrays[f"verified_{method}"] = verified
     arrays[f"margin_{method}"] = certification.margins[method]

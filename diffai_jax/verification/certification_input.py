@@ -13,19 +13,23 @@ from diffai_jax import processes
 from diffai_jax.networks import graph_of
 from diffai_jax.types import UsageError, shown
 from diffai_jax.verification import affine_check
+from diffai_jax.verification.attack_texts import Attack
 from diffai_jax.verification.inputs import Inputs, float_type
-from diffai_jax.verification.measures import Attack
 
 
-def check_numbers(attack: Attack, memory_mb: float | None) -> None:
+def check_numbers(attack: Attack | None, memory_mb: float | None) -> None:
   """Checks what is a number.
 
   Raises:
     UsageError: if one is not in its range.
   """
+  check_memory_mb(memory_mb)
+  if attack is None:
+    return
   if not isinstance(attack, Attack):
     raise UsageError(
-        f"the attack is {shown(attack)}; expected one such as Attack(steps=20)"
+        f"the attack is {shown(attack)}; expected one such as Attack(steps=20);"
+        f" others are given by text, attacks=['APGD(100)']"
     )
   needs = (
       ("attack.momentum", attack.momentum), ("attack.radius", attack.radius)
@@ -35,7 +39,6 @@ def check_numbers(attack: Attack, memory_mb: float | None) -> None:
       raise UsageError(
           f"{name} is {shown(value)}; expected a finite number of at least 0"
       )
-  check_memory_mb(memory_mb)
   steps = attack.steps
   whole = isinstance(steps, numbers.Integral) and not isinstance(steps, bool)
   if not whole or not 0 <= steps < 2**31:
@@ -68,7 +71,7 @@ def check_network(
     variables: dict,
     inputs: Inputs,
     needs_logits: bool = True,
-) -> None:
+) -> int:
   """Checks that the network takes the images and has classes for the labels.
 
   Args:
@@ -76,6 +79,9 @@ def check_network(
     variables: what it is applied with.
     inputs: with labels of at least 0.
     needs_logits: whether it must give logits, and one for each label.
+
+  Returns:
+    How many logits it gives; 0 if it need not give any.
 
   Raises:
     UsageError: if it does not.
@@ -91,7 +97,7 @@ def check_network(
         f" {list(shape)} ({reason[:200]})"
     ) from error
   if not needs_logits:
-    return
+    return 0
   found = getattr(logits, "shape", None)
   if found is None or len(found) != 2 or found[0] != 1 or found[1] < 2:
     raise UsageError(
@@ -105,6 +111,7 @@ def check_network(
         f"label {inputs.labels[row]} of example {row} is no class of the"
         f" network; expected 0 to {found[1] - 1}"
     )
+  return found[1]
 
 
 def check_arithmetic(

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 
+from diffai_jax.attacks import MIFGSM
 from diffai_jax.storage import files, store
 from diffai_jax.storage.sealed import DamagedError
 from diffai_jax.types import UsageError
@@ -32,12 +33,15 @@ def settings(config: Mapping) -> dict:
   certify = certify if isinstance(certify, Mapping) else {}
   attack = certify.get("attack")
   attack = attack if isinstance(attack, Mapping) else {}
+  attacks = certify.get("attacks")
   return {
       "epsilon": config.get("epsilon"),
       "split": certify.get("split"),
       "examples": certify.get("examples"),
       "methods": certify.get("methods"),
       "skip_decided": certify.get("skip_decided"),
+      # The only one there was, once, and then no key.
+      "attacks": None if attacks == [str(MIFGSM())] else attacks,
       "attack_steps": attack.get("steps"),
       "attack_momentum": attack.get("momentum"),
       "attack_radius": attack.get("radius"),

@@ -14,6 +14,7 @@ from flax import linen as nn
 import numpy as np
 
 from diffai_jax import processes
+from diffai_jax.attacks import Search
 from diffai_jax.data import Examples
 from diffai_jax.data.arrays import checked_range
 from diffai_jax.graph import Graph, from_jax, simplify
@@ -27,6 +28,7 @@ from diffai_jax.regions import Linf
 from diffai_jax.text.suggest import unknown_name
 from diffai_jax.types import ArgumentError, Array, UsageError, shown
 from diffai_jax.verification import certification
+from diffai_jax.verification.attack_texts import Attack
 from diffai_jax.verification.bisection import largest_proved
 from diffai_jax.verification.certification_input import (
     certified_params,
@@ -36,11 +38,9 @@ from diffai_jax.verification.certification_input import (
 )
 from diffai_jax.verification.inputs import Inputs, checked, float_type
 from diffai_jax.verification.layer_bounds import layer_bounds
-from diffai_jax.verification.measures import Attack
 from diffai_jax.verification.methods import METHODS, Domain, Method, parse
 
 Progress = Callable[[str, int], None]
-_NO_ATTACK = Attack(steps=0)
 _MOST_STEPS = 200  # Of bisection; floats have no more between 0 and 1.
 
 
@@ -73,6 +73,7 @@ def certify(
     methods: Sequence[str | Method] = ("Box", "HBox"),
     *,
     attack: Attack | None = Attack(),
+    attacks: Sequence[str | Search] | None = None,
     skip_decided: bool = False,
     memory_mb: float | None = None,
     progress: Progress | None = None,
@@ -96,7 +97,10 @@ def certify(
     region: such as Linf(0.1), around each image; ε in the images' units, of
       uint8 in those of [0, 1].
     methods: texts or methods, such as ["Box", dj.methods.HBox()].
-    attack: which attack looks for counterexamples; None for none.
+    attack: how MI-FGSM looks for counterexamples; None for not at all.
+    attacks: other attacks in its place, texts or of `dj.attacks`, such as
+      ["MIFGSM", "APGD(100)", "APGDTargeted(100)"]. Each is tried on the images
+      that those before left standing.
     skip_decided: whether methods but Box are asked only about images that the
       attack did not break and Box, if it came before, did not prove.
     memory_mb: most memory of a batch, in MiB a device; None is half of what is
@@ -105,7 +109,8 @@ def certify(
 
   Returns:
     Labels, predictions, and by the method's text what is verified and with which
-    margin; points that the network gets wrong; `summary()` has the accuracies.
+    margin; points that the network gets wrong, in the region exactly; what each
+    attack broke; `summary()` has the accuracies.
 
   Raises:
     ValueError: in one line, if an argument cannot be used.
@@ -128,7 +133,7 @@ def certify(
   network, params = _certified(run, checked(images, labels, region))
   return certification.certify(
       network, params, Examples(images, labels), region,
-      methods=methods, attack=_NO_ATTACK if attack is None else attack,
+      methods=methods, attack=attack, attacks=attacks,
       memory_mb=memory_mb, skip_decided=skip_decided,
       progress=progress or _no_progress,
   )

@@ -28,11 +28,14 @@ class Inputs:
     images: floats, or uint8 that stand for q/255.
     labels: int32, [N].
     region: around each image; its ε or bounds have as many axes as the images.
+    index: the image's place among all of them, int32 [N]; what is drawn at random
+      for it depends on that.
   """
 
   images: Array
   labels: Array
   region: Region
+  index: Array
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -42,9 +45,13 @@ class Inputs:
 
   def points(self) -> np.ndarray:
     """The images as floats, as the network takes them."""
-    if self.images.dtype != np.uint8:
-      return self.images
-    return self.images / np.asarray(255, float_type(self.images.dtype))
+    return _floats(self.images)
+
+
+def _floats(images: np.ndarray) -> np.ndarray:
+  if images.dtype != np.uint8:
+    return images
+  return images / np.asarray(255, float_type(images.dtype))
 
 
 def float_type(dtype) -> np.dtype:
@@ -84,8 +91,9 @@ def checked(images: Array, labels: Array | None, region: Region) -> Inputs:
       raise UsageError(
           f"images have numbers that {dtype.name} cannot hold; scale them"
       )
+  index = np.arange(len(images), dtype=np.int32)
   if isinstance(region, Bounds):
-    return Inputs(images, labels, _around(region, images))
+    return Inputs(images, labels, _around(region, images), index)
   epsilon = _by_example(region.epsilon, images.shape, dtype)
   if isinstance(region, L2) and any(n != 1 for n in epsilon.shape[1:]):
     raise UsageError(
@@ -93,12 +101,12 @@ def checked(images: Array, labels: Array | None, region: Region) -> Inputs:
         f" give a number, or one for each example"
     )
   region = dataclasses.replace(region, epsilon=epsilon, data_range=data_range)
-  return Inputs(images, labels, region)
+  return Inputs(images, labels, region, index)
 
 
 def _around(region: Bounds, images: Array) -> Bounds:
   """Explicit bounds, [N, ...] each, which have the images in them."""
-  points = Inputs(images, None, None).points()
+  points = _floats(images)
   try:
     lower, upper = map(np.asarray, region.bounds(points))
   except ValueError as error:

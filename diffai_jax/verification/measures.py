@@ -14,7 +14,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from diffai_jax.attacks import MomentumState, mi_fgsm_start, mi_fgsm_step
+from diffai_jax.attacks import Problem, Search
+from diffai_jax.attacks.search import chosen_by_example
 from diffai_jax.data import to_floats
 from diffai_jax.domains.product import Value
 from diffai_jax.graph import Graph
@@ -23,6 +24,8 @@ from diffai_jax.regions import labels as labels_spec
 from diffai_jax.types import Array, Mode
 from diffai_jax.verification.inputs import Inputs
 from diffai_jax.verification.methods import Method
+
+_ATTACKS = 1  # The purpose that keys of attacks are derived for.
 
 # (weights, inputs of b examples) -> arrays [b, ...] by name.
 Measure = Callable[[dict, Inputs], dict[str, Array]]
@@ -52,21 +55,6 @@ class StepwiseMeasure(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Attack:
-  """MI-FGSM as the paper evaluates with (section 5).
-
-  Attributes:
-    steps: number of steps; 0 attacks nothing.
-    momentum: of the normalised gradients.
-    radius: how far all steps together could go, in units of ε.
-  """
-
-  steps: int = 20
-  momentum: float = 0.8
-  radius: float = 2.0
-
-
-@dataclasses.dataclass(frozen=True)
 class MeasurePrediction:
   """The `prediction` for each image; -1 where a logit is not finite."""
 
@@ -81,50 +69,47 @@ class MeasurePrediction:
 
 @dataclasses.dataclass(frozen=True)
 class MeasureAttack:
-  """Whether an image stays `correct` under the attack.
+  """Whether an image stays `correct` under an attack.
 
   And a `counterexample`: the point that the network gets wrong, or 0.
+
+  Attributes:
+    network: called as network(value, mode).
+    attack: which.
+    classes: how many logits the network has.
   """
 
   network: nn.Module
-  attack: Attack
+  attack: Search
+  classes: int
 
   @property
   def steps(self) -> int:
-    return self.attack.steps
+    return self.attack.calls(self.classes)
 
-  def begin(self, params: dict, inputs: Inputs) -> MomentumState:
-    images = to_floats(inputs.images)
-    return mi_fgsm_start(images, *inputs.region.bounds(images))
+  def begin(self, params: dict, inputs: Inputs):
+    return self.attack.begin(self._problem(params, inputs))
 
-  def step(
-      self, params: dict, inputs: Inputs, state: MomentumState
-  ) -> MomentumState:
-    share = self.attack.radius / max(self.attack.steps, 1)
-    images, region = to_floats(inputs.images), inputs.region
-    move = lambda x, direction: region.project(
-        x + share * region.steepest(direction), images
-    )
-    return mi_fgsm_step(
-        self._forward(params), state, inputs.labels, move,
-        momentum=self.attack.momentum,
-    )
+  def step(self, params: dict, inputs: Inputs, state):
+    return self.attack.advance(self._problem(params, inputs), state)
 
-  def end(
-      self, params: dict, inputs: Inputs, state: MomentumState
-  ) -> dict[str, Array]:
-    attacked = state.point
-    logits = self._forward(params)(attacked)
-    finite = jnp.all(jnp.isfinite(logits), axis=1)
-    correct = finite & (jnp.argmax(logits, axis=1) == inputs.labels)
-    kept = correct.reshape((-1,) + (1,) * (attacked.ndim - 1))
+  def end(self, params: dict, inputs: Inputs, state) -> dict[str, Array]:
+    problem = self._problem(params, inputs)
+    points = self.attack.points(state)
+    wrong = problem.wrong(problem.forward(points))
     return {
-        "correct": correct,
-        "counterexample": jnp.where(kept, 0, attacked),
+        "correct": ~wrong,
+        "counterexample": chosen_by_example(wrong, points, jnp.zeros_like(points)),
     }
 
-  def _forward(self, params: dict) -> Callable[[Array], Array]:
-    return lambda x: self.network.apply({"params": params}, x)
+  def _problem(self, params: dict, inputs: Inputs) -> Problem:
+    key = jax.random.fold_in(jax.random.key(0), _ATTACKS)
+    return Problem(
+        forward=lambda x: self.network.apply({"params": params}, x),
+        images=to_floats(inputs.images), region=inputs.region,
+        labels=inputs.labels, classes=self.classes,
+        keys=jax.vmap(jax.random.fold_in, (None, 0))(key, inputs.index),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,6 +54,7 @@ class Measuring:
       phase: str,
       measure: Measure | StepwiseMeasure | Search,
       which: np.ndarray,
+      inputs: Inputs | None = None,
   ) -> dict[str, np.ndarray] | None:
     """The measure of some examples; None if it fails.
 
@@ -61,6 +62,7 @@ class Measuring:
       phase: its name.
       measure: what is measured.
       which: of which examples, bool [N].
+      inputs: what to measure in the place of the examples, N of them.
 
     Returns:
       Arrays [n, ...] by name, n the number of examples in `which`.
@@ -68,6 +70,7 @@ class Measuring:
     Raises:
       OSError: if the journal cannot be written.
     """
+    inputs = self._inputs if inputs is None else inputs
     known = found_in(processes.by_first(lambda: self._journal.blocks(phase)))
     is_open = which.copy()
     is_open[known.rows] = False
@@ -80,7 +83,7 @@ class Measuring:
       if len(rows):
         is_search = isinstance(measure, Search)
         run = self._search if is_search else self._measure
-        pieces.append((rows, run(phase, measure, rows, known)))
+        pieces.append((rows, run(phase, measure, inputs, rows, known)))
     except Exception as error:
       # All processes are here, each with an error of its own or with another's.
       if processes.agreed(not isinstance(error, _FAILURES)):
@@ -100,6 +103,7 @@ class Measuring:
       self,
       phase: str,
       measure: Measure | StepwiseMeasure,
+      inputs: Inputs,
       rows: np.ndarray,
       known: Found,
   ) -> dict[str, np.ndarray]:
@@ -107,7 +111,7 @@ class Measuring:
     # However many are open: their number compiles nothing. A run that was killed
     # goes on with its batches: the same program, the same bits.
     size, program = compile_measure(
-        phase, measure, self._params, self._inputs, self._memory_mb, known.batch
+        phase, measure, self._params, inputs, self._memory_mb, known.batch
     )
 
     def block(places: slice, found: dict) -> None:
@@ -118,18 +122,21 @@ class Measuring:
     def keep(places: slice, found: dict, elapsed: float) -> None:
       if processes.is_first():
         self._journal.append(phase, size, rows[places], found, elapsed)
-      self._progress(phase, len(self._inputs) - len(rows) + places.stop)
+      self._progress(phase, len(inputs) - len(rows) + places.stop)
 
-    return run_in_batches(
-        program, size, self._params, self._inputs[rows], block
-    )
+    return run_in_batches(program, size, self._params, inputs[rows], block)
 
   def _search(
-      self, phase: str, search: Search, rows: np.ndarray, known: Found
+      self,
+      phase: str,
+      search: Search,
+      inputs: Inputs,
+      rows: np.ndarray,
+      known: Found,
   ) -> dict[str, np.ndarray]:
     """Each process searches its share; one alone appends what it decides."""
-    since, done = time.monotonic(), len(self._inputs) - len(rows)
-    inputs, count = self._inputs[rows], processes.count()
+    since, done = time.monotonic(), len(inputs) - len(rows)
+    inputs, count = inputs[rows], processes.count()
     status = lambda text: self._status(phase, text)
 
     def keep(numbers: np.ndarray, found: dict) -> None:

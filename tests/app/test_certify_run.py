@@ -145,15 +145,20 @@ def test_the_same_again_is_there_already(workdir, monkeypatch, capsys):
 
 
 def _as_before(workdir):
-  """The files as a version wrote them that called methods domains."""
+  """The files as a version wrote them that called methods domains.
+
+  And had MI-FGSM alone.
+  """
   path = workdir / "config.json"
   config = json.loads(path.read_text())
   config["certify"]["domains"] = config["certify"].pop("methods")
+  del config["certify"]["attacks"]
   path.write_text(json.dumps(config))
   path = workdir / "certification.json"
   summary = json.loads(path.read_text())
   del summary["sha256"]
   summary["domains"] = summary.pop("methods")
+  del summary["attacks"]
   summary["sha256"] = sealed.digest_of(summary)
   path.write_text(json.dumps(summary))
 
@@ -177,6 +182,34 @@ def test_a_folder_that_calls_methods_domains_goes_on(
   assert (summary["step"], summary["methods"]) == (12, ["Box", "HBox"])
   written = json.loads((workdir / "config.json").read_text())["certify"]
   assert written["methods"] == ["Box", "HBox"] and "domains" not in written
+
+
+def test_several_attacks_have_a_place_and_rows_of_their_own(workdir, capsys):
+  """MIFGSM is what the keys of certify.attack say, and each has its seconds."""
+  before = _content(workdir)
+  attacks = ("MIFGSM", "APGD(3)")
+  _certify(workdir, certify__attacks=attacks, certify__methods=("Box",))
+  assert _content(workdir) == before
+  (folder,) = (workdir / "certifications").iterdir()
+  assert folder.name.startswith("methods_Box_attacks_MIFGSM-APGD-3-")
+  summary = certification.load_summary(str(folder))
+  names = ["MIFGSM(2, 1)", "APGD(3)"]
+  assert summary["attacks_in_turn"] == list(summary["attacks"]) == names
+  assert set(summary["seconds"]) == {
+      "standard", "attack", "Box", *(f"attack {name}" for name in names)
+  }
+  arrays = certification.load_arrays(str(folder))
+  for name in names:
+    assert arrays[f"broken_{name}"].sum() == summary["attacks"][name]["broken"]
+  out = capsys.readouterr().out
+  for name in names:
+    assert f"correct after {name}" in out
+  page = (workdir / "report.html").read_text()
+  assert "Attacks: MIFGSM(2, 1), APGD(3)" in page
+  assert "Attack: MI-FGSM, 2 steps, momentum 0.8" in page
+  _certify(workdir, certify__attacks=("MIFGSM(2, 1)", "APGD(3)"),
+           certify__methods=("Box",))
+  assert len(list((workdir / "certifications").iterdir())) == 2
 
 
 def test_a_run_that_trained_on_keeps_the_results_before(workdir):

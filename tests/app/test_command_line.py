@@ -53,6 +53,8 @@ def changed(*words: str) -> config_dict.ConfigDict:
     (["--config.certify.methods=('Box',)"], "certify.methods", ("Box",)),
     (["--config.certify.methods=Box, AlphaCROWN(20, HBox)"], "certify.methods",
      ("Box", "AlphaCROWN(20, HBox)")),
+    (["--config.certify.attacks=MIFGSM,APGD(100, loss=DLR)"], "certify.attacks",
+     ("MIFGSM", "APGD(100, loss=DLR)")),
     (["--config.certify.methods=Box", "--config.certify.methods=HBox"],
      "certify.methods", ("Box", "HBox")),
 ])

@@ -14,7 +14,8 @@ from diffai_jax.app.config import (
 )
 from diffai_jax.app.job import Job
 from diffai_jax.types import UsageError, shown
-from diffai_jax.app.validation import validate
+from diffai_jax.app.validation import attacks_of, validate
+from diffai_jax.attacks import APGD, MIFGSM
 
 
 def message(config):
@@ -153,6 +154,8 @@ def test_defaults_are_valid(name):
     "certify.attack.radius": (0.0, 10.0),
     "certify.methods": (("Box",), ("HBox", "Box"), ["Box"], "HBox",
                         "Box, HBox", ()),
+    "certify.attacks": (("MIFGSM",), ["PGD", "APGD(9, DLR)"], "PGD, APGD(9, DLR)",
+                        ()),
     "augment.crop_padding": (None, 0, 28),
     "data_dir": ("", "~/x", "a/b[0]"),
     "network": ("FFNN", "ffnn", "CONVMED"),
@@ -231,6 +234,8 @@ def test_validate_says_what_was_expected(key, value, expected):
     ("initializer", "hee", "initializer 'hee'", "'he'"),
     ("dropout", "Linn(0, 1, 5)", "dropout: unknown name Linn", "Lin"),
     ("certify.methods", ("Box", "HBx"), "method 'HBx'", "'HBox'"),
+    ("certify.attacks", ("PGD", "APDG"), "certify.attacks: unknown attack 'APDG'",
+     "'APGD'"),
 ])
 def test_validate_rejects_unknown_names(key, value, wrong, hint):
   """And says what was meant."""
@@ -315,6 +320,19 @@ def test_a_value_that_must_be_given():
   del config.seed
   config.seed = config_dict.required_placeholder(int)
   assert message(config) == "seed has no value; set it with --config.seed="
+
+
+@pytest.mark.parametrize("words, attacks", [
+    (("MIFGSM",), (MIFGSM(10, 0.1),)),
+    ("MIFGSM(20), APGD(5)", (MIFGSM(20), APGD(5))),
+    (["APGD(5)", "MIFGSM()"], (APGD(5), MIFGSM(10, 0.1))),
+    ((), ()),
+    (("PGD(0)",), ()),
+])
+def test_attacks_are_those_of_the_keys_where_they_say_nothing(words, attacks):
+  config = changed("certify.attacks", words)
+  config.certify.attack.steps, config.certify.attack.radius = 10, 1.0
+  assert attacks_of(Job.from_config(config).config) == attacks
 
 
 def test_methods_may_be_text():

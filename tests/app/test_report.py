@@ -85,6 +85,7 @@ def _write_results(
           falsified=np.array([False, False, True, True]),
           wrong_points=np.zeros((2, 8, 8, 1), np.float32),
           failed=failed or {},
+          broken={"MIFGSM": np.array([False, False, True, False])},
       ),
       str(workdir),
       {

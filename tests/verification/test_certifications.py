@@ -27,6 +27,7 @@ def _settings(**values):
     ({"certify__examples": 9}, "examples_9"),
     ({"certify__skip_decided": False}, "skip_decided_False"),
     ({"certify__attack__steps": 3}, "attack_steps_3"),
+    ({"certify__attacks": ("PGD", "APGD")}, "attacks_PGD-APGD"),
     ({"abstract_layers": "CorrelateAll"}, "abstract_layers_CorrelateAll"),
 ])
 def test_names_say_what_differs(values, name):
