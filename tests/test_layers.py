@@ -65,7 +65,7 @@ _HOUSE = (
             "vnnlib_syntax", "vnnlib_formula", "vnnlib",
         ),
         "attacks": (
-            "iterated", "attack_losses", "search", "apgd", "fixed_steps",
+            "iterated", "attack_losses", "stepwise", "apgd", "fixed_steps",
             "adaptive",
         ),
     },

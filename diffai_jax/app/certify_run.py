@@ -28,6 +28,7 @@ from diffai_jax.training.array_store import digest
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.types import UsageError, shown
 from diffai_jax.verification import certification, certifications, programs
+from diffai_jax.verification.attacking import CHECKED
 from diffai_jax.verification.certification_input import certified_params
 from diffai_jax.verification.inputs import checked
 from diffai_jax.verification.measures import MeasureMargin
@@ -223,8 +224,7 @@ def _measure(
   """Certifies with a journal in the folder, and saves; returns the summary."""
   config = job.config
   attacks = attacks_of(config)
-  # Each attack is two: what it finds is checked.
-  phases = 1 + 2 * len(attacks) + len(config.certify.methods)
+  phases = 1 + len(attacks) + len(config.certify.methods)
   finished, doing = [], {"done": 0}
   journal = processes.together(lambda: _journal(folder, about))
   try:
@@ -233,6 +233,8 @@ def _measure(
     ) as show:
 
       def progress(phase: str, done: int) -> None:
+        if phase.endswith(CHECKED):  # Of a few points, and short.
+          return
         if phase not in finished:
           finished.append(phase)
         doing.update(done=(len(finished) - 1) * len(data) + done)

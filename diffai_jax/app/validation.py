@@ -3,7 +3,7 @@
 from diffai_jax.app import config_dict, own_network
 from diffai_jax.app.config import base_config, groups_of, keys_of, kind_of
 from diffai_jax.app.data_keys import dataset_of, range_of
-from diffai_jax.attacks import MIFGSM, Search
+from diffai_jax.attacks import MIFGSM, StepwiseAttack
 from diffai_jax.data import Dataset
 from diffai_jax.networks import canonical_name, layers_of
 from diffai_jax.nn.initializers import INITIALIZERS
@@ -169,7 +169,7 @@ def _attack_word(given: str) -> str:
   return str(attack)
 
 
-def attacks_of(config: config_dict.ConfigDict) -> tuple[Search, ...]:
+def attacks_of(config: config_dict.ConfigDict) -> tuple[StepwiseAttack, ...]:
   """The attacks of a checked config, in their order.
 
   MIFGSM without arguments is what the keys of `certify.attack` say, and nothing
@@ -177,7 +177,7 @@ def attacks_of(config: config_dict.ConfigDict) -> tuple[Search, ...]:
   """
   plain = attack_texts.Attack(**config.certify.attack.to_dict())
   attacks = (
-      plain.search() if word == str(MIFGSM()) else attack_texts.parse(word)
+      plain.stepwise() if word == str(MIFGSM()) else attack_texts.parse(word)
       for word in attack_words(config)
   )
   return tuple(dict.fromkeys(a for a in attacks if a.steps))

@@ -10,10 +10,10 @@ from diffai_jax.attacks.iterated import (
     mi_fgsm_step,
     pgd,
 )
-from diffai_jax.attacks.search import Problem, Search, attacked
+from diffai_jax.attacks.stepwise import Problem, StepwiseAttack, attacked
 
 __all__ = [
     "APGD", "APGDTargeted", "Forward", "MIFGSM", "MomentumState", "PGD",
-    "Problem", "Search", "attacked", "mi_fgsm", "mi_fgsm_start",
+    "Problem", "StepwiseAttack", "attacked", "mi_fgsm", "mi_fgsm_start",
     "mi_fgsm_step", "pgd",
 ]

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from diffai_jax.attacks import apgd
 from diffai_jax.attacks.attack_losses import attack_loss, runners_up
-from diffai_jax.attacks.search import (
+from diffai_jax.attacks.stepwise import (
     Problem,
-    Search,
+    StepwiseAttack,
     chosen_by_example,
     no_calls,
 )
@@ -37,7 +37,7 @@ class _Ascents:
   wrong: Array
 
 
-class _Ascending(Search):
+class _Ascending(StepwiseAttack):
   """Base of both kinds of APGD: `loss`, and perhaps classes to go towards."""
 
   def classes_towards(self, problem: Problem) -> Array:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax.attacks.search import chosen_by_example
+from diffai_jax.attacks.stepwise import chosen_by_example
 from diffai_jax.types import Array
 
 _FIRST_STEP = 2.0  # In radii.

@@ -11,9 +11,9 @@ from diffai_jax.attacks.iterated import (
     mi_fgsm_start,
     mi_fgsm_step,
 )
-from diffai_jax.attacks.search import (
+from diffai_jax.attacks.stepwise import (
     Problem,
-    Search,
+    StepwiseAttack,
     chosen_by_example,
     no_calls,
 )
@@ -29,7 +29,7 @@ class _Iterated:
   state: MomentumState
 
 
-class _FixedSteps(Search):
+class _FixedSteps(StepwiseAttack):
   """Base of attacks with steps of one size, which end at the first success."""
 
   momentum = 0.0

@@ -4,13 +4,13 @@ import ast
 from collections.abc import Sequence
 import dataclasses
 
-from diffai_jax.attacks import APGD, MIFGSM, PGD, APGDTargeted, Search
+from diffai_jax.attacks import APGD, MIFGSM, PGD, APGDTargeted, StepwiseAttack
 from diffai_jax.objectives import ObjectiveError
 from diffai_jax.objectives.syntax import syntax_tree
 from diffai_jax.text.suggest import unknown_name
 from diffai_jax.types import UsageError, shown
 
-ATTACKS: dict[str, type[Search]] = {
+ATTACKS: dict[str, type[StepwiseAttack]] = {
     attack.__name__: attack for attack in (MIFGSM, PGD, APGD, APGDTargeted)
 }
 
@@ -29,13 +29,13 @@ class Attack:
   momentum: float = 0.8
   radius: float = 2.0
 
-  def search(self) -> Search:
+  def stepwise(self) -> StepwiseAttack:
     """The same with its step's size."""
     step = self.radius / max(self.steps, 1)
     return MIFGSM(int(self.steps), float(step), float(self.momentum))
 
 
-def parse(given: str | Search) -> Search:
+def parse(given: str | StepwiseAttack) -> StepwiseAttack:
   """The attack that a text stands for; an attack is itself.
 
   Arguments are numbers, and names of losses; they stand in their order or have
@@ -44,7 +44,7 @@ def parse(given: str | Search) -> Search:
   Raises:
     UsageError: in one line, if it is neither.
   """
-  if not isinstance(given, (str, Search)):
+  if not isinstance(given, (str, StepwiseAttack)):
     raise unknown_name("attack", given, ATTACKS)
   attack = given
   if isinstance(given, str):
@@ -60,13 +60,13 @@ def parse(given: str | Search) -> Search:
   return attack
 
 
-def parse_all(given: Sequence[str | Search]) -> tuple[Search, ...]:
+def parse_all(given: Sequence[str | StepwiseAttack]) -> tuple[StepwiseAttack, ...]:
   """Attacks, each once, from a sequence of texts and attacks.
 
   Raises:
     UsageError: if it is one text, no sequence, or one of them is no attack.
   """
-  if isinstance(given, (str, Search)):
+  if isinstance(given, (str, StepwiseAttack)):
     raise UsageError(
         f"attacks is {shown(str(given))} alone; expected a sequence of attacks,"
         f" such as ({shown(str(given))},)"
@@ -81,7 +81,7 @@ def parse_all(given: Sequence[str | Search]) -> tuple[Search, ...]:
   return tuple(dict.fromkeys(map(parse, each)))
 
 
-def _attack(tree: ast.expr, text: str) -> Search:
+def _attack(tree: ast.expr, text: str) -> StepwiseAttack:
   """The attack of a syntax tree: NAME or NAME(ARGUMENT, ...)."""
   arguments, by_name, name = [], [], tree
   if isinstance(tree, ast.Call):

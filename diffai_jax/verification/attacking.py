@@ -10,7 +10,7 @@ import dataclasses
 from flax import linen as nn
 import numpy as np
 
-from diffai_jax.attacks import Search
+from diffai_jax.attacks import StepwiseAttack
 from diffai_jax.regions.membership import moved_inside, of_rows
 from diffai_jax.verification.inputs import Inputs, Region
 from diffai_jax.verification.measures import MeasureAttack, MeasurePrediction
@@ -34,7 +34,7 @@ class Attacked:
   broken: dict[str, np.ndarray]
 
 
-def phases_of(attacks: Sequence[Search]) -> dict[str, Search]:
+def phases_of(attacks: Sequence[StepwiseAttack]) -> dict[str, StepwiseAttack]:
   """Attacks by the name of their phase: "attack" of one alone."""
   if len(attacks) == 1:
     return {PHASE: attacks[0]}
@@ -53,7 +53,7 @@ def attack_all(
     inputs: Inputs,
     region: Region,
     standing: np.ndarray,
-    attacks: Sequence[Search],
+    attacks: Sequence[StepwiseAttack],
     progress: Callable[[str, int], None],
 ) -> Attacked:
   """Tries attacks; one that fails has broken nothing, and is in `run.failed`.
@@ -73,40 +73,73 @@ def attack_all(
     OSError: if the journal cannot be written.
   """
   standing, points = standing.copy(), np.array(inputs.images)
-  broken, seconds = {}, {}
-  for phase, attack in phases_of(attacks).items():
-    name = str(attack)
-    broken[name], seconds[phase] = np.zeros(len(standing), bool), 0.0
-
-    def measured(part, measure, which, inputs=inputs):
-      if not np.any(which):
-        progress(part, len(which))
-        return {}
-      found = run(part, measure, which, inputs)
-      seconds[phase] += run.seconds.pop(part)
-      return found
-
+  broken, phases = {}, phases_of(attacks)
+  for phase, attack in phases.items():
     # The first is tried on all, as if they stood.
-    asked = standing if len(broken) > 1 else np.ones_like(standing)
-    found = measured(phase, MeasureAttack(network, attack, classes), asked)
-    met, moved = np.zeros_like(standing), points.copy()
+    asked = standing if broken else np.ones_like(standing)
+    met, found = np.zeros_like(standing), {}
+    if np.any(asked):
+      measure = MeasureAttack(network, attack, classes)
+      found = run(phase, measure, asked, inputs)
+    else:
+      run.seconds[phase] = 0.0
+      progress(phase, len(asked))
     if found:
       met[asked] = ~found["correct"]
       met &= standing
-      moved[met] = moved_inside(
-          of_rows(region, points.shape, met), found["counterexample"][met[asked]],
-          points[met],
+      met, points = confirmed(
+          run, phase, network, inputs, region, points, met,
+          found["counterexample"][met[asked]],
       )
-    check = phase + CHECKED
-    again = measured(
-        check, MeasurePrediction(network), met,
-        dataclasses.replace(inputs, images=moved),
-    )
-    if again is None:
-      run.failed[phase] = run.failed.pop(check)
-    elif again:
-      met[met] = again["prediction"] != inputs.labels[met]
-      points[met], standing[met] = moved[met], False
-      broken[name] = met
-  run.seconds |= {PHASE: sum(seconds.values())} | seconds
+    broken[str(attack)] = met
+    standing &= ~met
+  run.seconds[PHASE] = sum(run.seconds[phase] for phase in phases)
   return Attacked(points, broken)
+
+
+def confirmed(
+    run: Measuring,
+    phase: str,
+    network: nn.Module,
+    inputs: Inputs,
+    region: Region,
+    points: np.ndarray,
+    met: np.ndarray,
+    found: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Which points that were found count: moved into the region, and run again.
+
+  What it takes is added to the phase's seconds; if it fails, the phase has failed.
+
+  Args:
+    run, network, inputs, region: as `attack_all` takes them.
+    phase: in which they were found.
+    points: of all images, [N, ...].
+    met: for which images one was found, bool [N].
+    found: the points, [number of these, ...].
+
+  Returns:
+    Which of these images are broken, bool [N]; and all points, those of broken
+    images replaced, [N, ...].
+  """
+  if not np.any(met):
+    return met, points
+  moved = points.copy()
+  around = of_rows(region, points.shape, met)
+  moved[met] = moved_inside(
+      around, found.astype(points.dtype), inputs.images[met]
+  )
+  check = phase + CHECKED
+  again = run(
+      check, MeasurePrediction(network), met,
+      dataclasses.replace(inputs, images=moved),
+  )
+  run.seconds[phase] += run.seconds.pop(check)
+  if again is None:
+    run.failed[phase] = run.failed.pop(check)
+    return np.zeros_like(met), points
+  broken = met.copy()
+  broken[met] = again["prediction"] != inputs.labels[met]
+  points = points.copy()
+  points[broken] = moved[broken]
+  return broken, points

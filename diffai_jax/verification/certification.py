@@ -15,7 +15,7 @@ from flax import linen as nn
 from flax import traverse_util
 import numpy as np
 
-from diffai_jax.attacks import Search
+from diffai_jax.attacks import StepwiseAttack
 from diffai_jax.data import Examples
 from diffai_jax.regions import Linf
 from diffai_jax.storage import sealed
@@ -24,7 +24,7 @@ from diffai_jax.storage.older_forms import renewed
 from diffai_jax.types import UsageError
 from diffai_jax.verification import attack_texts
 from diffai_jax.verification.attack_texts import Attack
-from diffai_jax.verification.attacking import attack_all, failed_phases
+from diffai_jax.verification.attacking import attack_all, confirmed, failed_phases
 from diffai_jax.verification.certification_input import (
     certified_params,
     check_arithmetic,
@@ -133,7 +133,7 @@ def certify(
     *,
     methods: Sequence[str | Method] = ("Box", "HBox"),
     attack: Attack | None = Attack(),
-    attacks: Sequence[str | Search] | None = None,
+    attacks: Sequence[str | StepwiseAttack] | None = None,
     memory_mb: float | None = None,
     skip_decided: bool = False,
     progress: Callable[[str, int], None] = lambda phase, done: None,
@@ -193,7 +193,8 @@ def certify(
       run, network, classes, as_floats, region, correct, attacks, progress
   )
   # Where the prediction alone is wrong, the image itself is the point.
-  resists = correct & ~np.any([everything & False, *attacked.broken.values()], 0)
+  resists = correct & ~np.any([~everything, *attacked.broken.values()], axis=0)
+  points = attacked.points
 
   verified, margins, asked = {}, {}, {}
   subdomains, image_seconds, falsified = {}, {}, ~resists
@@ -239,11 +240,13 @@ def certify(
       if found:
         subdomains[name][which] = found["subdomains"]
         image_seconds[name][which] = found["seconds"]
-        broken = np.flatnonzero(which)[found["falsified"]]
-        points = points.astype(found["counterexample"].dtype)
-        points[broken] = found["counterexample"][found["falsified"]]
-        falsified = falsified.copy()
-        falsified[broken] = True
+        met = np.zeros(count, bool)
+        met[which] = found["falsified"]
+        met, points = confirmed(
+            run, name, network, as_floats, region, points, met,
+            found["counterexample"][found["falsified"]],
+        )
+        falsified = falsified | met
   return Certification(
       labels, predictions, resists, verified, margins, asked, run.seconds,
       falsified, points[falsified], run.failed, subdomains, image_seconds,
@@ -252,12 +255,12 @@ def certify(
 
 
 def _chosen(
-    attack: Attack | None, attacks: Sequence[str | Search] | None
-) -> tuple[Search, ...]:
+    attack: Attack | None, attacks: Sequence[str | StepwiseAttack] | None
+) -> tuple[StepwiseAttack, ...]:
   """The attacks of both arguments of `certify`; that of no steps is none."""
   if attacks is not None:
     return attack_texts.parse_all(attacks)
-  return (attack.search(),) if attack is not None and attack.steps else ()
+  return (attack.stepwise(),) if attack is not None and attack.steps else ()
 
 
 def save(

@@ -14,7 +14,7 @@ from flax import linen as nn
 import numpy as np
 
 from diffai_jax import processes
-from diffai_jax.attacks import Search
+from diffai_jax.attacks import StepwiseAttack
 from diffai_jax.data import Examples
 from diffai_jax.data.arrays import checked_range
 from diffai_jax.graph import Graph, from_jax, simplify
@@ -73,7 +73,7 @@ def certify(
     methods: Sequence[str | Method] = ("Box", "HBox"),
     *,
     attack: Attack | None = Attack(),
-    attacks: Sequence[str | Search] | None = None,
+    attacks: Sequence[str | StepwiseAttack] | None = None,
     skip_decided: bool = False,
     memory_mb: float | None = None,
     progress: Progress | None = None,

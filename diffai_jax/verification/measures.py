@@ -14,8 +14,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from diffai_jax.attacks import Problem, Search
-from diffai_jax.attacks.search import chosen_by_example
+from diffai_jax.attacks import Problem, StepwiseAttack
+from diffai_jax.attacks.stepwise import chosen_by_example
 from diffai_jax.data import to_floats
 from diffai_jax.domains.product import Value
 from diffai_jax.graph import Graph
@@ -80,7 +80,7 @@ class MeasureAttack:
   """
 
   network: nn.Module
-  attack: Search
+  attack: StepwiseAttack
   classes: int
 
   @property

@@ -170,6 +170,11 @@ def test_certification_is_consistent(finished):
       "network", "dataset", "epsilon", "examples", "standard_accuracy",
       "attacked_accuracy", "verified_accuracy", "seconds",
   }
+  broken_by = arrays.pop("broken_MIFGSM(2, 1)")
+  np.testing.assert_array_equal(
+      broken_by, ~arrays["attacked_correct"]
+      & (arrays["prediction"] == arrays["label"]),
+  )
   assert set(arrays) == {"index", "label", "prediction", "attacked_correct"} | {
       f"{kind}_{domain}" for kind in ("verified", "margin")
       for domain in domains

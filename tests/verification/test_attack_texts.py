@@ -28,8 +28,8 @@ def test_texts_and_what_they_print_as(text, attack, printed):
 
 def test_the_papers_attack_by_its_reach():
   """All steps together go 2ε, whatever their number."""
-  assert Attack().search() == MIFGSM()
-  assert Attack(100, 0.5, 4.0).search() == MIFGSM(100, 0.04, 0.5)
+  assert Attack().stepwise() == MIFGSM()
+  assert Attack(100, 0.5, 4.0).stepwise() == MIFGSM(100, 0.04, 0.5)
 
 
 @pytest.mark.parametrize("given, message", [

@@ -9,7 +9,7 @@ import pytest
 
 import diffai_jax as dj
 from diffai_jax import nn
-from diffai_jax.attacks import search
+from diffai_jax.attacks import stepwise
 from diffai_jax.regions import contains
 from diffai_jax.regions.membership import of_rows
 from diffai_jax.storage.journal import Journal
@@ -140,7 +140,7 @@ def test_what_is_not_wrong_or_not_inside_does_not_count(case, monkeypatch):
 
   assert not certify().broken["APGD(4)"].any()
   far = lambda self, points: points + 1.0
-  monkeypatch.setattr(search.Problem, "project", far)
+  monkeypatch.setattr(stepwise.Problem, "project", far)
   certification_of = attacking.MeasureAttack.end
   monkeypatch.setattr(
       attacking.MeasureAttack, "end",

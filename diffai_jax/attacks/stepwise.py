@@ -56,7 +56,7 @@ class Problem:
     return is_wrong(logits, self.labels)
 
 
-class Search(Term):
+class StepwiseAttack(Term):
   """Base: a subclass is a frozen dataclass with `steps` and `restarts`.
 
   A start is a point and `steps` steps from it, each of which begins with an
@@ -110,7 +110,7 @@ class Search(Term):
       )
 
 
-def attacked(attack: Search, problem: Problem) -> Array:
+def attacked(attack: StepwiseAttack, problem: Problem) -> Array:
   """All steps of an attack, as part of one program.
 
   Returns:
