@@ -38,7 +38,15 @@ class _Ascents:
 
 
 class _Ascending(StepwiseAttack):
-  """Base of both kinds of APGD: `loss`, and perhaps classes to go towards."""
+  """Base of both kinds of APGD: with `loss`, and perhaps classes to go towards."""
+
+  def __str__(self) -> str:
+    """The steps always stand in it: "APGD(100)"."""
+    text = super().__str__()
+    if self.steps != type(self).steps:
+      return text
+    name, has_others, others = text.partition("(")
+    return f"{name}({self.steps}{', ' + others if has_others else ')'}"
 
   def classes_towards(self, problem: Problem) -> Array:
     """int32 [B, T]; none where any class will do."""

@@ -14,11 +14,12 @@ from diffai_jax.verification.attack_texts import Attack, parse, parse_all
     ("MIFGSM(40, momentum=1)", MIFGSM(40, momentum=1), None),
     ("PGD(40)", PGD(40), None),
     ("PGD(40, restarts=10)", PGD(40, restarts=10), None),
-    (" APGD( ) ", APGD(), "APGD"),
+    (" APGD( ) ", APGD(), "APGD(100)"),
     ("APGD(50, DLR, 5)", APGD(50, "DLR", 5), None),
-    ("APGD(loss=DLR)", APGD(loss="DLR"), None),
-    ("APGDTargeted(100, targets=4)", APGDTargeted(targets=4),
-     "APGDTargeted(targets=4)"),
+    ("APGD(loss=DLR)", APGD(loss="DLR"), "APGD(100, loss=DLR)"),
+    ("APGDTargeted(100, targets=4)", APGDTargeted(targets=4), None),
+    ("APGDTargeted(100, restarts=2, targets=4)", APGDTargeted(100, "DLR", 2, 4),
+     None),
 ])
 def test_texts_and_what_they_print_as(text, attack, printed):
   assert parse(text) == attack == parse(attack)
