@@ -1,5 +1,8 @@
 """Attacks as text: all of them, and every mistake in one line."""
 
+import dataclasses
+import pathlib
+
 import pytest
 
 from diffai_jax.attacks import APGD, MIFGSM, PGD, APGDTargeted
@@ -68,3 +71,11 @@ def test_sequences():
     with pytest.raises(UsageError, match="expected a sequence of attacks"):
       parse_all(given)
   assert set(attack_texts.ATTACKS) == {"MIFGSM", "PGD", "APGD", "APGDTargeted"}
+
+
+@pytest.mark.parametrize("name", attack_texts.ATTACKS)
+def test_the_readme_has_each_with_its_arguments(name):
+  fields = dataclasses.fields(attack_texts.ATTACKS[name])
+  words = ", ".join(f"{field.name}={field.default}" for field in fields)
+  readme = pathlib.Path(__file__).parents[2] / "README.md"
+  assert f"| `{name}({words})` |" in readme.read_text("utf-8")
