@@ -16,6 +16,7 @@ _PACKAGE = pathlib.Path(__file__).parents[1] / "diffai_jax"
 _HOUSE = (
     {
         "": ("types",),
+        "check": ("__main__",),
         "processes": (
             "wire", "watch", "exchange", "stop", "environment", "relay",
             "quiet", "connect",
@@ -75,7 +76,7 @@ _HOUSE = (
         ),
         "branching": (
             "settings", "compiling", "decisions", "scores", "bounding", "pool",
-            "roots", "rounds", "falsify", "search",
+            "roots", "rounds", "falsify", "search", "proofs",
         ),
     },
     {

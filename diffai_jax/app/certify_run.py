@@ -226,6 +226,9 @@ def _measure(
   attacks = attacks_of(config)
   phases = 1 + len(attacks) + len(config.certify.methods)
   finished, doing = [], {"done": 0}
+  proofs = None
+  if config.certify.proofs:
+    proofs = os.path.join(folder, "proofs", about["identity"][:8])
   journal = processes.together(lambda: _journal(folder, about))
   try:
     with console.progress_bar(
@@ -255,6 +258,7 @@ def _measure(
           progress=progress,
           journal=journal,
           status=status,
+          proofs=proofs,
       )
 
     def save() -> dict:
@@ -300,6 +304,7 @@ def _about(
       "first_examples": config.certify.examples,
       "methods": list(config.certify.methods),
       "skip_decided": config.certify.skip_decided,
+      **({"proofs": True} if config.certify.proofs else {}),
       "attack": config.certify.attack.to_dict(),
       "step": int(state.step),
       "weights_sha256": digest(jax.tree.leaves(jax.device_get(params))),

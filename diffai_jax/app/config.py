@@ -126,6 +126,8 @@ def base_config(
   config.certify.skip_decided = True
   # Tried one after the other; MIFGSM alone is that of `certify.attack`.
   config.certify.attacks = ("MIFGSM",)
+  # Whether BranchAndBound writes proofs, for `python -m diffai_jax.check`.
+  config.certify.proofs = False
   config.certify.attack = config_dict.ConfigDict()
   config.certify.attack.steps = 20
   config.certify.attack.momentum = 0.8

@@ -47,8 +47,8 @@ def search(
     spec: what is to be proved of each.
     settings: how.
     progress: called after each round.
-    leaves: called with (subdomains, their bounds) that are proved with the α and
-      β that they have, as they come; roots too.
+    leaves: called with (`Root`, subdomains, their bounds) that are proved with the
+      α and β that they have, as they come; images without a split too.
     decided: called with (numbers of images, what is known of all) when no more is
       done about these images, each once.
 
@@ -82,7 +82,7 @@ class _Search:
   def __init__(self, graph, images, region, spec, settings, progress, leaves):
     self._graph, self._region, self._spec = graph, region, spec
     self._settings, self._progress = settings, progress
-    self._leaves = leaves or (lambda subdomains, bounds: None)
+    self._leaves = leaves or (lambda root, subdomains, bounds: None)
     self._images = np.asarray(images)
     count = len(self._images)
     # Of what is proved, and of what was given up.
@@ -125,7 +125,8 @@ class _Search:
 
     proved, is_open = np.nonzero(bound < 0), np.nonzero(~(bound < 0))
     np.maximum.at(self._bound, proved[0], bound[proved])
-    self._leaves(subdomains(proved), bound[proved])
+    self._root = began.root
+    self._leaves(began.root, subdomains(proved), bound[proved])
     pool.add(subdomains(is_open), bound[is_open], False)
     self._pool = pool
     self._seconds += watch.seconds() / len(bound)
@@ -225,7 +226,7 @@ class _Search:
     proved &= ~(whole & second)
     some = lambda which: jax.tree.map(lambda leaf: leaf[which], children)
     np.maximum.at(self._bound, children.image[proved], bound[proved])
-    self._leaves(some(proved), bound[proved])
+    self._leaves(self._root, some(proved), bound[proved])
     before = np.repeat(before, 2)
     with np.errstate(invalid="ignore"):
       gained = before - bound

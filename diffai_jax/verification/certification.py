@@ -139,6 +139,7 @@ def certify(
     progress: Callable[[str, int], None] = lambda phase, done: None,
     journal: Journal | None = None,
     status: Callable[[str, str], None] = lambda phase, text: None,
+    proofs: str | None = None,
 ) -> Certification:
   """Measures a network on examples.
 
@@ -166,6 +167,9 @@ def certify(
       already is not measured again.
     status: called with the phase and a line that says how far it is, by methods
       that search.
+    proofs: the folder that methods that search write their proofs to, which
+      `python -m diffai_jax.check` checks. They are then asked about what others
+      proved, too.
 
   Raises:
     UsageError: if an argument cannot be used, if this machine's arithmetic is
@@ -205,10 +209,10 @@ def certify(
     measure = MeasureMargin(network, method)
     if isinstance(method, BranchAndBound):
       # What anything before it proved is decided.
-      measure = Search(network, method, memory_mb)
+      measure = Search(network, method, memory_mb, proofs)
       proved = np.any([proved, *verified.values()], axis=0)
       margin = np.max([margin, *margins.values()], axis=0)
-      which = ~falsified & ~proved
+      which = ~falsified & ~(proved & (proofs is None))
     elif skip_decided and name != _CHEAPEST:
       which = ~falsified & ~proved
     else:
@@ -225,8 +229,11 @@ def certify(
     proved, margin = proved.copy(), margin.copy()
     if found:
       margin = margin.astype(found["margin"].dtype)
-      proved[which] = correct[which] & found["proved"]
-      margin[which] = found["margin"]
+      before = isinstance(method, BranchAndBound) & proved[which]
+      proved[which] = correct[which] & found["proved"] | before
+      margin[which] = np.where(
+          before, np.fmax(margin[which], found["margin"]), found["margin"]
+      )
     if np.any(proved & falsified):
       row = int(np.argmax(proved & falsified))
       run.failed[name] = (

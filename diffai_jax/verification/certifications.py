@@ -42,6 +42,7 @@ def settings(config: Mapping) -> dict:
       "skip_decided": certify.get("skip_decided"),
       # The only one there was, once, and then no key.
       "attacks": None if attacks == [str(MIFGSM())] else attacks,
+      "proofs": certify.get("proofs") or None,
       "attack_steps": attack.get("steps"),
       "attack_momentum": attack.get("momentum"),
       "attack_radius": attack.get("radius"),

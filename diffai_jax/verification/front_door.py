@@ -77,6 +77,7 @@ def certify(
     skip_decided: bool = False,
     memory_mb: float | None = None,
     progress: Progress | None = None,
+    proofs: str | None = None,
 ) -> certification.Certification:
   """Standard, attacked and verified accuracy, and each image's own results.
 
@@ -106,6 +107,8 @@ def certify(
     memory_mb: most memory of a batch, in MiB a device; None is half of what is
       free.
     progress: called with a phase, such as "HBox", and how many images are done.
+    proofs: a folder for the proofs of BranchAndBound, NUMBER.npz for each image,
+      which `python -m diffai_jax.check` checks.
 
   Returns:
     Labels, predictions, and by the method's text what is verified and with which
@@ -135,7 +138,7 @@ def certify(
       network, params, Examples(images, labels), region,
       methods=methods, attack=attack, attacks=attacks,
       memory_mb=memory_mb, skip_decided=skip_decided,
-      progress=progress or _no_progress,
+      progress=progress or _no_progress, proofs=proofs,
   )
 
 

@@ -149,7 +149,7 @@ class Measuring:
 
     del known
     if count == 1:
-      return search(self._params, inputs, keep, status)
+      return search(self._params, inputs, keep, status, rows)
     # Neighbours may be alike, and so may be their time: every count-th one.
     own = np.arange(-(-len(rows) // count)) * count + processes.index()
     own, back = np.unique(own.clip(max=len(rows) - 1), return_inverse=True)

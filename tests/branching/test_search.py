@@ -67,7 +67,7 @@ def test_every_run_is_in_a_leaf_and_below_its_bound():
   leaves = []
   found = search(
       graph, images, ball(images), spec_of(rows, -largest - [0.02, 100]),
-      SETTINGS, leaves=lambda some, bounds: leaves.extend(
+      SETTINGS, leaves=lambda _, some, bounds: leaves.extend(
           zip(some.image, some.decisions, bounds)
       ),
   )

@@ -26,6 +26,7 @@ def _settings(**values):
     ({"certify__methods": ("Box", "ZDeepZ")}, "methods_Box-ZDeepZ"),
     ({"certify__examples": 9}, "examples_9"),
     ({"certify__skip_decided": False}, "skip_decided_False"),
+    ({"certify__proofs": True}, "proofs_True"),
     ({"certify__attack__steps": 3}, "attack_steps_3"),
     ({"certify__attacks": ("PGD", "APGD")}, "attacks_PGD-APGD"),
     ({"abstract_layers": "CorrelateAll"}, "abstract_layers_CorrelateAll"),
