@@ -9,6 +9,7 @@ import scipy.optimize
 
 import diffai_jax as dj
 from diffai_jax.branching import Found
+from diffai_jax.check import __main__ as checker
 from diffai_jax.data import Examples
 from diffai_jax.storage.journal import Journal
 from diffai_jax.verification import certification, searching
@@ -67,7 +68,7 @@ def largest(params, low, high, row):
   return best + last["bias"] @ row
 
 
-def certified(case, path, seen=None):
+def certified(case, path, seen=None, proofs=None):
   """The certification, with a journal at a path."""
   network, params, images, labels = case
   journal = Journal(path, "this")
@@ -76,6 +77,7 @@ def certified(case, path, seen=None):
         network, params, Examples(images, labels), dj.Linf(EPSILON),
         methods=METHODS, attack=certification.Attack(steps=2), journal=journal,
         status=lambda phase, text: seen is None or seen.append((phase, text)),
+        proofs=proofs,
     )
   finally:
     journal.close()
@@ -167,6 +169,22 @@ def test_a_killed_search_goes_on_with_what_is_left(case, found, monkeypatch):
   left = result.verified[BRANCHING] & ~again.verified[BRANCHING]
   assert left.sum() <= asked[0]
   assert not np.any(again.verified[BRANCHING] & ~result.verified[BRANCHING])
+
+
+def test_each_verified_image_has_a_proof(case, found, tmp_path):
+  """Also those that other methods proved; of the weights that are saved."""
+  result, _, _ = found
+  folder = os.fspath(tmp_path / "proofs")
+  again = certified(case, os.fspath(tmp_path / "journal"), proofs=folder)
+  assert np.array_equal(again.verified[BRANCHING], result.verified[BRANCHING])
+  certification.save(again, os.fspath(tmp_path), {}, case[1])
+  numbers = np.flatnonzero(again.verified[BRANCHING])
+  assert sorted(os.listdir(folder)) == sorted(f"{n}.npz" for n in numbers)
+  for number in numbers:
+    _, worst, _ = checker.check(
+        os.path.join(folder, f"{number}.npz"), tmp_path / "network.npz"
+    )
+    assert -worst >= again.margins[BRANCHING][number] - 1e-4
 
 
 def test_files_say_how_long_each_image_took(case, found, tmp_path):
