@@ -10,11 +10,12 @@ region, both move the bound by at most
 
   (κ + κ')·⟨|Λ|, |A|·X + |b|⟩,
 
-of which the second factor is one forward product a call, shared by all rows Λ. It
-is taken from the call's own sound transformer on the element ⟨0, X⟩, which is NaN
+of which the second factor is one forward product a call, shared by all rows Λ: the
+call itself with the magnitudes of its arrays, widened by its own rounding, and NaN
 where a sum may overflow.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import math
 
@@ -23,11 +24,13 @@ from jax import lax
 import jax.numpy as jnp
 
 from diffai_jax.backward.pulled import Pulled, summed
+from diffai_jax.backward.windows import Frame, Windows
 from diffai_jax.domains import rounding
-from diffai_jax.domains.hybrid_zonotope import HybridZonotope, radius
 from diffai_jax.graph import Call
 from diffai_jax.kernels import precision
-from diffai_jax.kernels.geometry import pair
+from diffai_jax.kernels.geometry import pair, reach, sides
+from diffai_jax.kernels.images import pull_back, stride_or
+from diffai_jax.kernels.platforms import computed_once
 from diffai_jax.types import Array
 
 # Calls that move numbers, and the transposes of which round nothing.
@@ -85,13 +88,10 @@ class AffineStep:
       chosen: nothing is to choose.
     """
     lead = coefficients.shape[:2]
-    dtype = coefficients.dtype
     rows = coefficients.reshape((-1,) + coefficients.shape[2:])
-    zeros = [jnp.zeros((len(rows),) + s, dtype) for s in self.shapes]
-    _, transposed = jax.vjp(self.call, *zeros)
     inputs = tuple(
         found.reshape(lead + shape)
-        for found, shape in zip(transposed(rows), self.shapes)
+        for found, shape in zip(self._transposed(rows), self.shapes)
     )
     products = coefficients * self.bias[:, None]
     if not self.careful:
@@ -109,6 +109,70 @@ class AffineStep:
         summed(products, lost) + lax.stop_gradient(
             underflow * self.size[:, None]
         ),
+    )
+
+  def _transposed(self, rows: Array) -> tuple[Array, ...]:
+    """Aᵀ times rows [N, ...out], for each input."""
+    if self.call.transformer == "conv":
+      kernel, options = self.call.arrays["kernel"], dict(self.call.options)
+      return pull_back(
+          rows, kernel, options.get("stride", 1), options.get("padding", 0),
+          self.shapes[0][:2], options.get("dilation", 1),
+          options.get("groups", 1),
+      ),
+    zeros = [jnp.zeros((len(rows),) + s, rows.dtype) for s in self.shapes]
+    _, transposed = jax.vjp(self.call, *zeros)
+    return transposed(rows)
+
+  def frame(self, after: Frame) -> Frame | None:
+    """Of the inputs' windows, for these of the result; None if they are none."""
+    name, options = self.call.transformer, dict(self.call.options)
+    image = self.shapes[0] if self.shapes else ()
+    if name in ("add", "subtract"):
+      alike = all(shape == self.call.shape for shape in self.shapes)
+      return after if alike else None
+    if name == "scale_shift":
+      flat = all(
+          jnp.ndim(a) < 2 or jnp.shape(a)[-3:-1] in ((1, 1), (1,))
+          for a in self.call.arrays.values()
+      )
+      return after if flat else None
+    if name == "conv":
+      window = reach(
+          self.call.arrays["kernel"].shape[:2], options.get("dilation", 1)
+      )
+      stride = pair(options.get("stride", 1))
+    elif name == "average_pool":
+      window = pair(options["window"])
+      stride = pair(stride_or(options.get("stride"), options["window"]))
+    else:
+      return None
+    before = tuple(low for low, _ in sides(options.get("padding", 0)))
+    return after.before(image, window, stride, before)
+
+  def under(self, windows: Windows, examples: Array) -> "AffineStep":
+    """The step of windows of the result alone, whose `frame` is not None.
+
+    Args:
+      windows: of the result.
+      examples: which example each of them is of, [R].
+    """
+    shapes = tuple(
+        self.frame(windows.frame).size + shape[2:] for shape in self.shapes
+    )
+    options = dict(self.call.options)
+    if "padding" in options:
+      options["padding"] = 0  # Windows have what lies outside, too.
+    call = dataclasses.replace(
+        self.call, options=tuple(sorted(options.items())),
+        shape=windows.frame.size + self.call.shape[2:],
+    )
+    bound, size = self.reach, self.size
+    if bound is not None:
+      bound, size = windows.under(bound, examples), size[examples]
+    return AffineStep(
+        call, windows.under(self.bias, examples), bound, size, shapes,
+        self.dtype, self.careful,
     )
 
 
@@ -132,15 +196,29 @@ def affine_step(
   if not careful or call.transformer in MOVES:
     return AffineStep(call, bias, None, None, shapes, str(dtype), careful)
   sizes = [jnp.maximum(jnp.abs(low), jnp.abs(high)) for low, high in bounds]
-  image = call(*(
-      HybridZonotope(jnp.zeros_like(size), size, {}) for size in sizes
-  ))
   narrowest = precision.narrowest(*jax.tree.leaves((call, sizes))) or dtype
+  narrowest = jnp.dtype(narrowest).name
   return AffineStep(
-      call, bias, lax.stop_gradient(radius(image) + jnp.abs(image.center)),
+      call, bias, computed_once(_reach(call, sizes, shapes, narrowest)),
       sum(size.sum(axis=tuple(range(1, size.ndim))) for size in sizes),
-      shapes, jnp.dtype(narrowest).name, careful,
+      shapes, narrowest, careful,
   )
+
+
+def _reach(call: Call, sizes: Sequence[Array], shapes, dtype: str) -> Array:
+  """|A|·X + |b| for magnitudes X, or more; NaN where a sum may overflow."""
+  magnitude = lambda a: (
+      jnp.abs(a) if jnp.issubdtype(jnp.result_type(a), jnp.floating) else a
+  )
+  name = "add" if call.transformer == "subtract" else call.transformer
+  total = dataclasses.replace(
+      call, transformer=name, arrays=jax.tree.map(magnitude, call.arrays)
+  )(*sizes)
+  terms = _terms(call, shapes)[0] + 1
+  share = 2 * rounding.relative(dtype, terms)
+  total = total * (1 + share) + rounding.absolute(dtype, terms)
+  total = jnp.where(total <= rounding.largest(dtype), total, jnp.nan)
+  return lax.stop_gradient(total)
 
 
 def _terms(call: Call, shapes) -> tuple[int, int]:

@@ -18,11 +18,11 @@ import jax.numpy as jnp
 
 from diffai_jax.backward.affine_step import AFFINE, IDENTITIES, MOVES
 from diffai_jax.backward.relaxed_steps import Bounds
-from diffai_jax.backward.walk import Way, prepared, upper_bounds, way_to
+from diffai_jax.backward.walk import Way, prepared, walked_back, way_to
+from diffai_jax.backward.windows import one_hot
 from diffai_jax.domains import HybridZonotope, from_bounds, lower, upper
 from diffai_jax.graph import Call, Graph
 from diffai_jax.kernels import platforms
-from diffai_jax.regions import of_examples
 from diffai_jax.transformers import lines as table
 from diffai_jax.types import Array
 
@@ -93,7 +93,6 @@ def inner_bounds(
       way = way_to(graph, steps, bounds, careful)
       bounds[-1] = _refined(
           way, region, images, number, found, is_open, chunk_mb,
-          max(math.prod(graph.shape(n)) for n in range(number + 1)),
       )
   return Inner(tuple(bounds), tuple(steps))
 
@@ -159,18 +158,32 @@ def _open(call: Call, bounds: Bounds) -> Array:
 
 def _refined(
     way: Way, region, images: Array, number: int, bounds: Bounds,
-    is_open: Array, chunk_mb: float | None, largest: int,
+    is_open: Array, chunk_mb: float | None,
 ) -> Bounds:
   """Bounds of a result, better where it is open.
 
   The open neurons of all examples stand in one list, and a chunk takes the next
   ones, whosever they are, with one row up and one down for each; a loop runs until
-  none is left.
+  none is left. Those of images begin as windows of one pixel.
   """
   low, high = bounds
   batch, shape = low.shape[0], low.shape[1:]
   count = math.prod(shape)
-  size = _chunk_size(batch * count, largest, low.dtype, chunk_mb)
+
+  def above(places):
+    """Upper bounds of some neurons and of their negatives, [R, 2]; and rows."""
+    examples, neurons = places // count, places % count
+    if len(shape) == 3:
+      rows = one_hot(neurons, shape, low.dtype)
+    else:
+      rows = jax.nn.one_hot(neurons, count, dtype=low.dtype)
+      rows = jnp.stack([rows, -rows], 1).reshape((-1, 2) + shape)
+    return walked_back(
+        way, region, images, rows, jnp.zeros((len(places), 2), low.dtype),
+        number, examples=examples,
+    )
+
+  size = _chunk_size(batch * count, _largest(above), low.dtype, chunk_mb)
   low, high = low.reshape(-1), high.reshape(-1)
   # NaN bounds are open, and stay NaN where the walk gives nothing better.
   is_open = is_open.reshape(-1) | jnp.isnan(low) | jnp.isnan(high)
@@ -182,20 +195,13 @@ def _refined(
     begin, low, high = state
     places = lax.dynamic_slice_in_dim(order, begin, size)
     valid = begin + jnp.arange(size) < total
-    examples, neurons = places // count, places % count
-    one_hot = jax.nn.one_hot(neurons, count, dtype=low.dtype)
-    rows = jnp.stack([one_hot, -one_hot], 1).reshape((size, 2) + shape)
-    own, around = of_examples(region, images, examples)
-    above = upper_bounds(
-        way.at(examples), own, around, rows,
-        jnp.zeros((size, 2), low.dtype), number,
-    )
+    found, _ = above(places)
     # What fills up the last chunk, or has no bound, changes nothing.
-    known = valid[:, None] & ~jnp.isnan(above)
-    above = jnp.where(known, above, jnp.inf)
+    known = valid[:, None] & ~jnp.isnan(found)
+    found = jnp.where(known, found, jnp.inf)
     return (
-        begin + size, low.at[places].max(-above[:, 1]),
-        high.at[places].min(above[:, 0]),
+        begin + size, low.at[places].max(-found[:, 1]),
+        high.at[places].min(found[:, 0]),
     )
 
   _, low, high = lax.while_loop(
@@ -203,6 +209,13 @@ def _refined(
       (jnp.zeros((), total.dtype), low, high),
   )
   return low.reshape((batch,) + shape), high.reshape((batch,) + shape)
+
+
+def _largest(above) -> int:
+  """How many coefficients a neuron's row has at most, on its way."""
+  place = jax.ShapeDtypeStruct((1,), jnp.int32)
+  _, met = jax.eval_shape(above, place)
+  return max(leaf.size for leaf in jax.tree.leaves(met)) // 2
 
 
 def _chunk_size(

@@ -26,8 +26,10 @@ from jax import lax
 import jax.numpy as jnp
 
 from diffai_jax.backward.pulled import Pulled, summed
+from diffai_jax.backward.windows import Frame, Windows
 from diffai_jax.domains import rounding
 from diffai_jax.graph import Call
+from diffai_jax.kernels.platforms import computed_once
 from diffai_jax.transformers import lines as table
 from diffai_jax.transformers.lines import Lines
 from diffai_jax.transformers.pooling import first_largest, window_choice
@@ -44,6 +46,7 @@ class LineStep:
   Attributes:
     call: which one.
     low, high: bounds of the input, [B, 1, ...].
+    size: its largest magnitude, likewise.
     slopes: to choose from, likewise.
     lines: with the slopes that are taken if nobody chooses.
     careful: whether rounding is allowed for (static).
@@ -52,6 +55,7 @@ class LineStep:
   call: Call
   low: Array
   high: Array
+  size: Array
   slopes: table.Slopes
   lines: Lines
   careful: bool = dataclasses.field(metadata={"static": True})
@@ -71,8 +75,7 @@ class LineStep:
     pulled = above * lines.upper_slope + below * lines.lower_slope
     lost = None
     if self.careful:
-      size = jnp.maximum(jnp.abs(self.low), jnp.abs(self.high))
-      lost = lost_in_products(pulled, size)
+      lost = lost_in_products(pulled, self.size)
     if beta is not None:
       pulled = pulled + beta
     return Pulled((pulled,), summed(
@@ -81,10 +84,24 @@ class LineStep:
 
   def at(self, examples: Array) -> "LineStep":
     """As `AffineStep.at`."""
-    low, high, slopes, lines = _taken(
-        examples, (self.low, self.high, self.slopes, self.lines)
+    return self._each(lambda array: array[examples])
+
+  def frame(self, after: Frame) -> Frame:
+    """As `AffineStep.frame`."""
+    return after
+
+  def under(self, windows: Windows, examples: Array) -> "LineStep":
+    """As `AffineStep.under`; nothing can be chosen for it."""
+    return self._each(
+        lambda array: windows.under(array[:, 0], examples)[:, None]
     )
-    return LineStep(self.call, low, high, slopes, lines, self.careful)
+
+  def _each(self, function) -> "LineStep":
+    """The step whose arrays are functions of these."""
+    bounds = self.low, self.high, self.size, self.slopes, self.lines
+    return LineStep(
+        self.call, *jax.tree.map(function, bounds), self.careful
+    )
 
   def choices(self) -> dict[str, Array]:
     """Where between the least and the steepest slope each line is: in [0, 1]."""
@@ -337,7 +354,9 @@ def relaxed_step(
     lines = table.lines(
         name, _arrays(call), options, low, high, slopes.lower, slopes.upper
     )
-    return LineStep(call, low, high, slopes, lines, careful)
+    size = jnp.maximum(jnp.abs(low), jnp.abs(high))
+    lines, size = computed_once((lines, size))  # And not for each row.
+    return LineStep(call, low, high, size, slopes, lines, careful)
   if name in ("maximum", "minimum"):
     sign = 1 if name == "maximum" else -1
     (low, high), (low_, high_) = rows

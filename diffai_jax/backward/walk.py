@@ -23,8 +23,11 @@ import jax.numpy as jnp
 from diffai_jax.backward.affine_step import AFFINE, IDENTITIES, affine_step
 from diffai_jax.backward.pulled import Pulled, summed
 from diffai_jax.backward.relaxed_steps import Bounds, relaxed_step
+from diffai_jax.backward.windows import Frame, Windows, aligned
 from diffai_jax.domains import rounding
 from diffai_jax.graph import Call, Graph
+from diffai_jax.regions import L2, of_examples
+from diffai_jax.regions import Bounds as Box
 from diffai_jax.types import Array
 
 
@@ -34,6 +37,12 @@ class IdentityStep:
   """A call that leaves concrete runs as they are."""
 
   def at(self, examples: Array) -> "IdentityStep":
+    return self
+
+  def frame(self, after: Frame) -> Frame:
+    return after
+
+  def under(self, windows: Windows, examples: Array) -> "IdentityStep":
     return self
 
   def pull(self, coefficients: Array, chosen=None) -> Pulled:
@@ -60,14 +69,6 @@ class Way:
       metadata={"static": True}
   )
   careful: bool = dataclasses.field(metadata={"static": True})
-
-  def at(self, examples: Array) -> "Way":
-    """The way of some examples, [R] numbers of them, each any number of times."""
-    return dataclasses.replace(
-        self,
-        steps=tuple(step.at(examples) for step in self.steps),
-        sizes={n: size[examples] for n, size in self.sizes.items()},
-    )
 
   def plain(self) -> "Way":
     """The same way without allowances for rounding, for descent and losses."""
@@ -142,10 +143,11 @@ def upper_bounds(
     way: Way,
     region,
     images: Array,
-    rows: Array,
+    rows: Array | Windows,
     offsets: Array,
     number: int,
     chosen: Mapping[int, dict] | None = None,
+    examples: Array | None = None,
 ) -> Array:
   """Upper bounds of ⟨Λ, y⟩ + d over a region, y a result of the graph.
 
@@ -153,27 +155,32 @@ def upper_bounds(
     way: of the graph.
     region: what inputs may be: Linf, L2 or Bounds.
     images: [B, ...], that the region is around.
-    rows: Λ, [B, S, ...].
-    offsets: d, [B, S].
+    rows: Λ, [B, S, ...]; or [R, S, ...] with `examples`, windows too.
+    offsets: d, [B, S] or [R, S].
     number: of the result.
     chosen: of `Way.choices`, by number, arrays of [B, S, ...] or [B, 1, ...];
       what is not there is chosen by the steps.
+    examples: numbers of the examples that the rows are of, [R], each any number
+      of times; None if rows i are of example i.
 
   Returns:
-    [B, S].
+    [B, S] or [R, S].
   """
-  return walked_back(way, region, images, rows, offsets, number, chosen)[0]
+  return walked_back(
+      way, region, images, rows, offsets, number, chosen, examples
+  )[0]
 
 
 def walked_back(
     way: Way,
     region,
     images: Array,
-    rows: Array,
+    rows: Array | Windows,
     offsets: Array,
     number: int,
     chosen: Mapping[int, dict] | None = None,
-) -> tuple[Array, dict[int, Array]]:
+    examples: Array | None = None,
+) -> tuple[Array, dict[int, Array | Windows]]:
   """`upper_bounds`, and the coefficients that the walk had on each result.
 
   Returns:
@@ -187,15 +194,17 @@ def walked_back(
     found = waiting.pop(place, None)
     if found is None:
       continue
-    rows, lost = _merged(found, way.sizes.get(place), way.careful)
-    pulled = way.steps[place - 1].pull(rows, chosen.get(place))
-    constants += [pulled.constant, *lost]
+    rows, lost = _merged(found, way, place, examples)
+    inputs, constant = _pulled(
+        way.steps[place - 1], rows, chosen.get(place), examples
+    )
+    constants += [constant, *lost]
     met[place] = rows
-    for given, part in zip(way.inputs[place - 1], pulled.inputs):
+    for given, part in zip(way.inputs[place - 1], inputs):
       waiting.setdefault(given, []).append(part)
   if 0 in waiting:
-    rows, lost = _merged(waiting[0], way.sizes.get(0), way.careful)
-    constants += [region.linear_max(rows, images), *lost]
+    rows, lost = _merged(waiting[0], way, 0, examples)
+    constants += [_largest(region, images, rows, examples), *lost]
     met[0] = rows
   bound = sum(constants[1:], constants[0])
   if not way.careful:
@@ -206,15 +215,69 @@ def walked_back(
   return bound + lax.stop_gradient(slack), met
 
 
+def _pulled(
+    step, rows: Array | Windows, chosen: dict | None, examples: Array | None
+) -> tuple[Sequence[Array | Windows], Array]:
+  """What rows on a call's result are on its inputs, and the constant."""
+  if isinstance(rows, Windows):
+    frame = step.frame(rows.frame) if hasattr(step, "frame") else None
+    if frame is not None:
+      pulled = step.under(rows, examples).pull(rows.inside)
+      inputs = [
+          Windows(part, rows.places, frame).cut() for part in pulled.inputs
+      ]
+      if not frame.is_small:
+        inputs = [part.whole() for part in inputs]
+      return inputs, pulled.constant
+    rows = rows.whole()
+  if examples is not None:
+    step = step.at(examples)
+  pulled = step.pull(rows, chosen)
+  return pulled.inputs, pulled.constant
+
+
+def _largest(
+    region, images: Array, rows: Array | Windows, examples: Array | None
+) -> Array:
+  """The largest values of rows on the input, [B, S]."""
+  if examples is None:
+    return region.linear_max(rows, images)
+  if isinstance(rows, Windows):
+    if not isinstance(region, L2):
+      low, high = (rows.under(b, examples) for b in region.bounds(images))
+      return Box(low, high).linear_max(rows.inside)
+    rows = rows.whole()
+  own, around = of_examples(region, images, examples)
+  return own.linear_max(rows, around)
+
+
 def _merged(
-    rows: Sequence[Array], size: Array | None, careful: bool
-) -> tuple[Array, list[Array]]:
+    rows: Sequence[Array | Windows], way: Way, place: int,
+    examples: Array | None,
+) -> tuple[Array | Windows, list[Array]]:
   """The sum of rows [B, S, ...]; and what rounding may lose in it, [B, S]."""
-  total = sum(rows[1:], rows[0])
-  if len(rows) == 1 or not careful:
-    return total, []
-  magnitude = sum(map(jnp.abs, rows)) * size[:, None]
+  if len(rows) == 1:
+    return rows[0], []
+  windows = None
+  if all(isinstance(row, Windows) for row in rows):
+    windows = aligned(rows)
+  if windows is None:
+    parts = [r.whole() if isinstance(r, Windows) else r for r in rows]
+  else:
+    parts = [window.inside for window in windows]
+  total = sum(parts[1:], parts[0])
+  found = total
+  if windows is not None:
+    found = dataclasses.replace(windows[0], inside=total)
+  if not way.careful:
+    return found, []
+  size = way.sizes[place]
+  if windows is not None:
+    size = found.under(size, examples)
+  elif examples is not None:
+    size = size[examples]
+  magnitude = sum(map(jnp.abs, parts)) * size[:, None]
   share = 2 * rounding.relative(total.dtype, len(rows))
-  return total, [lax.stop_gradient(
+  return found, [lax.stop_gradient(
       summed(share * magnitude, jnp.zeros_like(magnitude))
   )]

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from jax import lax
 import jax.numpy as jnp
 
+from diffai_jax.kernels.geometry import Number, pair
 from diffai_jax.kernels.matrices import multiply
 from diffai_jax.types import Array
 
 
 def overlap_add(
     entries: Sequence[Sequence[Array]],
-    stride: int,
-    padding: int,
+    stride: Number,
+    padding: Number,
     sizes: tuple[int, int],
 ) -> Array:
   """Adds entries[a][b] of window (i, j) to the pixel that it lies on.
@@ -20,24 +21,26 @@ def overlap_add(
   Args:
     entries: by row a and column b of a window: of all windows, [N, H', W', C].
       Window (i, j) has it at row i·stride + a - padding, and likewise column.
-    stride: between windows, of both directions.
-    padding: rows and columns that windows begin before the image; what is
-      outside of the image is left out.
+    stride: between windows, of both directions, or of each.
+    padding: rows and columns that windows begin before the image, likewise;
+      what is outside of the image is left out.
     sizes: H, W.
 
   Returns:
     [N, H, W, C].
   """
-  rows = [_lines(row, 2, stride, padding, sizes[1]) for row in entries]
+  down, across = pair(stride)
+  before = pair(padding)
+  rows = [_lines(row, 2, across, before[1], sizes[1]) for row in entries]
   columns = [
-      _lines(column, 1, stride, padding, sizes[0]) for column in zip(*rows)
+      _lines(column, 1, down, before[0], sizes[0]) for column in zip(*rows)
   ]
   # columns[r][q] has the pixels (i·stride + q, j·stride + r).
   image = jnp.stack(
       [jnp.stack(row, axis=3) for row in zip(*columns)], axis=2
   )
   batch, height, _, width, _, channels = image.shape
-  image = image.reshape(batch, height * stride, width * stride, channels)
+  image = image.reshape(batch, height * down, width * across, channels)
   return image[:, : sizes[0], : sizes[1]]
 
 
@@ -65,7 +68,7 @@ def _lines(
 
 
 def gradient_by_input(
-    kernel: Array, cotangent: Array, stride: int, padding: int,
+    kernel: Array, cotangent: Array, stride: Number, padding: Number,
     sizes: tuple[int, int],
 ) -> Array:
   """The gradient of a convolution by its input, as one product of matrices.
@@ -77,7 +80,8 @@ def gradient_by_input(
   Args:
     kernel: [kh, kw, C, F].
     cotangent: the gradient by the result, [N, H', W', F].
-    stride, padding: of the convolution.
+    stride: of the convolution.
+    padding: its rows and columns of zeros before the image.
     sizes: H, W of its input.
 
   Returns:

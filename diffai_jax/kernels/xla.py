@@ -115,6 +115,37 @@ def _remember(path: str, answers: dict) -> None:
     pass
 
 
+def compiled(lowered):
+  """Compiles a program with what its platform gains from, whatever XLA_FLAGS say.
+
+  So a program that is called from Python, where no flag was set, is as fast as the
+  command's. What XLA_FLAGS set stays, and what the installed XLA does not know is
+  left out.
+
+  Args:
+    lowered: of jit or pmap, for the default platform.
+  """
+  words = os.environ.get("XLA_FLAGS", "").split()
+  set_already = {word.lstrip("-").partition("=")[0] for word in words}
+  options = {
+      name: value
+      for name, value in platforms.here().xla_flags.items()
+      if name not in set_already and _is_option(name, value)
+  }
+  return lowered.compile(options or None)
+
+
+@functools.cache
+def _is_option(name: str, value: str) -> bool:
+  """Whether the installed XLA takes an option for one program."""
+  lowered = jax.jit(lambda x: x).lower(jax.ShapeDtypeStruct((), jnp.float32))
+  try:
+    lowered.compile({name: value})
+  except jax.errors.JaxRuntimeError:
+    return False
+  return True
+
+
 def computes_anew(options: Mapping[str, str] | None = None) -> bool:
   """Whether XLA leaves what `jax.checkpoint` runs a second time as it is.
 

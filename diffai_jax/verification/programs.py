@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from diffai_jax import processes
-from diffai_jax.kernels import device_memory, platforms, precision
+from diffai_jax.kernels import device_memory, platforms, precision, xla
 from diffai_jax.types import UsageError
 from diffai_jax.verification import memory
 from diffai_jax.verification.inputs import Inputs
@@ -191,7 +191,8 @@ def _compiled(measure, params, inputs, size) -> Program:
       )
       axes = None, *(0 for _ in arguments)
       run = jax.pmap(function, in_axes=axes, devices=devices)
-      programs.append(run.lower(*_abstract(params, *arguments)).compile())
+      lowered = run.lower(*_abstract(params, *arguments))
+      programs.append(xla.compiled(lowered))
   needed = max(map(_needed_mb, programs))
   if len(programs) == 1:
     return Program(programs[0], needed)

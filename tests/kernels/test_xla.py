@@ -1,5 +1,6 @@
 """Flags for XLA are those that the installed one knows, and set only once."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ import jax
 import jaxlib
 import pytest
 
-from diffai_jax.kernels import xla
+from diffai_jax.kernels import platforms, xla
 
 NAME = "xla_cpu_experimental_ynn_fusion_type"
 OTHER = "--xla_disable_hlo_passes=cse_barrier_expander"
@@ -136,7 +137,7 @@ def test_flags_are_for_cpus(monkeypatch, given, plugins, expected):
 
 _REAL = """
 import os
-from diffai_jax.kernels import xla
+from diffai_jax.kernels import platforms, xla
 xla._FLAGS["xla_no_such_flag"] = "1"
 xla.set_flags()
 import jax.numpy as jnp
@@ -197,3 +198,16 @@ def test_no_folder_is_no_cache(no_cache, tmp_path, folder):
   (tmp_path / "file").write_text("not a folder")
   xla.use_cache(folder.format(tmp_path))
   assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_a_program_is_compiled_with_what_xla_knows(monkeypatch):
+  """Without flags, barriers stay as with them; what is unknown is left out."""
+  monkeypatch.delenv("XLA_FLAGS", raising=False)
+  lowered = jax.jit(lambda x: platforms.computed_once(x * 2) + 1).lower(1.0)
+  known = dataclasses.replace(
+      platforms.CPU, xla_flags=dict(platforms.CPU.xla_flags) | {"xla_none": "1"}
+  )
+  monkeypatch.setattr(platforms, "here", lambda: known)
+  program = xla.compiled(lowered)
+  assert "opt-barrier" in program.as_text()
+  assert program(1.0) == 3
