@@ -72,7 +72,8 @@ _HOUSE = (
     },
     {
         "backward": (
-            "pulled", "affine_step", "relaxed_steps", "walk", "inner", "alpha",
+            "windows", "pulled", "affine_step", "relaxed_steps", "walk",
+            "inner", "alpha",
         ),
         "branching": (
             "settings", "compiling", "decisions", "scores", "bounding", "pool",
