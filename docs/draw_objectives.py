@@ -22,7 +22,7 @@ from PIL import Image
 from diffai_jax import domains, losses, transformers
 from diffai_jax.domains import HybridZonotope, generators, parts
 from diffai_jax.goals import Context, REGIONS
-from diffai_jax.goals.crown import linear_bounds
+from diffai_jax.goals.walked import linear_bounds
 from diffai_jax.graph import Followed
 from diffai_jax.objectives import parse, parse_value
 from diffai_jax.types import Mode

@@ -29,7 +29,7 @@ _HOUSE = (
         "kernels": (
             "platforms", "device_memory", "xla", "precision", "loops",
             "geometry", "matrices", "taps", "overlap", "winograd",
-            "cpu_images", "images",
+            "cpu_images", "images", "adjoint",
         ),
         "schedules": ("piecewise", "arithmetic", "optax_schedules"),
     },
@@ -94,7 +94,7 @@ _HOUSE = (
             "certified", "describe",
         ),
         "goals": (
-            "base", "points", "attacked", "regions", "crown", "taps",
+            "base", "points", "attacked", "regions", "walked", "crown", "taps",
             "combinators",
             "mixtures", "active",
         ),

@@ -5,10 +5,6 @@ networks" (arXiv 1906.06316, section 3). A box runs through the network, which g
 the bounds of all inner neurons; the margins z_k - z_y are walked back to the input
 once, each ReLU between two lines. What is walked is the run itself: the output has
 its graph, with the network's own weights and statistics of that step.
-
-Bounds serve as losses: what rounding may add is left out, so they are true up to
-rounding, and gradients flow through all bounds and lines (the choice of a lower
-line's slope, 0 or 1, has none).
 """
 
 import dataclasses
@@ -18,18 +14,14 @@ from jax import lax
 import jax.numpy as jnp
 
 from diffai_jax import losses
-from diffai_jax.backward import prepared, upper_bounds, way_to
-from diffai_jax.backward.pulled import Pulled, summed
 from diffai_jax.domains import rounding
-from diffai_jax.domains.hybrid_zonotope import from_bounds, nearest_bounds
+from diffai_jax.domains.hybrid_zonotope import from_bounds
 from diffai_jax.goals.base import Context, Goal, Weighed
 from diffai_jax.goals.regions import Box
-from diffai_jax.graph import Call, Followed, follow
-from diffai_jax.graph.following import of_examples
-from diffai_jax.regions import Bounds
+from diffai_jax.goals.walked import linear_bounds
+from diffai_jax.graph import Followed, follow
 from diffai_jax.schedules import NumberOrSchedule, require_share, value_at
 from diffai_jax.text.terms import Number
-from diffai_jax.transformers import lines as table
 from diffai_jax.transformers.joining import negate
 from diffai_jax.types import Array, PRNGKey
 
@@ -149,63 +141,3 @@ class CROWN_IBP(Weighed):  # pylint: disable=invalid-name
 def other_classes(labels: Array, classes: int) -> Array:
   """All classes but the label, from the one after it on, [B] -> [B, K-1]."""
   return (labels[:, None] + 1 + jnp.arange(classes - 1)) % classes
-
-
-def linear_bounds(output: Followed, rows: Array, offsets: Array) -> Array:
-  """Upper bounds of ⟨Λ, z⟩ + d over the box, z the output; true up to rounding.
-
-  Args:
-    output: of a network, on a box that was followed.
-    rows: Λ, [B, S, K].
-    offsets: d, [B, S].
-
-  Returns:
-    [B, S].
-  """
-  graph, values = output.run()
-  bounds = [nearest_bounds(value) for value in values]
-  steps = []
-  for number, call in enumerate(graph.calls, start=1):
-    given = [bounds[n] for n in call.inputs]
-    shapes = [graph.shape(n) for n in call.inputs]
-    if of_examples(call):
-      steps.append(_ScaledStep(call))
-      continue
-    step = prepared(call, shapes, given, bounds[number], careful=False)
-    steps.append(_with_gradient(call, step))
-  way = way_to(graph, steps, bounds, careful=False)
-  return upper_bounds(
-      way, Bounds(*bounds[0]), bounds[0][0], rows, offsets, len(steps)
-  )
-
-
-def _with_gradient(call: Call, step):
-  """The step of a ReLU with a chord that its bounds' gradients flow through."""
-  if call.transformer != "relu":
-    return step
-  low, high = step.low, step.high
-  settled = (low >= 0) | (high <= 0)
-  narrow = high - low < 1e4 * rounding.tiny(low.dtype) ** 0.5
-  width = jnp.where(settled | narrow, 1, high - low)
-  chord = jnp.where(settled | narrow, 0, high) / width
-  lines = table.lines("relu", {}, {}, low, high, step.slopes.lower, chord)
-  return dataclasses.replace(step, lines=lines)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _ScaledStep:
-  """factor·x + shift with a factor of its own for each example: dropout."""
-
-  call: Call
-
-  def at(self, examples: Array) -> "_ScaledStep":
-    arrays = dict(self.call.arrays)
-    arrays["factor"] = arrays["factor"][examples]
-    return _ScaledStep(dataclasses.replace(self.call, arrays=arrays))
-
-  def pull(self, coefficients: Array, chosen=None) -> Pulled:
-    factor, shift = (self.call.arrays[name] for name in ("factor", "shift"))
-    return Pulled(
-        (coefficients * factor[:, None],), summed(coefficients * shift)
-    )

@@ -7,9 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffai_jax import transformers
+from diffai_jax import losses, nn, transformers
 from diffai_jax.goals import Context, CROWN_IBP, active_goals
+from diffai_jax.graph import record
 from diffai_jax.objectives import ObjectiveError, parse
+from diffai_jax.regions import Linf, labels
+from diffai_jax.types import Mode
+from diffai_jax.verification import methods
 
 BATCH, SIZES = 3, (4, 6, 5, 3)
 LABELS = np.array([0, 2, 1], np.int32)
@@ -265,4 +269,32 @@ def test_a_shrunk_part_leaves_the_others_alone(float64):
   parts = [cross_entropy(m) for m in (point, box_margins(1), box_margins(0.8))]
   np.testing.assert_allclose(
       loss, np.tensordot([0.25, 0.25, 0.5], parts, 1), atol=1e-9
+  )
+
+
+def test_an_image_network_has_the_bounds_that_certify():
+  """But for rounding, and the better of them and intervals."""
+  net = nn.Sequential((
+      nn.Normalize((0.4,), (0.5,)), nn.Conv2D(3, 3, 2, 1), nn.ReLU(),
+      nn.Conv2D(4, 2), nn.ReLU(), nn.Flatten(),
+      nn.Linear(SIZES[-1]),
+  ))
+  images = jax.random.uniform(jax.random.key(0), (BATCH, 6, 6, 1))
+  variables = net.init(jax.random.key(1), images)
+  region, goal = Linf(0.05), CROWN_IBP()
+  forward = lambda value: net.apply(variables, value, Mode.TRAIN)
+
+  @jax.jit
+  def both(images):
+    output = forward(goal.abstract(*region.bounds(images), context()))
+    found = goal.margins(output, jnp.asarray(LABELS), context())
+    spec = labels(LABELS, SIZES[-1])
+    graph = record(forward, images.shape[1:])
+    bound = methods.CROWN_IBP().bound(graph, images, region, spec)
+    return jnp.minimum(found, losses.margins(output.value, LABELS)), bound
+
+  found, bound = both(images)
+  others = np.arange(SIZES[-1]) != LABELS[:, None]
+  np.testing.assert_allclose(
+      np.asarray(found)[others].reshape(BATCH, -1), bound, atol=1e-4
   )

@@ -1,0 +1,52 @@
+"""The adjoint of a convolution, and its gradients, against plain transposes."""
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffai_jax.kernels.adjoint import convolution_adjoint
+
+
+@pytest.mark.parametrize("stride, padding, dilation, groups", [
+    (1, 0, 1, 1), (2, 1, 1, 1), (2, ((0, 1), (1, 0)), 1, 1), (1, 2, 2, 2),
+    ((1, 2), 1, 1, 1),
+])
+def test_gradients_are_those_of_the_bilinear_map(
+    stride, padding, dilation, groups
+):
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(3, 7, 6, 6)), jnp.float32)
+  kernel = jnp.asarray(rng.normal(size=(3, 3, 6 // groups, 4)), jnp.float32)
+  pair = lambda n: (n, n) if isinstance(n, int) else n
+  edges = [pair(edge) for edge in pair(padding)]
+
+  def convolved(x, kernel):
+    return lax.conv_general_dilated(
+        x, kernel, pair(stride), edges, rhs_dilation=pair(dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups,
+    )
+
+  rows = jnp.asarray(rng.normal(size=convolved(x, kernel).shape), jnp.float32)
+  geometry = stride, padding, dilation, groups
+
+  @jax.jit
+  def ours(rows, kernel, cotangent):
+    found, transposed = jax.vjp(
+        lambda r, k: convolution_adjoint(r, k, x.shape[1:], geometry),
+        rows, kernel,
+    )
+    return found, transposed(cotangent)
+
+  @jax.jit
+  def expected(rows, kernel, cotangent):
+    product = lambda x, k: jnp.vdot(rows, convolved(x, k))
+    by_x = jax.grad(product)(jnp.zeros_like(x), kernel)
+    by_kernel = jax.grad(product, 1)(cotangent, kernel)
+    return by_x, (convolved(cotangent, kernel), by_kernel)
+
+  jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+      ours(rows, kernel, x), expected(rows, kernel, x),
+  )
