@@ -40,17 +40,13 @@ SCHEMES = {
     "AdvISLPA(3)": "AdvISLPA(3)",
     "SABR": "SABR({share})",
     "CROWN_IBP": "CROWN_IBP_Ramp(0.5, {end}, 1)",
-    "TAPS": "TAPS_IBP({split})",
+    "TAPS": "TAPS_IBP(1)",
     "STAPS": "STAPS({share}, 1)",
     "MTL_IBP": "MTL_IBP(0.6)",
     "CC_IBP": "CC_IBP(0.6)",
 }
-# By epsilon: SABR's and STAPS's share of the box, what CROWN-IBP's β ends at, and how
-# many ReLUs TAPS attacks.
-NUMBERS = {
-    "0.1": {"share": 0.4, "end": 1, "split": 2},
-    "0.3": {"share": 0.6, "end": 0, "split": 1},
-}
+# By epsilon: SABR's and STAPS's share of the box, and what CROWN-IBP's β ends at.
+NUMBERS = {"0.1": {"share": 0.4, "end": 1}, "0.3": {"share": 0.6, "end": 0}}
 _PROBE_EPOCHS = 1.0
 
 
