@@ -55,6 +55,7 @@ def inner_bounds(
     *,
     elements: Sequence | None = None,
     refine: bool = False,
+    everywhere: bool = False,
     careful: bool = True,
     chunk_mb: float | None = None,
 ) -> Inner:
@@ -67,6 +68,8 @@ def inner_bounds(
     elements: results of the graph on an element that contains the region
       (`Graph.results`), whose bounds are met with those of intervals.
     refine: whether open neurons are bounded again by walking back.
+    everywhere: whether all neurons of every affine call are, too, and of what
+      other calls use: bounds to look at, and no better lines.
     careful: whether rounding is allowed for; without, they serve losses alone.
     chunk_mb: what a chunk of rows may take, in MiB; None is what the platform
       gains from.
@@ -86,8 +89,9 @@ def inner_bounds(
     steps.append(prepared(call, shapes, given, found, careful))
     bounds.append(found)
     consumers = wanted.get(number, ())
-    if refine and consumers and not _is_affine(graph, number):
-      is_open = jnp.zeros(found[0].shape, bool)
+    is_mixed = everywhere and call.transformer in AFFINE - MOVES
+    if refine and (consumers or is_mixed) and not _is_affine(graph, number):
+      is_open = jnp.full(found[0].shape, everywhere)
       for consumer in consumers:
         is_open |= _open(consumer, found)
       way = way_to(graph, steps, bounds, careful)

@@ -38,6 +38,7 @@ from diffai_jax.verification.certification_input import (
 )
 from diffai_jax.verification.inputs import Inputs, checked, float_type
 from diffai_jax.verification.layer_bounds import layer_bounds
+from diffai_jax.verification.linear_methods import Linear
 from diffai_jax.verification.methods import METHODS, Domain, Method, parse
 
 Progress = Callable[[str, int], None]
@@ -162,7 +163,11 @@ def bounds(
     at: the layer's path in Flax's names, such as "layers_2" or
       "layers_3/first/layers_0"; "layers_2#2" is the second call of a layer that
       is used twice. None is every layer.
-    method: a domain, as text or method: one of those in `dj.methods.METHODS`.
+    method: as text or method. Domains bound all layers by one run of an element.
+      Linear ones, such as "CROWN" and "AlphaCROWN(20)", walk back from each neuron
+      of each layer with the lines that they take by default; of the output the
+      bounds are their own, of AlphaCROWN with the slopes that it chooses. With
+      CROWN_IBP all but the output have interval bounds.
 
   Returns:
     (lower, upper), [N, ...] each; of every layer, by its path and in the order
@@ -186,9 +191,12 @@ def bounds(
   ['layers_0', 'layers_1']
   """
   method = parse(method)
-  if not isinstance(method, Domain):
-    domains = [name for name, kind in METHODS.items() if issubclass(kind, Domain)]
-    raise unknown_name("domain", str(method), domains)
+  if not isinstance(method, (Domain, Linear)):
+    known = [
+        name for name, kind in METHODS.items()
+        if issubclass(kind, (Domain, Linear))
+    ]
+    raise unknown_name("method for bounds of layers", str(method), known)
   check_memory_mb(memory_mb)
   inputs = checked(images, None, region)
   network, variables = _network_of(run, inputs)

@@ -10,11 +10,13 @@ import numpy as np
 from diffai_jax.data import to_floats
 from diffai_jax.domains import HybridZonotope, lower, upper
 from diffai_jax.domains.product import example_shape, value_dtype
+from diffai_jax.graph import Graph, Recording, record
 from diffai_jax.networks import GraphNetwork, PlainNetwork, graph_of
 from diffai_jax.text.suggest import nearest
 from diffai_jax.types import Array, Mode, UsageError, shown
 from diffai_jax.verification.blocks import run_in_batches
 from diffai_jax.verification.inputs import Inputs
+from diffai_jax.verification.linear_methods import Linear
 from diffai_jax.verification.methods import Domain
 from diffai_jax.verification.programs import compile_measure
 
@@ -31,22 +33,26 @@ class MeasureLayers:
 
   Attributes:
     network: called as network(value, mode).
-    method: its domain.
+    method: a domain, or linear bounds.
     at: the layer's path; None is every layer.
   """
 
   network: nn.Module
-  method: Domain
+  method: Domain | Linear
   at: str | None
 
   def __call__(self, variables: dict, inputs: Inputs) -> dict[str, Array]:
-    element = self.method.element(to_floats(inputs.images), inputs.region)
-    found = {}
-    for path, output in _outputs(self.network, variables, element).items():
-      if isinstance(output, HybridZonotope):
-        found[path] = lower(output), upper(output)
-      elif isinstance(output, jax.Array):  # It does not depend on the input.
-        found[path] = output, output
+    images = to_floats(inputs.images)
+    if isinstance(self.method, Linear):
+      found = self._walked(variables, images, inputs.region)
+    else:
+      element = self.method.element(images, inputs.region)
+      found = {
+          path: (lower(output), upper(output))
+          if isinstance(output, HybridZonotope) else (output, output)
+          for path, output in _outputs(self.network, variables, element).items()
+          if isinstance(output, (HybridZonotope, jax.Array))
+      }
     if self.at is not None:
       if self.at not in found:
         raise _unknown_layer(self.at, found)
@@ -57,12 +63,23 @@ class MeasureLayers:
         for end, bound in zip(("lower", "upper"), bounds)
     }
 
+  def _walked(self, variables: dict, images: Array, region) -> dict[str, tuple]:
+    """Bounds by path, of a method that walks the network's graph backwards."""
+    shape, dtype = images.shape[1:], images.dtype
+    if isinstance(self.network, (GraphNetwork, PlainNetwork)):
+      graph = graph_of(self.network, variables, shape, Mode.CERTIFY, dtype)
+      numbers = graph.layers()
+    else:
+      graph, numbers = _recorded(self.network, variables, shape, dtype)
+    bounds = self.method.results(graph, images, region)
+    return {path: bounds[number] for path, number in numbers.items()}
+
 
 def layer_bounds(
     network: nn.Module,
     variables: dict,
     inputs: Inputs,
-    method: Domain,
+    method: Domain | Linear,
     at: str | None = None,
     memory_mb: float | None = None,
 ) -> dict[str, Bounds]:
@@ -72,7 +89,7 @@ def layer_bounds(
     network: called as network(value, mode).
     variables: its collections, normalisation's among them.
     inputs: whose labels do not count.
-    method: in which domain.
+    method: a domain, or linear bounds.
     at: a path; None is every layer.
     memory_mb: as `certification.certify` takes it.
 
@@ -122,6 +139,28 @@ def _outputs(network: nn.Module, variables: dict, value) -> dict:
   if len(found) > 1:
     found.pop("", None)
   return found
+
+
+def _recorded(
+    network: nn.Module, variables: dict, shape: tuple[int, ...], dtype
+) -> tuple[Graph | None, dict[str, int]]:
+  """The graph of a network of our layers, and each path's result in it.
+
+  None, which is no graph, where JAX or Flax transforms a layer.
+  """
+  paths = []
+
+  def run(value):
+    found = _outputs(network, variables, value)
+    found = {k: v for k, v in found.items() if isinstance(v, Recording)}
+    paths.extend(found)
+    return tuple(found.values())
+
+  try:
+    graph = record(run, shape, dtype)
+  except TypeError:  # Of a Recording under `nn.jit`, `nn.scan` or the like.
+    return None, {}
+  return graph, dict(zip(paths, graph.outputs))
 
 
 def _unknown_layer(at: str, known: Iterable[str]) -> UsageError:

@@ -9,7 +9,6 @@ AlphaCROWN), and gives the least. So a stronger one is never worse.
 """
 
 import dataclasses
-import functools
 import math
 
 import jax.numpy as jnp
@@ -21,19 +20,28 @@ from diffai_jax.backward import (
     upper_bounds,
     way_to,
 )
+from diffai_jax.backward.relaxed_steps import Bounds
 from diffai_jax.graph import Graph
 from diffai_jax.regions import Linf, Spec
 from diffai_jax.types import Array, UsageError, shown
 from diffai_jax.verification.domain_methods import Box, Domain, Method
 
 _MOST_STEPS = 100_000
+_MOST_OUTPUTS = 1000  # That `results` bounds by dense rows.
 
 
 class Linear(Method):
   """Base: linear bounds of the spec's rows over a graph."""
 
-  def inner(self, graph: Graph, images: Array, region: Linf) -> Inner:
-    """Bounds of all results, and what is walked back."""
+  def inner(
+      self, graph: Graph, images: Array, region: Linf, everywhere: bool = False
+  ) -> Inner:
+    """Bounds of all results, and what is walked back.
+
+    Args:
+      graph, images, region: as `bound` takes them.
+      everywhere: whether neurons are bounded whose bounds decide nothing, too.
+    """
     raise NotImplementedError
 
   def weaker(self) -> Method:
@@ -47,24 +55,63 @@ class Linear(Method):
   def bound(
       self, graph: Graph, images: Array, region: Linf, spec: Spec
   ) -> Array:
+    self.require_graph(graph)
+    known = self.inner(graph, images, region)
+    rows, offsets = _of_result(spec, graph, images, known)
+    # NaN, which bounds nothing, loses.
+    return jnp.fmin(
+        self._walked(
+            graph, known, region, images, rows, offsets, graph.outputs[0]
+        ),
+        self.weaker().bound(graph, images, region, spec),
+    )
+
+  def results(
+      self, graph: Graph, images: Array, region: Linf
+  ) -> list[Bounds]:
+    """Bounds of the input and of every result, (l, u), [B, ...] each.
+
+    Of all but the last one they are those that lines are chosen by, and that of
+    neurons whose bounds decide nothing. The last result's are the method's own, if
+    it is not too large.
+    """
+    self.require_graph(graph)
+    known = self.inner(graph, images, region, everywhere=True)
+    bounds, number = list(known.bounds), len(graph.calls)
+    shape, (low, high) = graph.shape(number), bounds[number]
+    count = math.prod(shape)
+    if number and count <= _MOST_OUTPUTS:
+      each = jnp.eye(count, dtype=low.dtype)
+      rows = jnp.concatenate((each, -each)).reshape((1, 2 * count) + shape)
+      rows = jnp.broadcast_to(rows, low.shape[:1] + rows.shape[1:])
+      offsets = jnp.zeros(rows.shape[:2], low.dtype)
+      above = self._walked(
+          graph, known, region, images, rows, offsets, number
+      )
+      up, down = (part.reshape(low.shape) for part in jnp.split(above, 2, 1))
+      bounds[number] = jnp.fmax(low, -down), jnp.fmin(high, up)
+    return bounds
+
+  def require_graph(self, graph) -> None:
+    """Raises UsageError if what it is given has no calls to walk."""
     if not isinstance(graph, Graph):
       raise UsageError(
           f"{self} walks a graph backwards, but the network is transformed by"
           f" JAX inside (nn.jit, nn.scan, ...) and has none; take another method"
       )
-    known = self.inner(graph, images, region)
-    number = graph.outputs[0]
-    rows, offsets = _of_result(spec, graph, images, known)
+
+  def _walked(
+      self, graph: Graph, known: Inner, region: Linf, images: Array,
+      rows: Array, offsets: Array, number: int,
+  ) -> Array:
+    """The least of this method's bounds of rows of a result, [B, S]."""
     way = way_to(graph, known.steps, known.bounds)
     problem = region, images, rows, offsets, number
-    found = [
-        upper_bounds(way, *problem),
-        self.weaker().bound(graph, images, region, spec),
-    ]
+    found = upper_bounds(way, *problem)
     chosen = self.chosen(way, *problem)
-    if chosen is not None:
-      found.append(upper_bounds(way, *problem, chosen))
-    return functools.reduce(jnp.fmin, found)  # NaN, which bounds nothing, loses.
+    if chosen is None:
+      return found
+    return jnp.fmin(found, upper_bounds(way, *problem, chosen))
 
 
 def _of_result(
@@ -94,7 +141,10 @@ class CROWN_IBP(Linear):  # pylint: disable=invalid-name
   neural networks".
   """
 
-  def inner(self, graph: Graph, images: Array, region: Linf) -> Inner:
+  def inner(
+      self, graph: Graph, images: Array, region: Linf, everywhere: bool = False
+  ) -> Inner:
+    del everywhere  # Intervals bound all of them.
     return inner_bounds(graph, region, images)
 
   def weaker(self) -> Method:
@@ -115,9 +165,11 @@ class CROWN(Linear):
 
   first: Method = Box()
 
-  def inner(self, graph: Graph, images: Array, region: Linf) -> Inner:
+  def inner(
+      self, graph: Graph, images: Array, region: Linf, everywhere: bool = False
+  ) -> Inner:
     return inner_bounds(
-        graph, region, images, refine=True,
+        graph, region, images, refine=True, everywhere=everywhere,
         elements=_results(self.first, graph, images, region),
     )
 
@@ -142,8 +194,10 @@ class AlphaCROWN(Linear):
   steps: int
   first: Method = Box()
 
-  def inner(self, graph: Graph, images: Array, region: Linf) -> Inner:
-    return CROWN(self.first).inner(graph, images, region)
+  def inner(
+      self, graph: Graph, images: Array, region: Linf, everywhere: bool = False
+  ) -> Inner:
+    return CROWN(self.first).inner(graph, images, region, everywhere)
 
   def weaker(self) -> Method:
     return CROWN_IBP()  # CROWN's own bound is that of the lines by default.

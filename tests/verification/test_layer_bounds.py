@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import diffai_jax as dj
 from diffai_jax import nn
 from diffai_jax.nn.blocks import par_sum
 from diffai_jax.regions import Linf
@@ -27,6 +28,7 @@ _NETWORK = nn.Sequential([
     nn.Flatten(),
     nn.Linear(5),
 ])
+_REGION = Linf(np.array([0.0, 0.02, 0.3]))
 _PATHS = [
     "layers_0", "layers_1", "layers_2", "layers_3",
     "layers_4/first/layers_0", "layers_4/first/layers_1", "layers_4/first",
@@ -45,7 +47,7 @@ def variables():
   )
 
 
-def _layers(variables, x) -> dict:
+def _layers(variables, x, network=_NETWORK) -> dict:
   """What each layer gives for points, by the paths above."""
   found = {}
 
@@ -56,21 +58,25 @@ def _layers(variables, x) -> dict:
     return result
 
   with linen.intercept_methods(keep):
-    _NETWORK.apply(variables, x)
+    network.apply(variables, x)
   return found
 
 
 @pytest.mark.parametrize("method", ["Box", "HBox", "ZSwitch"])
 def test_no_point_is_outside_of_any_layers_bounds(variables, method):
-  region = Linf(np.array([0.0, 0.02, 0.3]))
-  inputs = checked(_IMAGES, None, region)
+  inputs = checked(_IMAGES, None, _REGION)
   found = layer_bounds(_NETWORK, variables, inputs, methods.parse(method))
   assert list(found) == _PATHS
-  run = jax.jit(lambda x: _layers(variables, x))
+  _assert_inside(_NETWORK, variables, _IMAGES, found)
+
+
+def _assert_inside(network, variables, images, found):
+  """No output of a layer is outside of its bounds, and these say something."""
+  run = jax.jit(lambda x: _layers(variables, x, network))
   random = np.random.default_rng(2)
-  low, high = map(np.asarray, region.bounds(_IMAGES))
+  low, high = map(np.asarray, _REGION.bounds(images))
   for share in (0, 0.5, 1, 1, 1):  # Inside, and corners.
-    noise = random.uniform(-1, 1, _IMAGES.shape)
+    noise = random.uniform(-1, 1, images.shape)
     noise = np.sign(noise) if share == 1 else share * noise
     points = (low + high) / 2 + noise * (high - low) / 2
     points = np.clip(points, low, high).astype(np.float32)
@@ -79,9 +85,62 @@ def test_no_point_is_outside_of_any_layers_bounds(variables, method):
       assert np.all(lower <= outputs[path]), path
       assert np.all(outputs[path] <= upper), path
       assert lower.shape == outputs[path].shape
-  for path, (lower, upper) in found.items():  # And they say something.
+  for path, (lower, upper) in found.items():
     assert np.all(upper[0] - lower[0] < 1e-3)
     assert np.all(upper - lower < 100)
+
+
+@pytest.mark.parametrize("middle, last, pairs", [
+    (par_sum([nn.Linear(4)], [nn.Linear(4), nn.ReLU()]), "layers_4",
+     [("Box", "CROWN")]),
+    (nn.Linear(4), "layers_4",
+     [("Box", "CROWN_IBP"), ("CROWN_IBP", "AlphaCROWN(3)")]),
+], ids=["sum", "chain"])
+def test_linear_methods_have_narrower_bounds(middle, last, pairs):
+  """Of the output; of CROWN of layers too that no ReLU follows."""
+  network = nn.Sequential([
+      nn.Linear(4), nn.ReLU(), middle, nn.ReLU(), nn.Linear(3),
+  ])
+  images = _IMAGES.reshape(3, 16)[:, :5]
+  random = np.random.default_rng(1)
+  variables = jax.tree.map(
+      lambda w: jnp.asarray(0.5 * random.normal(size=w.shape), jnp.float32),
+      jax.eval_shape(network.init, jax.random.key(0), images),
+  )
+  every = {}
+  for method in dict.fromkeys(sum(pairs, ())):
+    every[method] = found = layer_bounds(
+        network, variables, checked(images, None, _REGION), methods.parse(method)
+    )
+    assert list(found) == list(next(iter(every.values())))
+    _assert_inside(network, variables, images, found)
+  width = lambda method, path: np.mean(np.subtract(*every[method][path][::-1])[2])
+  for weaker, stronger in pairs:
+    for path in every[weaker]:
+      less, more = every[weaker][path], every[stronger][path]
+      assert np.all(more[0] >= less[0] - 1e-4), (stronger, path)
+      assert np.all(more[1] <= less[1] + 1e-4), (stronger, path)
+    assert width(stronger, last) < 0.99 * width(weaker, last)
+  if "CROWN" in every:
+    path = "layers_2/first/layers_0"  # Added to, with no ReLU in between.
+    assert width("CROWN", path) < 0.99 * width("Box", path)
+
+
+def test_what_has_no_graph_or_no_bounds_is_told(variables):
+  class Jitted(linen.Module):
+
+    @linen.compact
+    def __call__(self, x, mode=None):
+      return linen.jit(nn.Linear)(2)(x, mode)
+
+  images = _IMAGES.reshape(3, 16)
+  weights = jax.jit(Jitted().init)(jax.random.key(0), images)
+  with pytest.raises(UsageError, match="CROWN walks a graph backwards"):
+    layer_bounds(
+        Jitted(), weights, checked(images, None, _REGION), methods.parse("CROWN")
+    )
+  with pytest.raises(ValueError, match="bounds of layers 'BranchAndBound.3.'"):
+    dj.bounds((_NETWORK, variables), _IMAGES, Linf(0.1), method="BranchAndBound(3)")
 
 
 def test_one_layer_is_as_all_of_them_have_it(variables):
