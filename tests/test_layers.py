@@ -76,8 +76,9 @@ _HOUSE = (
             "inner", "alpha",
         ),
         "branching": (
-            "settings", "compiling", "decisions", "scores", "bounding", "pool",
-            "roots", "rounds", "falsify", "search", "proofs",
+            "settings", "compiling", "decisions", "scores", "bounding",
+            "table", "pool", "roots", "rounds", "falsify", "ledger",
+            "relu_splits", "input_splits", "search", "proofs",
         ),
     },
     {

@@ -114,8 +114,8 @@ def open_places(neurons: Neurons, bounds: Sequence) -> np.ndarray:
       for end in (0, 1)
   )
   is_open = ~((low >= 0) | (high <= 0))
-  most = max(8, int(is_open.sum(axis=1).max(initial=0)))
-  size = 8
+  most = max(16, int(is_open.sum(axis=1).max(initial=0)))
+  size = 16
   while size < most:
     size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
   places = np.full((len(low), min(size, max(1, neurons.count))),

@@ -19,6 +19,8 @@ class Settings:
     batch: parents a device and round; None is what the platform gains from.
     pool_mib: what open subdomains may take on the host, in MiB. Beyond, the image
       that has the most of them is given up.
+    few_inputs: regions of at most so many variables that are no single number are
+      split themselves; others by the signs of ReLUs.
     seed: of random starts.
   """
 
@@ -30,6 +32,7 @@ class Settings:
   restarts: int = 2
   batch: int | None = None
   pool_mib: float = 1024.0
+  few_inputs: int = 12
   seed: int = 0
 
 

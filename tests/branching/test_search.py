@@ -1,5 +1,7 @@
 """Branch and bound: verdicts of a MILP, leaves that cover, bounds that hold."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import small_networks
@@ -8,7 +10,7 @@ from diffai_jax.branching import Settings, search
 from diffai_jax.branching.decisions import neurons_of
 from diffai_jax.regions import Bounds, linear
 
-SETTINGS = Settings(seconds=60, batch=8)
+SETTINGS = Settings(seconds=60, batch=8, few_inputs=0)
 RADIUS = np.float32(0.5)
 _COUNT = 16
 
@@ -132,7 +134,8 @@ def test_no_time_and_no_memory_are_unknown():
   graph = small_networks.graph_of(weights)
   spec = spec_of(rows, -largest - [0.02, 100])
   for settings in (
-      Settings(seconds=0, batch=8), Settings(batch=8, pool_mib=3e-4),
+      dataclasses.replace(SETTINGS, seconds=0),
+      dataclasses.replace(SETTINGS, pool_mib=3e-4),
   ):
     found = search(graph, images, ball(images), spec, settings)
     assert not found.verified[0] and not found.falsified[0]
