@@ -31,6 +31,7 @@ from diffai_jax.app import (
     report,
     several,
     train,
+    verify,
     workfolder,
 )
 from diffai_jax.app.config import base_config, keys_of
@@ -41,8 +42,8 @@ from diffai_jax.storage.paths import checked_path
 from diffai_jax.text.suggest import nearest, nearest_key, unknown_name
 from diffai_jax.types import UsageError, shortened, shown
 
-_MODES = ("train", "certify", "describe", "report")
-_FLAGS = ("config", "workdir", "mode")
+_MODES = ("train", "certify", "describe", "report", "verify")
+_FLAGS = ("config", "workdir", "mode", "property", "seconds", "results")
 _CONFIG = flags.DEFINE_string(
     "config", None,
     "config file, such as configs/convsmall.py:mnist,0.1; --config.KEY=VALUE"
@@ -52,6 +53,18 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "folder for checkpoints, metrics and results"
 )
 _MODE = flags.DEFINE_string("mode", "train", f"one of {', '.join(_MODES)}")
+
+_PROPERTY = flags.DEFINE_string(
+    "property", None,
+    "of --mode=verify: a VNN-LIB file, or a list of networks and properties"
+    " such as instances.csv"
+)
+_SECONDS = flags.DEFINE_float(
+    "seconds", 60.0, "of --mode=verify, for a property, compiling left out"
+)
+_RESULTS = flags.DEFINE_string(
+    "results", None, "of --mode=verify: file that gets the verdicts"
+)
 
 _changes = []  # What --config.KEY=VALUE says, as `command_line` has it.
 
@@ -65,6 +78,9 @@ def main(argv: list[str]) -> None:
   mode = _MODE.value
   if mode not in _MODES:
     raise unknown_name("--mode", mode, _MODES)
+  if mode == "verify":
+    _verify()
+    return
   if mode != "describe" and not _WORKDIR.value:
     raise UsageError(
         f"--workdir is missing; --mode={mode} needs a folder, such as"
@@ -90,6 +106,23 @@ def main(argv: list[str]) -> None:
   several.connect(config)
   with several.ending_together():
     _work(mode, config, workdir)
+
+
+def _verify() -> None:
+  """Verdicts on properties; of the config the network alone counts."""
+  values = command_line.values_of(_changes)
+  other = next((key for key in values if key != "network"), None)
+  if other is not None:
+    raise UsageError(
+        f"--config.{other} means nothing to --mode=verify; it takes"
+        f" --config.network, --property, --seconds and --results"
+    )
+  network = values.get("network")
+  xla.set_flags()
+  xla.use_cache(base_config().compilation_cache)
+  verify.run(
+      network, _PROPERTY.value, _SECONDS.value, _RESULTS.value
+  )
 
 
 def _work(mode: str, config, workdir: str) -> None:

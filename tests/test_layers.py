@@ -130,6 +130,7 @@ _HOUSE = (
             "own_network", "validation", "command_line", "config_file", "console",
             "several", "workfolder", "plot", "report", "schedule_warning", "job",
             "network_file", "certify_run", "train", "run", "arguments", "fit",
+            "verify",
         ),
     },
     {"": ("main",)},

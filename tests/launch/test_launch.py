@@ -179,6 +179,9 @@ def test_what_is_wrong_is_one_line(script, options, arguments, told):
     ("tpu_pod.sh", ["--name=a"], "no zone; give that of a with --zone="),
     ("gpu_check.sh", ["--minutes=x"], "--minutes is x; expected a number"),
     ("gpu_check.sh", ["--what"], "unknown option --what"),
+    ("vnncomp.sh", ["--results=r"], "--property is missing"),
+    ("vnncomp.sh", ["--property=p.csv"], "--results is missing"),
+    ("vnncomp.sh", ["--property=p", "--results=r"], "--network is missing"),
     ("slurm.sbatch", [], "not within a job of SLURM; give it to sbatch"),
 ])
 def test_values_are_checked(script, arguments, told):
@@ -188,7 +191,20 @@ def test_values_are_checked(script, arguments, told):
   assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("script", [*_SCRIPTS, "gpu_check.sh"])
+def test_vnncomp_is_one_command():
+  done = _call(
+      "vnncomp.sh", "--dry-run", "--python=py", "--network=it's.onnx",
+      "--property=p.vnnlib", "--results=r.txt", "--seconds=7",
+  )
+  assert (done.returncode, done.stderr) == (0, "")
+  assert shlex.split(done.stdout)[-7:] == [
+      "py", "-m", "diffai_jax.main", "--mode=verify",
+      "--config.network=it's.onnx", "--property=p.vnnlib", "--results=r.txt",
+      "--seconds=7",
+  ][-7:]
+
+
+@pytest.mark.parametrize("script", [*_SCRIPTS, "gpu_check.sh", "vnncomp.sh"])
 def test_help_names_every_option(script):
   done = _call(script, "--help")
   assert (done.returncode, done.stderr) == (0, "")
