@@ -15,7 +15,7 @@ from diffai_jax.regions import L2, Bounds, Linf
 RNG = np.random.default_rng(0)
 WEIGHTS, BIAS = RNG.normal(size=(6, 8)), RNG.normal(size=8)
 OUT = RNG.normal(size=(8, 5))
-COUNT = 12
+COUNT = 60
 
 
 def forward(x):
@@ -113,7 +113,7 @@ def cases():
 
 
 @pytest.mark.parametrize("attack", [
-    attacks.APGD(40), attacks.APGD(23, "DLR"), attacks.APGDTargeted(30),
+    attacks.APGD(60), attacks.APGD(23, "DLR"), attacks.APGDTargeted(30),
     attacks.APGDTargeted(30, "CE", 1, 2),
 ], ids=str)
 def test_equals_the_paper_step_for_step(float64, attack):
