@@ -1,7 +1,16 @@
 """Calls of compiled functions, with the time that compiling takes kept apart."""
 
+import collections
 from collections.abc import Callable
 import time
+
+import jax
+import numpy as np
+
+from diffai_jax.kernels import xla
+
+_MOST = 32  # Programs that are kept.
+_programs: collections.OrderedDict = collections.OrderedDict()
 
 
 class Compiling:
@@ -15,11 +24,28 @@ class Compiling:
     self.seconds = 0.0
 
   def __call__(self, function: Callable, *arguments, **options):
-    """function(*arguments, **options); JAX keeps what it compiled."""
-    since = time.monotonic()
-    function.lower(*arguments, **options).compile()
-    self.seconds += time.monotonic() - since
-    return function(*arguments, **options)
+    """function(*arguments, **options); programs are kept for later calls.
+
+    Args:
+      function: what `jax.jit` or `jax.pmap` gave; the same each time.
+      *arguments: pytrees of arrays.
+      **options: static ones.
+    """
+    leaves, structure = jax.tree.flatten(arguments)
+    kinds = tuple((np.shape(leaf), leaf.dtype) for leaf in leaves)
+    key = (
+        function, structure, kinds, tuple(sorted(options.items())),
+        jax.config.jax_enable_x64,
+    )
+    if key not in _programs:
+      since = time.monotonic()
+      lowered = function.lower(*arguments, **options)
+      _programs[key] = xla.compiled(lowered)
+      self.seconds += time.monotonic() - since
+      while len(_programs) > _MOST:
+        _programs.popitem(last=False)
+    _programs.move_to_end(key)
+    return _programs[key](*arguments)
 
 
 class Stopwatch:
