@@ -67,8 +67,9 @@ assert not {"jax", "flax", "numpy"} & set(sys.modules), "loaded"
 assert dict(os.environ) == before
 names = [name for name in dir(dj) if not name.startswith("_")]
 assert {"Attack", "Linf", "bounds", "certify", "largest_epsilon", "methods"} < set(names)
-import jax
-values = dict(jax.config.values)
+# What these set for themselves is theirs.
+import jax, orbax.checkpoint, tensorboardX
+values, before = dict(jax.config.values), dict(os.environ)
 for name in names:
   getattr(dj, name)
 assert dict(jax.config.values) == values
