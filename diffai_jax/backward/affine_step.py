@@ -28,8 +28,9 @@ from diffai_jax.backward.windows import Frame, Windows
 from diffai_jax.domains import rounding
 from diffai_jax.graph import Call
 from diffai_jax.kernels import precision
+from diffai_jax.kernels.adjoint import adjoint_in_loops
 from diffai_jax.kernels.geometry import pair, reach, sides
-from diffai_jax.kernels.images import pull_back, stride_or
+from diffai_jax.kernels.images import stride_or
 from diffai_jax.kernels.platforms import computed_once
 from diffai_jax.types import Array
 
@@ -115,11 +116,12 @@ class AffineStep:
     """Aᵀ times rows [N, ...out], for each input."""
     if self.call.transformer == "conv":
       kernel, options = self.call.arrays["kernel"], dict(self.call.options)
-      return pull_back(
-          rows, kernel, options.get("stride", 1), options.get("padding", 0),
-          self.shapes[0][:2], options.get("dilation", 1),
-          options.get("groups", 1),
-      ),
+      geometry = tuple(
+          options.get(name, default) for name, default in (
+              ("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1)
+          )
+      )
+      return adjoint_in_loops(rows, kernel, self.shapes[0], geometry),
     zeros = [jnp.zeros((len(rows),) + s, rows.dtype) for s in self.shapes]
     _, transposed = jax.vjp(self.call, *zeros)
     return transposed(rows)

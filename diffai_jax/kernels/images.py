@@ -26,14 +26,12 @@ from diffai_jax.kernels.geometry import (
     Sides,
     check_groups,
     check_window,
-    expanded,
     one_number,
     pair,
     reach,
     sides,
 )
 from diffai_jax.kernels.matrices import in_one_type
-from diffai_jax.kernels.overlap import gradient_by_input
 from diffai_jax.kernels.platforms import on_cpu
 from diffai_jax.kernels.taps import (
     library_convolution,
@@ -139,43 +137,6 @@ def _backward(stride, padding, saved, cotangent):
 
 
 _convolve.defvjp(_forward, _backward)
-
-
-@in_one_type
-def pull_back(
-    cotangent: Array, kernel: Array, stride: Number, padding: Sides,
-    sizes: tuple[int, int], dilation: Number = 1, groups: int = 1,
-) -> Array:
-  """The gradient of `convolve` by its input, for programs that loop over it.
-
-  On CPUs a product of matrices: XLA's convolutions take up to 18 times as long in
-  a loop as outside of one.
-
-  Args:
-    cotangent: [N, H', W', F].
-    kernel, stride, padding, dilation, groups: as of `convolve`.
-    sizes: H, W of the input.
-
-  Returns:
-    [N, H, W, C].
-  """
-  channels = kernel.shape[2] * groups
-  before = tuple(low for low, _ in sides(padding))
-
-  def plain(cotangent, kernel):
-    x = jnp.zeros((len(cotangent), *sizes, channels), cotangent.dtype)
-    _, transposed = jax.vjp(
-        lambda v: convolve(v, kernel, stride, padding, dilation, groups), x
-    )
-    return transposed(cotangent)[0]
-
-  return on_cpu(
-      lambda cotangent, kernel: gradient_by_input(
-          expanded(kernel, dilation, groups), cotangent, stride, before, sizes
-      ),
-      plain,
-      cotangent, kernel,
-  )
 
 
 def _plain(x: Array, kernel: Array, stride: int, padding: int) -> Array:

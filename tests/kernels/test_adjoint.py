@@ -6,15 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffai_jax.kernels.adjoint import convolution_adjoint
+from diffai_jax.kernels.adjoint import adjoint_in_loops, convolution_adjoint
 
 
+@pytest.mark.parametrize("adjoint", (convolution_adjoint, adjoint_in_loops))
 @pytest.mark.parametrize("stride, padding, dilation, groups", [
     (1, 0, 1, 1), (2, 1, 1, 1), (2, ((0, 1), (1, 0)), 1, 1), (1, 2, 2, 2),
     ((1, 2), 1, 1, 1),
 ])
 def test_gradients_are_those_of_the_bilinear_map(
-    stride, padding, dilation, groups
+    stride, padding, dilation, groups, adjoint
 ):
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.normal(size=(3, 7, 6, 6)), jnp.float32)
@@ -34,7 +35,7 @@ def test_gradients_are_those_of_the_bilinear_map(
   @jax.jit
   def ours(rows, kernel, cotangent):
     found, transposed = jax.vjp(
-        lambda r, k: convolution_adjoint(r, k, x.shape[1:], geometry),
+        lambda r, k: adjoint(r, k, x.shape[1:], geometry),
         rows, kernel,
     )
     return found, transposed(cotangent)
