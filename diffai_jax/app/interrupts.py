@@ -15,12 +15,16 @@ import signal
 import socket
 import sys
 import threading
+import time
 import types
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 # So long may the interpreter take to get to a signal's handler; if it takes
 # longer, the main thread is in a compilation.
 _PATIENCE = 2.0
+# What a handler raises is lost in what the interpreter calls by itself, such as a
+# callback of the garbage collector: then the signal comes again, so much later.
+_LOST, _LATER = 255, 0.05
 
 
 class Interrupted(BaseException):
@@ -130,9 +134,19 @@ def caught(last: bool = False) -> Iterator[None]:
   reading, writing = socket.socketpair()
   writing.setblocking(False)
   before = {number: signal.getsignal(number) for number in _numbers()}
+  report = sys.unraisablehook
+
+  def lost(unraisable) -> None:
+    if not isinstance(unraisable.exc_value, Interrupted):
+      report(unraisable)
+      return
+    with contextlib.suppress(OSError):
+      writing.send(bytes([_LOST]))
+
   wakeup = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
   thread = threading.Thread(target=_listen, args=(reading,), daemon=True)
   thread.start()
+  sys.unraisablehook = lost
   for number in before:
     signal.signal(number, _handle)
   try:
@@ -140,6 +154,7 @@ def caught(last: bool = False) -> Iterator[None]:
   finally:
     for number, handler in before.items():
       signal.signal(number, signal.SIG_IGN if last else handler)
+    sys.unraisablehook = report
     signal.set_wakeup_fd(wakeup)
     writing.close()  # Ends the thread.
     thread.join()
@@ -174,10 +189,18 @@ def _handle(number: int, frame: types.FrameType | None) -> None:
 
 def _listen(reading: socket.socket) -> None:
   """Reads the numbers of the signals as they come, whatever else goes on."""
-  first = True
+  first, again = True, 0
   while byte := reading.recv(1):
     number = byte[0]
+    if number == _LOST:
+      time.sleep(_LATER)
+      again += 1
+      signal.pthread_kill(threading.main_thread().ident, _watch.first)
+      continue
     if number not in _numbers():
+      continue
+    if again:
+      again -= 1
       continue
     if not first:
       _end(number, "at once")

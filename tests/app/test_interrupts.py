@@ -110,6 +110,30 @@ def test_a_compilation_that_has_nothing_to_save_is_ended():
   assert "in a compilation" in found.stderr
 
 
+def test_a_signal_in_what_swallows_exceptions_comes_again():
+  """Such as a callback of the garbage collector, of which JAX has one."""
+  found = _run("""
+      import gc, os, signal, time
+      from diffai_jax.app import interrupts
+
+      def callback(phase, info):
+        gc.callbacks.clear()
+        os.kill(os.getpid(), signal.SIGTERM)
+        sum(range(1000))
+
+      gc.disable()
+      try:
+        with interrupts.caught():
+          gc.callbacks.append(callback)
+          gc.collect()
+          time.sleep(30)
+          print("not reached")
+      except interrupts.Interrupted as error:
+        print(error.number)
+  """)
+  assert (found.returncode, found.stdout, found.stderr) == (0, "15\n", "")
+
+
 def test_once_all_is_done_a_signal_changes_nothing():
   """Python drops handlers of its own before its end; ignored ones stay."""
   found = _run("""
