@@ -65,7 +65,7 @@ def instances(
   """What is asked: one pair, or those of an instances.csv.
 
   Args:
-    network: an ONNX file; with a list None, or the network of all.
+    network: an ONNX file; a list has its own, and does without.
     given: a VNN-LIB file, or a list NAME.csv with lines of network, property and,
       if it says so, seconds; files in it are beside it.
     seconds: for those where a list says nothing.
@@ -197,7 +197,7 @@ def _inside(
   return None
 
 
-def write(path: str, instance: Instance, verdict: Verdict) -> None:
+def write(path: str, verdict: Verdict) -> None:
   """Writes VNN-COMP's results file: the word, and the point of `sat`.
 
   Raises:
@@ -265,4 +265,4 @@ def run(
       row = [*names, verdict.word, f"{verdict.seconds:.2f}"]
       _append(results, ",".join(row) + "\n")
     elif results:
-      write(results, instance, verdict)
+      write(results, verdict)

@@ -1,4 +1,34 @@
-"""Lists as text: words with commas between, which may have arguments."""
+"""Lists as text, and as they are given: words which may have arguments."""
+
+from typing import Any
+
+from diffai_jax.types import UsageError, shown
+
+
+def several(given: Any, kind: type, what: str, example: str) -> tuple:
+  """What a sequence of texts and objects has.
+
+  Args:
+    given: the sequence.
+    kind: of the objects.
+    what: the argument's name, for messages, such as "methods".
+    example: of such a sequence.
+
+  Raises:
+    UsageError: if it is one text or object alone, or no sequence.
+  """
+  if isinstance(given, (str, kind)):
+    raise UsageError(
+        f"{what} is {shown(str(given))} alone; expected a sequence of {what},"
+        f" such as ({shown(str(given))},)"
+    )
+  try:
+    return tuple(given)
+  except TypeError:
+    raise UsageError(
+        f"{what} is {shown(given)}; expected a sequence of {what}, such as"
+        f" {example}"
+    ) from None
 
 
 def split(text: str) -> tuple[str, ...]:

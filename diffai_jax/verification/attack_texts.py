@@ -7,6 +7,7 @@ import dataclasses
 from diffai_jax.attacks import APGD, MIFGSM, PGD, APGDTargeted, StepwiseAttack
 from diffai_jax.objectives import ObjectiveError
 from diffai_jax.objectives.syntax import syntax_tree
+from diffai_jax.text.lists import several
 from diffai_jax.text.suggest import unknown_name
 from diffai_jax.types import UsageError, shown
 
@@ -66,18 +67,7 @@ def parse_all(given: Sequence[str | StepwiseAttack]) -> tuple[StepwiseAttack, ..
   Raises:
     UsageError: if it is one text, no sequence, or one of them is no attack.
   """
-  if isinstance(given, (str, StepwiseAttack)):
-    raise UsageError(
-        f"attacks is {shown(str(given))} alone; expected a sequence of attacks,"
-        f" such as ({shown(str(given))},)"
-    )
-  try:
-    each = tuple(given)
-  except TypeError:
-    raise UsageError(
-        f"attacks is {shown(given)}; expected a sequence of attacks, such as"
-        f" ('MIFGSM', 'APGD(100)')"
-    ) from None
+  each = several(given, StepwiseAttack, "attacks", "('MIFGSM', 'APGD(100)')")
   return tuple(dict.fromkeys(map(parse, each)))
 
 

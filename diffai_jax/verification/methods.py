@@ -5,6 +5,7 @@ import dataclasses
 
 from diffai_jax.objectives import ObjectiveError
 from diffai_jax.objectives.syntax import syntax_tree
+from diffai_jax.text.lists import several
 from diffai_jax.text.suggest import unknown_name
 from diffai_jax.types import UsageError, shown
 from diffai_jax.verification.branching_method import BranchAndBound
@@ -107,16 +108,5 @@ def parse_all(given) -> tuple[Method, ...]:
   Raises:
     UsageError: if it is one text, no sequence, or one of them is no method.
   """
-  if isinstance(given, (str, Method)):
-    raise UsageError(
-        f"methods is {shown(str(given))} alone; expected a sequence of methods,"
-        f" such as ({shown(str(given))},)"
-    )
-  try:
-    each = tuple(given)
-  except TypeError:
-    raise UsageError(
-        f"methods is {shown(given)}; expected a sequence of methods, such as"
-        f" ('Box', 'HBox')"
-    ) from None
+  each = several(given, Method, "methods", "('Box', 'HBox')")
   return tuple(dict.fromkeys(map(parse, each)))
