@@ -4,6 +4,7 @@ from diffai_jax.backward.alpha import chosen_slopes
 from diffai_jax.backward.inner import Inner, inner_bounds
 from diffai_jax.backward.walk import (
     Way,
+    over_box,
     prepared,
     upper_bounds,
     walked_back,
@@ -11,6 +12,6 @@ from diffai_jax.backward.walk import (
 )
 
 __all__ = [
-    "Inner", "Way", "chosen_slopes", "inner_bounds", "prepared",
-    "upper_bounds", "walked_back", "way_to",
+    "Inner", "Way", "chosen_slopes", "inner_bounds", "over_box",
+    "prepared", "upper_bounds", "walked_back", "way_to",
 ]

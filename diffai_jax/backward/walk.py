@@ -20,7 +20,12 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from diffai_jax.backward.affine_step import AFFINE, IDENTITIES, affine_step
+from diffai_jax.backward.affine_step import (
+    AFFINE,
+    IDENTITIES,
+    AffineStep,
+    affine_step,
+)
 from diffai_jax.backward.pulled import Pulled, summed
 from diffai_jax.backward.relaxed_steps import Bounds, relaxed_step
 from diffai_jax.backward.windows import Frame, Windows, aligned
@@ -171,6 +176,34 @@ def upper_bounds(
   )[0]
 
 
+def over_box(
+    way: Way,
+    bounds: Sequence[Bounds],
+    rows: Array,
+    offsets: Array,
+    number: int,
+) -> Array:
+  """Upper bounds of ⟨Λ, y⟩ + d from the intervals of what is behind y.
+
+  The walk goes through affine calls alone, and ends on the boxes of all results
+  that wait when it meets another one. So it is at least as sharp as intervals
+  that are pushed on from there.
+
+  Args:
+    way, rows, offsets, number: as `upper_bounds` takes them.
+    bounds: of the input and of each result, (l, u), [B, ...].
+
+  Returns:
+    [B, S].
+  """
+  waiting, constants, _ = _walk(way, rows, offsets, number, affine_alone=True)
+  for place, parts in waiting.items():
+    rows, lost = _merged(parts, way, place, None)
+    low, high = bounds[place]
+    constants += [Box(low, high).linear_max(rows), *lost]
+  return _total(way, constants)
+
+
 def walked_back(
     way: Way,
     region,
@@ -186,33 +219,51 @@ def walked_back(
   Returns:
     ([B, S], by the number of the result, 0 of the input, [B, S, ...]).
   """
-  chosen = chosen or {}
-  waiting = {number: [rows]}
-  met = {}
-  constants = [offsets]
-  for place in range(number, 0, -1):
-    found = waiting.pop(place, None)
-    if found is None:
-      continue
-    rows, lost = _merged(found, way, place, examples)
-    inputs, constant = _pulled(
-        way.steps[place - 1], rows, chosen.get(place), examples
-    )
-    constants += [constant, *lost]
-    met[place] = rows
-    for given, part in zip(way.inputs[place - 1], inputs):
-      waiting.setdefault(given, []).append(part)
+  waiting, constants, met = _walk(way, rows, offsets, number, chosen, examples)
   if 0 in waiting:
     rows, lost = _merged(waiting[0], way, 0, examples)
     constants += [_largest(region, images, rows, examples), *lost]
     met[0] = rows
+  return _total(way, constants), met
+
+
+def _walk(
+    way: Way, rows: Array | Windows, offsets: Array, number: int,
+    chosen: Mapping[int, dict] | None = None, examples: Array | None = None,
+    affine_alone: bool = False,
+) -> tuple[dict[int, list], list[Array], dict[int, Array | Windows]]:
+  """Rows that wait at the walk's end, constants, and rows on each result.
+
+  Args:
+    affine_alone: whether it ends before the first call that is not affine; else
+      it ends at the input.
+  """
+  chosen = chosen or {}
+  waiting, met, constants = {number: [rows]}, {}, [offsets]
+  for place in range(number, 0, -1):
+    if place not in waiting:
+      continue
+    step = way.steps[place - 1]
+    if affine_alone and not isinstance(step, (AffineStep, IdentityStep)):
+      break
+    rows, lost = _merged(waiting.pop(place), way, place, examples)
+    inputs, constant = _pulled(step, rows, chosen.get(place), examples)
+    constants += [constant, *lost]
+    met[place] = rows
+    for given, part in zip(way.inputs[place - 1], inputs):
+      waiting.setdefault(given, []).append(part)
+  return waiting, constants, met
+
+
+def _total(way: Way, constants: Sequence[Array]) -> Array:
+  """The sum, [B, S], with what rounding may lose in it."""
   bound = sum(constants[1:], constants[0])
   if not way.careful:
-    return bound, met
+    return bound
   size = sum(map(jnp.abs, constants))
   share = 2 * rounding.relative(bound.dtype, len(constants))
   slack = share * size + rounding.absolute(bound.dtype, len(constants))
-  return bound + lax.stop_gradient(slack), met
+  return bound + lax.stop_gradient(slack)
 
 
 def _pulled(

@@ -5,7 +5,9 @@ cancels. They differ in the bounds of inner neurons and in the lines' slopes.
 
 Lines are chosen by rules of thumb, which better inner bounds may lead to worse ones:
 each method also takes the bounds of the one below it (Box, CROWN_IBP, CROWN,
-AlphaCROWN), and gives the least. So a stronger one is never worse.
+AlphaCROWN), and gives the least. So a stronger one is never worse. Box's are those of
+`over_box`, from the intervals that CROWN_IBP's lines have; AlphaCROWN begins with the
+lines of CROWN.
 """
 
 import dataclasses
@@ -17,6 +19,7 @@ from diffai_jax.backward import (
     Inner,
     chosen_slopes,
     inner_bounds,
+    over_box,
     upper_bounds,
     way_to,
 )
@@ -44,10 +47,6 @@ class Linear(Method):
     """
     raise NotImplementedError
 
-  def weaker(self) -> Method:
-    """The method below, whose bounds count, too."""
-    raise NotImplementedError
-
   def chosen(self, way, *problem) -> dict | None:
     """Slopes of lines; None are the lines' own."""
     return None
@@ -58,13 +57,13 @@ class Linear(Method):
     self.require_graph(graph)
     known = self.inner(graph, images, region)
     rows, offsets = _of_result(spec, graph, images, known)
-    # NaN, which bounds nothing, loses.
-    return jnp.fmin(
-        self._walked(
-            graph, known, region, images, rows, offsets, graph.outputs[0]
-        ),
-        self.weaker().bound(graph, images, region, spec),
+    found = self._walked(
+        graph, known, region, images, rows, offsets, graph.outputs[0]
     )
+    if isinstance(self, CROWN_IBP):
+      return found
+    # NaN, which bounds nothing, loses.
+    return jnp.fmin(found, CROWN_IBP().bound(graph, images, region, spec))
 
   def results(
       self, graph: Graph, images: Array, region: Linf
@@ -147,8 +146,17 @@ class CROWN_IBP(Linear):  # pylint: disable=invalid-name
     del everywhere  # Intervals bound all of them.
     return inner_bounds(graph, region, images)
 
-  def weaker(self) -> Method:
-    return Box()
+  def _walked(
+      self, graph: Graph, known: Inner, region: Linf, images: Array,
+      rows: Array, offsets: Array, number: int,
+  ) -> Array:
+    walked = super()._walked(
+        graph, known, region, images, rows, offsets, number
+    )
+    way = way_to(graph, known.steps, known.bounds)
+    return jnp.fmin(
+        walked, over_box(way, known.bounds, rows, offsets, number)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,9 +181,6 @@ class CROWN(Linear):
         elements=_results(self.first, graph, images, region),
     )
 
-  def weaker(self) -> Method:
-    return CROWN_IBP()
-
   def check(self) -> None:
     _check_first(self.first)
 
@@ -198,9 +203,6 @@ class AlphaCROWN(Linear):
       self, graph: Graph, images: Array, region: Linf, everywhere: bool = False
   ) -> Inner:
     return CROWN(self.first).inner(graph, images, region, everywhere)
-
-  def weaker(self) -> Method:
-    return CROWN_IBP()  # CROWN's own bound is that of the lines by default.
 
   def chosen(self, way, *problem) -> dict:
     return chosen_slopes(way, *problem, self.steps)

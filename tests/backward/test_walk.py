@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from diffai_jax import transformers
-from diffai_jax.backward import inner_bounds, upper_bounds, way_to
+from diffai_jax.backward import inner_bounds, over_box, upper_bounds, way_to
 from diffai_jax.graph import Builder, from_jax
 from diffai_jax.regions import L2, Bounds, Linf, labels
 
 HIGHEST = functools.partial(jax.default_matmul_precision, "highest")
 
 
-def bound(graph, region, images, rows, *, refine=False, **options):
+def bound(
+    graph, region, images, rows, *, refine=False, to_box=False, **options
+):
   """Upper bounds [B, S] of rows [S, ...] on the output."""
   rows = jnp.broadcast_to(rows, images.shape[:1] + rows.shape)
 
@@ -24,10 +26,10 @@ def bound(graph, region, images, rows, *, refine=False, **options):
   def run(images):
     known = inner_bounds(graph, region, images, refine=refine, **options)
     way = way_to(graph, known.steps, known.bounds)
-    return upper_bounds(
-        way, region, images, rows, jnp.zeros(rows.shape[:2], rows.dtype),
-        graph.outputs[0],
-    )
+    problem = rows, jnp.zeros(rows.shape[:2], rows.dtype), graph.outputs[0]
+    if to_box:
+      return over_box(way, known.bounds, *problem)
+    return upper_bounds(way, region, images, *problem)
 
   with HIGHEST():
     return np.asarray(run(images))
@@ -108,6 +110,28 @@ def test_chains_have_the_bounds_that_numpy_computes(float64, inner):
       np.testing.assert_allclose(own, expected, rtol=1e-9, atol=1e-9)
 
 
+def test_to_a_box_is_an_interval_before_the_last_layer(float64):
+  rng = np.random.default_rng(5)
+  weights = random_chain(rng, (5, 12, 9, 3))
+  images, rows = rng.uniform(0.2, 0.8, (3, 5)), rng.normal(size=(4, 3))
+  found = bound(
+      graph_of_chain(weights), Linf(0.1), jnp.asarray(images),
+      jnp.asarray(rows), to_box=True,
+  )
+  low, high = images - 0.1, images + 0.1
+  for kernel, bias in weights[:-1]:
+    positive, negative = np.maximum(kernel, 0), np.minimum(kernel, 0)
+    low, high = (
+        np.maximum(low @ positive + high @ negative + bias, 0),
+        np.maximum(high @ positive + low @ negative + bias, 0),
+    )
+  kernel, bias = weights[-1]
+  kernel, offset = kernel @ rows.T, bias @ rows.T
+  expected = (high @ np.maximum(kernel, 0) + low @ np.minimum(kernel, 0)
+              + offset)
+  np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
 def test_chunks_of_any_size_find_the_same(float64):
   rng = np.random.default_rng(1)
   graph = graph_of_chain(random_chain(rng, (6, 23, 17, 3)))
@@ -182,14 +206,22 @@ def test_no_point_escapes_and_more_work_pays(network):
   radius = 0.05
   plain = bound(graph, Linf(radius), images, rows)
   refined = bound(graph, Linf(radius), images, rows, refine=True)
+  boxed = bound(graph, Linf(radius), images, rows, to_box=True)
   assert refined.mean() < plain.mean()
+  low, high = jax.jit(
+      lambda x: inner_bounds(graph, Linf(radius), x).bounds[-1]
+  )(images)
+  ends = rows * low[:, None], rows * high[:, None]
+  interval = np.asarray(jnp.maximum(*ends).sum(-1))
+  assert np.all(boxed <= interval + 1e-5)
   corners = rng.choice([-radius, radius], (60, *images.shape))
   inside = rng.uniform(-radius, radius, (40, *images.shape))
   points = jnp.clip(images + np.concatenate([corners, inside]), 0, 1)
   points = jnp.asarray(points, jnp.float32).reshape(-1, *images.shape[1:])
   values = np.asarray(forward(points), float) @ np.asarray(rows, float).T
   attained = values.reshape(100, 3, 4).max(0)
-  assert np.all(attained <= refined) and np.all(attained <= plain)
+  for above in (refined, plain, boxed):
+    assert np.all(attained <= above)
 
 
 def test_regions_end_walks_in_their_own_way(float64):

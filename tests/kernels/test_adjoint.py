@@ -9,17 +9,20 @@ import pytest
 from diffai_jax.kernels.adjoint import adjoint_in_loops, convolution_adjoint
 
 
-@pytest.mark.parametrize("adjoint", (convolution_adjoint, adjoint_in_loops))
+# With few channels and with many, loops have two forms.
+@pytest.mark.parametrize("adjoint, channels", [
+    (convolution_adjoint, 6), (adjoint_in_loops, 6), (adjoint_in_loops, 8),
+])
 @pytest.mark.parametrize("stride, padding, dilation, groups", [
     (1, 0, 1, 1), (2, 1, 1, 1), (2, ((0, 1), (1, 0)), 1, 1), (1, 2, 2, 2),
-    ((1, 2), 1, 1, 1),
+    ((1, 2), 1, 1, 1), (3, ((2, 0), (0, 1)), 1, 1),
 ])
 def test_gradients_are_those_of_the_bilinear_map(
-    stride, padding, dilation, groups, adjoint
+    stride, padding, dilation, groups, adjoint, channels
 ):
   rng = np.random.default_rng(0)
-  x = jnp.asarray(rng.normal(size=(3, 7, 6, 6)), jnp.float32)
-  kernel = jnp.asarray(rng.normal(size=(3, 3, 6 // groups, 4)), jnp.float32)
+  x = jnp.asarray(rng.normal(size=(3, 7, 6, channels)), jnp.float32)
+  kernel = jnp.asarray(rng.normal(size=(3, 3, channels // groups, 4)), jnp.float32)
   pair = lambda n: (n, n) if isinstance(n, int) else n
   edges = [pair(edge) for edge in pair(padding)]
 
