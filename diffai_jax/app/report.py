@@ -110,7 +110,9 @@ def _what(summary: dict) -> str:
 
 
 def _how(summary: dict) -> str:
-  skipped = " that are open after it" if summary["skip_decided"] else ""
+  skipped = ""
+  if summary["skip_decided"]:
+    skipped = " that nothing before them had decided"
   return (
       f"Network of {summary['source']}. {_attacks(summary)}. Methods but Box were"
       f" asked about all examples{skipped}. Proofs are for"

@@ -74,6 +74,11 @@ def adjoint_in_loops(
     rows: Array, kernel: Array, shape: tuple[int, int, int], geometry: Geometry
 ) -> Array:
   """As `convolution_adjoint`, for programs that loop over it."""
+  return _in_loops(rows, kernel, shape, geometry)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _in_loops(rows, kernel, shape, geometry):
   stride, padding, dilation, groups = geometry
   before = tuple(low for low, _ in sides(padding))
   fast = _by_phases if shape[2] >= _MANY else gradient_by_input
@@ -150,3 +155,8 @@ def _backward(shape, geometry, saved, cotangent):
 
 
 convolution_adjoint.defvjp(_forward, _backward)
+_in_loops.defvjp(
+    lambda rows, kernel, shape, geometry: (
+        _in_loops(rows, kernel, shape, geometry), (rows, kernel)
+    ), _backward,
+)

@@ -159,9 +159,9 @@ def certify(
     memory_mb: how much memory a batch may take, in MiB a device; None is half
       of what is free.
     skip_decided: whether methods but Box are asked only about what is open:
-      examples that are classified correctly, that the attack did not break, and
-      that Box did not prove, if it came before. The others keep what is known:
-      proved if Box proved them, with Box's margin.
+      examples that are classified correctly, that no attack broke, and that no
+      method before proved. The others keep what is known: proved if a method
+      before proved them, with the best margin so far.
     progress: called with the phase and how many examples are done.
     journal: where each batch's results are kept as they come. What it knows
       already is not measured again.
@@ -204,14 +204,13 @@ def certify(
   subdomains, image_seconds, falsified = {}, {}, ~resists
   for method in methods:
     name = str(method)
-    proved = verified.get(_CHEAPEST, ~everything)
-    margin = margins.get(_CHEAPEST, np.full(count, -np.inf, np.float32))
+    # What anything before it proved is decided.
+    proved = np.any([~everything, *verified.values()], axis=0)
+    margin = np.full(count, -np.inf, np.float32)
+    margin = np.fmax.reduce([margin, *margins.values()])
     measure = MeasureMargin(network, method)
     if isinstance(method, BranchAndBound):
-      # What anything before it proved is decided.
       measure = Search(network, method, memory_mb, proofs)
-      proved = np.any([proved, *verified.values()], axis=0)
-      margin = np.max([margin, *margins.values()], axis=0)
       which = ~falsified & ~(proved & (proofs is None))
     elif skip_decided and name != _CHEAPEST:
       which = ~falsified & ~proved

@@ -103,8 +103,9 @@ def certify(
     attacks: other attacks in its place, texts or of `dj.attacks`, such as
       ["MIFGSM", "APGD(100)", "APGDTargeted(100)"]. Each is tried on the images
       that those before left standing.
-    skip_decided: whether methods but Box are asked only about images that the
-      attack did not break and Box, if it came before, did not prove.
+    skip_decided: whether methods but Box are asked only about images that no
+      attack broke and no method before proved. Then what is verified by a method
+      is so by it or by one before it.
     memory_mb: most memory of a batch, in MiB a device; None is half of what is
       free.
     progress: called with a phase, such as "HBox", and how many images are done.

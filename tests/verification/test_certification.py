@@ -367,12 +367,19 @@ def test_decided_images_are_not_sent_to_the_dearer_domain(case, found):
   done = []
   quick = certification.certify(
       network, params, examples, Linf(EPSILON), attack=ATTACK, skip_decided=True,
+      methods=("Box", "HBox", "CROWN_IBP"),
       progress=lambda phase, count: done.append((phase, count)),
   )
   is_open = found.attacked_correct & ~found.verified["Box"]
-  assert 0 < is_open.sum() < len(examples)
+  left = is_open & ~found.verified["HBox"]
+  assert left.sum() < is_open.sum() < len(examples)
   assert found.asked == {"Box": 23, "HBox": 23}
-  assert quick.asked == {"Box": 23, "HBox": is_open.sum()}
+  assert quick.asked == {
+      "Box": 23, "HBox": is_open.sum(), "CROWN_IBP": left.sum(),
+  }
+  last = quick.verified["CROWN_IBP"], quick.margins["CROWN_IBP"]
+  assert np.all(last[0] >= quick.verified["HBox"])
+  np.testing.assert_array_equal(last[1][~left], quick.margins["HBox"][~left])
   for domain, verified in found.verified.items():
     np.testing.assert_array_equal(quick.verified[domain], verified)
   np.testing.assert_array_equal(
