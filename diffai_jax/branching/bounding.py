@@ -31,7 +31,7 @@ from diffai_jax.graph import Graph
 from diffai_jax.regions import L2, of_examples
 from diffai_jax.types import Array
 
-_EACH = 3  # Candidates by each score.
+_EACH = 9  # Candidates by each score.
 # How far α and β move at first; at the end it is a few hundredths of that.
 _RATES, _LAST = {"alpha": 0.1, "beta": 0.2}, 0.03
 
@@ -222,7 +222,7 @@ def _split_at(
   })
   tried = scores.candidates(coefficients, values, low, high, slopes, _EACH)
 
-  def worst(neuron: Array) -> Array:
+  def mean(neuron: Array) -> Array:
     children = _children(parents, neuron)
     of_each = _own(root, children)
     way, _ = decided_way(
@@ -232,9 +232,9 @@ def _split_at(
         graph, neurons, way, of_each, children.decisions, children.alpha,
         children.beta,
     )
-    return bound.min(axis=1).reshape(-1, 2).max(axis=1)
+    return bound.min(axis=1).reshape(-1, 2).mean(axis=1)
 
-  return scores.with_best_children(lax.map(worst, tried.T).T, tried)
+  return scores.with_best_children(lax.map(mean, tried.T).T, tried)
 
 
 def _children(parents: Subdomains, neuron: Array) -> Subdomains:

@@ -35,9 +35,9 @@ def test_nothing_open_is_no_candidate():
   assert scores.with_best_children(jnp.full((1, 4), 3.0), found) == -1
 
 
-def test_the_best_worse_child_is_taken():
+def test_the_best_children_are_taken():
   """NaN loses; of nothing but infinite ones the first that exists is taken."""
   nan, inf = jnp.nan, jnp.inf
-  worst = jnp.array([[3, 1, nan, 0], [nan, inf, nan, 0]])
+  mean = jnp.array([[3, 1, nan, 0], [nan, inf, nan, 0]])
   neurons = jnp.array([[5, 6, 7, -1], [8, -1, 9, -1]])
-  assert scores.with_best_children(worst, neurons).tolist() == [6, 9]
+  assert scores.with_best_children(mean, neurons).tolist() == [6, 9]
