@@ -5,8 +5,7 @@
 Of each network the maximum of a row over a box is found by scipy's `milp`, with a
 binary variable for each ReLU. Then two properties are asked for, one right below and
 one right above it: the one holds, the other does not. Gaps are drawn between
---least of the maximum and a tenth of it. ReLUs are split in every network, and the
-inputs too where there are few.
+--least of the maximum and a tenth of it.
 
 Exits with 1 if a verdict is wrong. Those that stay unknown are counted.
 """
@@ -65,19 +64,18 @@ def main(argv: list[str]) -> None:
     region = Bounds(images - radius, images + radius)
     offsets = np.array([-gap, gap], np.float32)[:, None] - np.float32(largest)
     spec = linear(np.stack([row, row])[:, None], offsets)
-    for inputs in {0, 12 if len(image) <= 12 else 0}:
-      found = search(
-          small_networks.graph_of(weights), images, region, spec,
-          Settings(seconds=_SECONDS.value, batch=16, few_inputs=inputs),
-      )
-      if found.verified[1] or found.falsified[0]:
-        wrong.append(seed)
-      decided = found.verified[0], found.falsified[1]
-      for name, known in zip(("holds", "does not hold"), decided):
-        counts[f"{name}: {'decided' if known else 'unknown'}"] += 1
-        if not known:
-          print(f"seed {seed}, sizes {_SIZES[seed % len(_SIZES)]}, gap {gap:.2g},"
-                f" {name}: unknown, {found.subdomains} subdomains", flush=True)
+    found = search(
+        small_networks.graph_of(weights), images, region, spec,
+        Settings(seconds=_SECONDS.value, batch=16),
+    )
+    if found.verified[1] or found.falsified[0]:
+      wrong.append(seed)
+    decided = found.verified[0], found.falsified[1]
+    for name, known in zip(("holds", "does not hold"), decided):
+      counts[f"{name}: {'decided' if known else 'unknown'}"] += 1
+      if not known:
+        print(f"seed {seed}, sizes {_SIZES[seed % len(_SIZES)]}, gap {gap:.2g},"
+              f" {name}: unknown, {found.subdomains} subdomains", flush=True)
   print(f"{_NETWORKS.value} networks, {time.monotonic() - began:.0f} s;"
         f" {dict(counts)}; wrong: {wrong}")
   sys.exit(bool(wrong))

@@ -10,8 +10,8 @@ anywhere. The best few by either are candidates; of each both children are bound
 by one walk with the slopes at hand (De Palma et al. 2021, "Improved branch and bound
 for neural network verification via Lagrangian decomposition", FSB). Taken is the one
 whose children have the least mean: often no candidate moves the worse child, which
-FSB looks at (of 3,000 subdomains of a ConvMed, their proved leaves cover 0.91 of the
-region by the mean of 18 candidates, 0.74 by that of 6, 0.68 by the worse child of 6).
+FSB looks at. Of 3,000 subdomains of a ConvMed, their proved leaves cover 0.97 of the
+region by the mean of 18 candidates, 0.91 of 12 and 0.74 of 6; 0.68 by the worse child.
 """
 
 import jax

@@ -3,13 +3,16 @@
 An image is verified when none of its subdomains is left. It is falsified by a point,
 and given up when it has had its seconds: the time of a round is shared among the
 images that had subdomains in it. Where inputs have few variables their box is split
-(`input_splits`), else the signs of ReLUs (`relu_splits`).
+(`input_splits`), else the signs of ReLUs (`relu_splits`): also where these are few,
+and nothing else has to be relaxed, since then few decisions leave nothing open.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
+from diffai_jax.backward.affine_step import AFFINE, IDENTITIES
+from diffai_jax.branching.decisions import neurons_of
 from diffai_jax.branching.input_splits import InputSplits
 from diffai_jax.branching.ledger import Ledger
 from diffai_jax.branching.relu_splits import ReluSplits
@@ -17,7 +20,6 @@ from diffai_jax.branching.settings import Found, Settings, State
 from diffai_jax.graph import Graph
 from diffai_jax.regions import L2, Spec
 from diffai_jax.types import Array
-
 
 def search(
     graph: Graph, images: Array, region, spec: Spec, settings: Settings,
@@ -71,6 +73,14 @@ def _search(
   if leaves is None and not isinstance(region, L2):
     low, high = map(np.asarray, region.bounds(images))
     width = (high > low).reshape(len(images), -1).sum(axis=1)
-    if width.max(initial=0) <= settings.few_inputs:
+    few = width.max(initial=0) <= settings.few_inputs
+    if few and not _has_few_relus(graph, settings.few_relus):
       return InputSplits(graph, images, region, spec, settings, progress)
   return ReluSplits(graph, images, region, spec, settings, progress, leaves)
+
+
+def _has_few_relus(graph: Graph, most: int) -> bool:
+  """Whether a network has so many ReLUs at most, and is affine but for them."""
+  known = AFFINE | IDENTITIES | {"relu"}
+  plain = all(call.transformer in known for call in graph.calls)
+  return plain and neurons_of(graph).count <= most

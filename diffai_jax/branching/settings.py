@@ -21,6 +21,8 @@ class Settings:
       that has the most of them is given up.
     few_inputs: regions of at most so many variables that are no single number are
       split themselves; others by the signs of ReLUs.
+    few_relus: networks of at most so many ReLUs, and nothing else to relax, are
+      split by their signs whatever the region.
     seed: of random starts.
   """
 
@@ -33,6 +35,7 @@ class Settings:
   batch: int | None = None
   pool_mib: float = 1024.0
   few_inputs: int = 12
+  few_relus: int = 64
   seed: int = 0
 
 

@@ -15,6 +15,15 @@ from diffai_jax.types import UsageError, shown
 from diffai_jax.verification import affine_check
 from diffai_jax.verification.attack_texts import Attack
 from diffai_jax.verification.inputs import Inputs, float_type
+from diffai_jax.verification.program_cache import (
+    LastUsed,
+    shapes,
+    structure,
+    surroundings,
+)
+
+# What networks give, which takes longer to trace than many a method to run.
+_LOGITS = LastUsed()
 
 
 def check_numbers(attack: Attack | None, memory_mb: float | None) -> None:
@@ -88,8 +97,10 @@ def check_network(
   """
   shape = inputs.images.shape[1:]
   image = jax.ShapeDtypeStruct((1, *shape), float_type(inputs.images.dtype))
+  key = structure(network), shapes(variables), shapes(image), surroundings()
+  trace = lambda: jax.eval_shape(lambda x: network.apply(variables, x), image)
   try:
-    logits = jax.eval_shape(lambda x: network.apply(variables, x), image)
+    logits = _LOGITS.get(key, trace)
   except (errors.FlaxError, TypeError, ValueError) as error:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise UsageError(

@@ -1,6 +1,7 @@
 """Splits of the input's box: verdicts of a MILP, halves that cover."""
 
 import dataclasses
+import importlib
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from test_search import SETTINGS, ball, problem, spec_of
 from diffai_jax.branching import input_splits, search
 from diffai_jax.regions import linear
 
-_FEW = dataclasses.replace(SETTINGS, few_inputs=4)
+_FEW = dataclasses.replace(SETTINGS, few_inputs=4, few_relus=0)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -30,6 +31,20 @@ def test_verdicts_are_those_of_a_milp(seed):
   assert sorted(told) == [0, 1]
   _, output = small_networks.run(weights, found.points[1:].astype(float))
   assert output[0] @ rows[1] + gaps[1] - largest[1] > 0
+
+
+@pytest.mark.parametrize("few_relus, way", [
+    (12, "InputSplits"), (13, "ReluSplits"),
+])
+def test_few_relus_are_split_before_inputs_are(few_relus, way):
+  weights, images, rows, _ = problem(0)
+  chosen = importlib.import_module("diffai_jax.branching.search")._search
+  run = chosen(
+      small_networks.graph_of(weights), images, ball(images),
+      spec_of(rows, [0, 0]), dataclasses.replace(_FEW, few_relus=few_relus),
+      lambda state: None, None,
+  )
+  assert type(run).__name__ == way
 
 
 def test_bounds_of_boxes_hold_and_weights_order_edges():
