@@ -115,12 +115,17 @@ def _remember(path: str, answers: dict) -> None:
     pass
 
 
+# Takes back what XLA_FLAGS may have set.
+_PLAIN = {"xla_disable_hlo_passes": ""}
+
+
 def compiled(lowered):
   """Compiles a program with what its platform gains from, whatever XLA_FLAGS say.
 
   So a program that is called from Python, where no flag was set, is as fast as the
   command's. What XLA_FLAGS set stays, and what the installed XLA does not know is
-  left out.
+  left out. A program that it cannot compile so is compiled without: XLA of JAX 0.12
+  has no code for a barrier within some fusions, where barriers stay.
 
   Args:
     lowered: of jit or pmap, for the default platform.
@@ -132,7 +137,11 @@ def compiled(lowered):
       for name, value in platforms.here().xla_flags.items()
       if name not in set_already and _is_option(name, value)
   }
-  return lowered.compile(options or None)
+  try:
+    return lowered.compile(options or None)
+  except jax.errors.JaxRuntimeError:
+    plain = {n: v for n, v in _PLAIN.items() if _is_option(n, v)}
+    return lowered.compile(plain or None)
 
 
 @functools.cache

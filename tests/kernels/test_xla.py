@@ -211,3 +211,23 @@ def test_a_program_is_compiled_with_what_xla_knows(monkeypatch):
   program = xla.compiled(lowered)
   assert "opt-barrier" in program.as_text()
   assert program(1.0) == 3
+
+
+def test_what_cannot_be_compiled_with_options_is_compiled_without():
+  """And what cannot be compiled at all says why."""
+
+  class Lowered:
+    """Fails with the options that this platform has."""
+
+    def compile(self, options=None):
+      given = options or {}
+      if given.get("xla_disable_hlo_passes") or "always" in self.fails:
+        raise jax.errors.JaxRuntimeError(f"UNIMPLEMENTED {given}")
+      return "compiled"
+
+  lowered = Lowered()
+  lowered.fails = ()
+  assert xla.compiled(lowered) == "compiled"
+  lowered.fails = ("always",)
+  with pytest.raises(jax.errors.JaxRuntimeError, match="UNIMPLEMENTED"):
+    xla.compiled(lowered)
