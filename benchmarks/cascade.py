@@ -13,8 +13,8 @@ from absl import app, flags, logging
 import numpy as np
 
 from benchmarks import tables
+from benchmarks.first_images import first_of_test
 import diffai_jax as dj
-from diffai_jax.data import load
 from diffai_jax.text.lists import split
 from diffai_jax.verification import programs
 
@@ -31,9 +31,7 @@ def main(argv: list[str]) -> None:
   del argv
   logging.set_verbosity(logging.FATAL)
   run = dj.load(_RUN.value)
-  data = load(_DATASET.value, "test", _DATA.value)
-  images = np.asarray(data.images[: _IMAGES.value], np.float32) / 255
-  labels = np.asarray(data.labels[: _IMAGES.value])
+  images, labels = first_of_test(_DATASET.value, _IMAGES.value, _DATA.value)
   proved = {}
   for text in _METHODS.value.split("/"):
     programs.forget()

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from benchmarks import tables, timing
+from benchmarks.first_images import first_of_test
 import diffai_jax as dj
-from diffai_jax.data import load
 from diffai_jax.networks import certified, graph_of
 from diffai_jax.types import Mode
 from diffai_jax.verification import programs
@@ -74,9 +74,7 @@ def main(argv: list[str]) -> None:
   del argv
   logging.set_verbosity(logging.FATAL)
   run = dj.load(_RUN.value)
-  data = load(_DATASET.value, "test", _DATA.value)
-  images = np.asarray(data.images[: _IMAGES.value], np.float32) / 255
-  labels = np.asarray(data.labels[: _IMAGES.value])
+  images, labels = first_of_test(_DATASET.value, _IMAGES.value, _DATA.value)
 
   def certify(method):
     return dj.certify(

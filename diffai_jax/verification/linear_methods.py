@@ -57,13 +57,9 @@ class Linear(Method):
     self.require_graph(graph)
     known = self.inner(graph, images, region)
     rows, offsets = _of_result(spec, graph, images, known)
-    found = self._walked(
+    return self._walked(
         graph, known, region, images, rows, offsets, graph.outputs[0]
     )
-    if isinstance(self, CROWN_IBP):
-      return found
-    # NaN, which bounds nothing, loses.
-    return jnp.fmin(found, CROWN_IBP().bound(graph, images, region, spec))
 
   def results(
       self, graph: Graph, images: Array, region: Linf
@@ -159,8 +155,19 @@ class CROWN_IBP(Linear):  # pylint: disable=invalid-name
     )
 
 
+class _Refined(Linear):
+  """Base of methods that bound inner neurons better than CROWN_IBP does."""
+
+  def bound(
+      self, graph: Graph, images: Array, region: Linf, spec: Spec
+  ) -> Array:
+    found = super().bound(graph, images, region, spec)
+    # NaN, which bounds nothing, loses.
+    return jnp.fmin(found, CROWN_IBP().bound(graph, images, region, spec))
+
+
 @dataclasses.dataclass(frozen=True)
-class CROWN(Linear):
+class CROWN(_Refined):
   """Every open inner neuron is bounded by a walk of its own.
 
   Zhang et al. 2018, "Efficient neural network robustness certification with
@@ -186,7 +193,7 @@ class CROWN(Linear):
 
 
 @dataclasses.dataclass(frozen=True)
-class AlphaCROWN(Linear):
+class AlphaCROWN(_Refined):
   """CROWN whose lines' slopes are chosen for each row of the spec.
 
   See `backward.alpha`.
