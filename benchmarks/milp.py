@@ -70,12 +70,15 @@ def main(argv: list[str]) -> None:
     )
     if found.verified[1] or found.falsified[0]:
       wrong.append(seed)
+      print(f"seed {seed}: wrong", flush=True)
     decided = found.verified[0], found.falsified[1]
     for name, known in zip(("holds", "does not hold"), decided):
       counts[f"{name}: {'decided' if known else 'unknown'}"] += 1
       if not known:
         print(f"seed {seed}, sizes {_SIZES[seed % len(_SIZES)]}, gap {gap:.2g},"
               f" {name}: unknown, {found.subdomains} subdomains", flush=True)
+    if (seed + 1) % 10 == 0:
+      print(f"up to seed {seed}: {dict(counts)}; wrong: {wrong}", flush=True)
   print(f"{_NETWORKS.value} networks, {time.monotonic() - began:.0f} s;"
         f" {dict(counts)}; wrong: {wrong}")
   sys.exit(bool(wrong))

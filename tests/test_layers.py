@@ -76,8 +76,8 @@ _HOUSE = (
             "inner", "alpha",
         ),
         "branching": (
-            "settings", "compiling", "decisions", "scores", "bounding",
-            "table", "pool", "roots", "rounds", "falsify", "ledger",
+            "settings", "compiling", "decisions", "decided_points", "scores",
+            "bounding", "table", "pool", "roots", "rounds", "falsify", "ledger",
             "relu_splits", "input_splits", "search", "proofs",
         ),
     },

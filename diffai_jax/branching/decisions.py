@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from diffai_jax.backward import Way, prepared, way_to
+from diffai_jax.backward.affine_step import AFFINE, IDENTITIES
 from diffai_jax.graph import Graph
 from diffai_jax.types import Array
 
@@ -76,6 +77,12 @@ def neurons_of(graph: Graph) -> Neurons:
       results, tuple(first[n] for n in results),
       tuple(tuple(graph.shape(n)) for n in results),
   )
+
+
+def is_piecewise_linear(graph: Graph) -> bool:
+  """Whether a graph is of affine maps and ReLUs alone."""
+  known = AFFINE | IDENTITIES | {"relu"}
+  return all(call.transformer in known for call in graph.calls)
 
 
 def places_of(decisions: Array, count: int) -> Array:

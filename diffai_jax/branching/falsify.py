@@ -15,9 +15,11 @@ import numpy as np
 
 from diffai_jax.branching.bounding import Root
 from diffai_jax.branching.compiling import Compiling
+from diffai_jax.branching.decided_points import decided_point
+from diffai_jax.branching.decisions import is_piecewise_linear
 from diffai_jax.graph import Graph
 from diffai_jax.kernels import precision
-from diffai_jax.regions import of_examples
+from diffai_jax.regions import L2, of_examples
 from diffai_jax.types import Array, PRNGKey
 
 _MOMENTUM, _LAST = 0.75, 0.01  # The last step, as a share of the region's radius.
@@ -92,6 +94,29 @@ class Falsifier:
       for place in np.argsort(-values):
         if values[place] > 0 and int(image[place]) not in self.points:
           self._check(int(image[place]), int(group[place]), points[place])
+
+  def solve(
+      self, image: np.ndarray, group: np.ndarray, decisions: np.ndarray
+  ) -> None:
+    """Looks into subdomains with nothing left to split, where that is an LP.
+
+    Args:
+      image, group, decisions: of these, [N], [N] and [N, D].
+    """
+    root = self._root
+    is_linear = is_piecewise_linear(self._graph)
+    if not len(image) or isinstance(root.region, L2) or not is_linear:
+      return
+    low, high = map(np.asarray, root.region.bounds(root.images))
+    rows, offsets = map(np.asarray, (root.rows, root.offsets))
+    for i, g, own in zip(image.tolist(), group.tolist(), decisions):
+      if i in self.points:
+        continue
+      point = decided_point(
+          self._graph, low[i], high[i], own, rows[i, g], offsets[i, g]
+      )
+      if point is not None:
+        self._check(i, g, point)
 
   def _check(self, image: int, group: int, point: np.ndarray) -> None:
     rows, offsets = self._root.rows, self._root.offsets

@@ -124,6 +124,8 @@ class ReluSplits(Ledger):
       gained = before - bound
       stands = ~(gained > _STILL * (np.abs(before) + np.abs(bound)))
     stuck = whole & stands & ~proved & ~out & last
+    ends = some(stuck)
+    self.falsifier.solve(ends.image, ends.group, ends.decisions)
     self.gives_up(children.image[stuck], bound[stuck])
     keeps = ~(proved | stuck | out)
     self.table.add(

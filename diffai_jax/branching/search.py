@@ -11,8 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from diffai_jax.backward.affine_step import AFFINE, IDENTITIES
-from diffai_jax.branching.decisions import neurons_of
+from diffai_jax.branching.decisions import is_piecewise_linear, neurons_of
 from diffai_jax.branching.input_splits import InputSplits
 from diffai_jax.branching.ledger import Ledger
 from diffai_jax.branching.relu_splits import ReluSplits
@@ -74,13 +73,7 @@ def _search(
     low, high = map(np.asarray, region.bounds(images))
     width = (high > low).reshape(len(images), -1).sum(axis=1)
     few = width.max(initial=0) <= settings.few_inputs
-    if few and not _has_few_relus(graph, settings.few_relus):
+    few_relus = neurons_of(graph).count <= settings.few_relus
+    if few and not (few_relus and is_piecewise_linear(graph)):
       return InputSplits(graph, images, region, spec, settings, progress)
   return ReluSplits(graph, images, region, spec, settings, progress, leaves)
-
-
-def _has_few_relus(graph: Graph, most: int) -> bool:
-  """Whether a network has so many ReLUs at most, and is affine but for them."""
-  known = AFFINE | IDENTITIES | {"relu"}
-  plain = all(call.transformer in known for call in graph.calls)
-  return plain and neurons_of(graph).count <= most

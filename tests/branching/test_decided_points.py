@@ -1,0 +1,39 @@
+"""The best point of a subdomain with every ReLU decided."""
+
+import itertools
+
+import numpy as np
+
+from diffai_jax.branching.decided_points import decided_point
+from tests.branching import small_networks
+
+_SIZES = (2, 3, 2, 2)
+
+
+def _best(seed):
+  """The best point of each pattern of signs, its values, and the MILP's."""
+  weights = small_networks.random_weights(seed, _SIZES)
+  rng = np.random.default_rng(seed)
+  low = rng.uniform(-1, 0, 2).astype(np.float32)
+  high = low + np.float32(1.5)
+  row = np.array([1, -1], np.float32)
+  graph, values = small_networks.graph_of(weights), []
+  for signs in itertools.product((-1, 1), repeat=5):
+    # Filled up with a 0, as lists of decisions are.
+    decisions = np.append(np.arange(1, 6) * signs, 0).astype(np.int32)
+    point = decided_point(
+        graph, low, high, decisions, row[None], np.zeros(1, np.float32)
+    )
+    if point is not None:
+      assert (low <= point).all() and (point <= high).all()
+      neurons, output = small_networks.run(weights, point[None].astype(float))
+      assert (neurons[0] * signs > -1e-5).all()
+      values.append(output[0] @ row)
+  return values, small_networks.largest(weights, low, high, row)
+
+
+def test_the_best_pattern_has_the_maximum():
+  for seed in range(4):
+    values, largest = _best(seed)
+    assert 1 < len(values) < 32  # Some patterns have no point.
+    np.testing.assert_allclose(max(values), largest, atol=1e-5)
