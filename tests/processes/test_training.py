@@ -69,7 +69,7 @@ def _assert_same(workdir: pathlib.Path, other: pathlib.Path) -> None:
   assert set(found) == set(wanted)
   for name, array in wanted.items():
     np.testing.assert_allclose(
-        found[name], array, rtol=1e-5, atol=1e-6, err_msg=name
+        found[name], array, rtol=1e-6, atol=1e-6, err_msg=name
     )
   with (
       np.load(workdir / "certification.npz") as first,
