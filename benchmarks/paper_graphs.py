@@ -25,20 +25,24 @@ from diffai_jax.types import Mode
 
 _SIZE = flags.DEFINE_integer("size", 16, "of the images' sides")
 _ONLY = flags.DEFINE_list("only", [], "names of networks; all by default")
-_RADIUS, _STATISTICS = 0.02, "batch_stats"
+_RADIUS = 0.02
 
 
 def _network(name: str, shape):
-  """(network, variables with variances that are positive)."""
+  """(network, variables with which no layer's outputs are all alike)."""
   network = networks.create(name, 10, (0.4,) * 3, (0.3,) * 3)
-  variables = network.init(jax.random.key(0), jnp.zeros((1, *shape)))
+  like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *shape)))
   rng = np.random.default_rng(0)
-  if _STATISTICS in variables:
-    variables[_STATISTICS] = jax.tree.map(
-        lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32),
-        variables[_STATISTICS],
-    )
-  return network, variables
+
+  def draw(leaf):
+    if len(leaf.shape) > 1:  # As He et al. 2015 draw kernels.
+      size = np.sqrt(2 * leaf.shape[-1] / leaf.size)
+      drawn = rng.normal(size=leaf.shape) * size
+    else:
+      drawn = rng.uniform(0.1, 0.5, leaf.shape)
+    return drawn.astype(np.float32)
+
+  return network, jax.tree.map(draw, like)
 
 
 def _difference(found, expected) -> float:
