@@ -72,18 +72,28 @@ def _mask(x):
   return jnp.where(places % 3 == 1, 0.5, x)
 
 
+def _fitting(x, options, window):
+  """A window's options; padded where the image is smaller, and nothing was left."""
+  options = dict(options)
+  if any(a < b for a, b in zip(x.shape[1:], options[window])):
+    options["padding"] = "SAME"
+  return options
+
+
 # By kind: what a step does with a value and its settings.
 STEPS = {
     "activation": lambda x, name: ACTIVATIONS[name](x),
     "attention": lambda x, heads: nn.MultiHeadDotProductAttention(
         num_heads=heads, deterministic=True
     )(x),
-    "average_pool": lambda x, o: nn.avg_pool(x, **dict(o)),
+    "average_pool": lambda x, o: nn.avg_pool(
+        x, **_fitting(x, o, "window_shape")
+    ),
     "batch_norm": lambda x, _: nn.BatchNorm(use_running_average=True)(x),
     "concat": lambda x, o: _both(
         x, o, lambda a, b: jnp.concatenate([a, b], -1)
     ),
-    "conv": lambda x, o: nn.Conv(**dict(o))(x),
+    "conv": lambda x, o: nn.Conv(**_fitting(x, o, "kernel_size"))(x),
     "conv_transpose": lambda x, o: nn.ConvTranspose(**dict(o))(x),
     "dense": lambda x, size: nn.Dense(size)(x),
     "dropout": lambda x, _: nn.Dropout(0.5, deterministic=True)(x),
@@ -95,7 +105,9 @@ STEPS = {
     "group_norm": lambda x, groups: nn.GroupNorm(groups)(x),
     "layer_norm": lambda x, _: nn.LayerNorm(epsilon=1e-3)(x),
     "mask": lambda x, _: _mask(x),
-    "max_pool": lambda x, o: nn.max_pool(x, **dict(o)),
+    "max_pool": lambda x, o: nn.max_pool(
+        x, **_fitting(x, o, "window_shape")
+    ),
     "mean": lambda x, _: x.mean((1, 2)),
     "pad": lambda x, o: jnp.pad(x, ((0, 0), *o)),
     "product": lambda x, o: _both(x, o, jnp.multiply),
