@@ -28,8 +28,9 @@ def decided_point(
     rows, offsets: C and d, [S, ...output] and [S].
 
   Returns:
-    The point, in the box's type; None where no point has these signs. It is a
-    solver's: whether it breaks a row is for the caller to look at.
+    The point, in the box's type; None where no point has these signs, or the
+    numbers overflow. It is a solver's: whether it breaks a row is for the caller
+    to look at.
   """
   middle = (low / 2 + high / 2).astype(float)
   with jax.enable_x64(True):
@@ -39,6 +40,8 @@ def decided_point(
     ))
   slopes = slopes.reshape(len(values), -1)
   at_zero = values - slopes @ middle.reshape(-1)
+  if not (np.isfinite(slopes).all() and np.isfinite(at_zero).all()):
+    return None  # The solver refuses them.
   # Over (x, t): the largest t that no row is below.
   is_row = np.arange(len(values)) >= len(decisions)
   found = linprog(

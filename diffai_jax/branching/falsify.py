@@ -104,8 +104,9 @@ class Falsifier:
       image, group, decisions: of these, [N], [N] and [N, D].
     """
     root = self._root
-    is_linear = is_piecewise_linear(self._graph)
-    if not len(image) or isinstance(root.region, L2) or not is_linear:
+    if not len(image) or isinstance(root.region, L2):
+      return
+    if not is_piecewise_linear(self._graph):
       return
     low, high = map(np.asarray, root.region.bounds(root.images))
     rows, offsets = map(np.asarray, (root.rows, root.offsets))
