@@ -90,6 +90,8 @@ def main(argv: list[str]) -> None:
   if workdir:
     workdir = checked_path(workdir, "--workdir")
   if mode == "report":
+    if several.another_does(_distributed()):
+      return
     path = report.write(workdir)
     report.print_results(workdir)
     console.console.print(f"wrote {path}")
@@ -100,6 +102,8 @@ def main(argv: list[str]) -> None:
     xla.set_flags()
   validate(config)
   if mode == "describe":
+    if several.another_does(config.distributed):
+      return
     print(train.Job.from_config(config).describe())
     return
   xla.use_cache(config.compilation_cache)
@@ -108,15 +112,25 @@ def main(argv: list[str]) -> None:
     _work(mode, config, workdir)
 
 
+def _distributed() -> str:
+  """What --config.distributed says where no config is read."""
+  given = command_line.values_of(_changes)
+  return given.get("distributed", base_config().distributed)
+
+
 def _verify() -> None:
   """Verdicts on properties; of the config the network alone counts."""
   values = command_line.values_of(_changes)
-  other = next((key for key in values if key != "network"), None)
+  known = ("network", "distributed")
+  other = next((key for key in values if key not in known), None)
   if other is not None:
     raise UsageError(
         f"--config.{other} means nothing to --mode=verify; it takes"
-        f" --config.network, --property, --seconds and --results"
+        f" --config.network, --config.distributed, --property, --seconds and"
+        f" --results"
     )
+  if several.another_does(_distributed()):
+    return
   network = values.get("network")
   xla.set_flags()
   xla.use_cache(base_config().compilation_cache)

@@ -109,6 +109,27 @@ def test_describe_convsmall_is_the_papers_listing(command):
   ]
 
 
+def test_of_several_processes_the_first_one_describes(command):
+  result = command(
+      "--mode=describe", _QUICKSTART, "--config.distributed=127.0.0.1:1234,2,0"
+  )
+  assert (result.code, result.err) == (0, "")
+  assert "Objective: " in result.out
+
+
+@pytest.mark.parametrize("mode", ("describe", "report", "verify"))
+def test_what_one_process_does_is_not_done_by_the_others(command, mode):
+  """Nor do they wait for the first one, of which there is none here."""
+  arguments = {
+      "describe": [_QUICKSTART], "report": ["--workdir=run"],
+      "verify": ["--config.network=net.onnx", "--property=P.vnnlib"],
+  }[mode]
+  result = command(
+      f"--mode={mode}", *arguments, "--config.distributed=127.0.0.1:1234,2,1"
+  )
+  assert result == _Result(0, "", "")
+
+
 def test_describe_takes_variants_and_overrides(command):
   """The last word is the command line's."""
   result = command(

@@ -13,6 +13,7 @@ from diffai_jax.app import config_dict, console, interrupts
 from diffai_jax.app.config import keys_of
 from diffai_jax.app.validation import get
 from diffai_jax.data import Examples
+from diffai_jax.processes import environment
 from diffai_jax.training.array_store import digest
 from diffai_jax.types import UsageError, reason
 
@@ -35,6 +36,21 @@ def connect(config: config_dict.ConfigDict) -> None:
   interrupts.before_end(watch.announce)
   if not processes.is_first():
     console.silence()
+
+
+def another_does(spec: str) -> bool:
+  """Whether a command that one process does alone is the first one's.
+
+  For what needs no other process, so that nothing connects.
+
+  Args:
+    spec: config.distributed.
+
+  Raises:
+    UsageError: if it cannot be used.
+  """
+  place = environment.place_of(spec)
+  return place is not None and place.index > 0
 
 
 @contextlib.contextmanager
