@@ -35,11 +35,12 @@ def decided_point(
   middle = (low / 2 + high / 2).astype(float)
   with jax.enable_x64(True):
     values, slopes = map(np.asarray, _affine_map(
-        jax.tree.map(_in_float64, graph), middle, decisions,
+        in_dtype(graph, np.dtype(float)), middle, decisions,
         np.asarray(rows, float), np.asarray(offsets, float),
     ))
   slopes = slopes.reshape(len(values), -1)
-  at_zero = values - slopes @ middle.reshape(-1)
+  with np.errstate(invalid="ignore"):
+    at_zero = values - slopes @ middle.reshape(-1)
   if not (np.isfinite(slopes).all() and np.isfinite(at_zero).all()):
     return None  # The solver refuses them.
   # Over (x, t): the largest t that no row is below.
@@ -79,6 +80,9 @@ def _affine_map(
   return affine(middle), jax.jacrev(affine)(middle)
 
 
-def _in_float64(leaf):
-  is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
-  return jnp.asarray(leaf, float) if is_float else leaf
+def in_dtype(graph: Graph, dtype: np.dtype) -> Graph:
+  """The graph with its numbers in another floating type, on the host."""
+  return jax.tree.map(
+      lambda leaf: np.asarray(leaf, dtype)
+      if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, graph,
+  )

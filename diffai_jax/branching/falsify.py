@@ -15,7 +15,7 @@ import numpy as np
 
 from diffai_jax.branching.bounding import Root
 from diffai_jax.branching.compiling import Compiling
-from diffai_jax.branching.decided_points import decided_point
+from diffai_jax.branching.decided_points import decided_point, in_dtype
 from diffai_jax.branching.decisions import is_piecewise_linear
 from diffai_jax.graph import Graph
 from diffai_jax.kernels import precision
@@ -187,11 +187,7 @@ def is_broken(
   rows = np.asarray(rows, float).reshape(len(rows), -1)
 
   def values(dtype):
-    cast = lambda leaf: (
-        np.asarray(leaf, dtype)
-        if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-    )
-    output = _output(jax.tree.map(cast, graph), cast(point)[None])
+    output = _output(in_dtype(graph, dtype), np.asarray(point, dtype)[None])
     output = np.asarray(output, float).reshape(-1)
     return rows @ output + np.asarray(offsets, float)
 

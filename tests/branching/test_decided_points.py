@@ -37,3 +37,15 @@ def test_the_best_pattern_has_the_maximum():
     values, largest = _best(seed)
     assert 1 < len(values) < 32  # Some patterns have no point.
     np.testing.assert_allclose(max(values), largest, atol=1e-5)
+
+
+def test_no_point_where_numbers_overflow():
+  """The solver would raise, and end a whole search."""
+  weights = small_networks.random_weights(0, _SIZES)
+  weights[0][0][:] = np.inf
+  point = decided_point(
+      small_networks.graph_of(weights), np.zeros(2, np.float32),
+      np.ones(2, np.float32), np.arange(1, 6, dtype=np.int32),
+      np.array([[1, -1]], np.float32), np.zeros(1, np.float32),
+  )
+  assert point is None
