@@ -40,7 +40,8 @@ class Falsifier:
     Args:
       graph, root: of the images.
       steps: of an attack.
-      restarts: starts of each group, the best point so far and random ones.
+      restarts: starts of each group, the best point so far and random ones; more
+        where a program has place for them.
       size: how many starts are attacked at once.
       seed: of random starts.
       compiling: which runs the attack.
@@ -77,8 +78,9 @@ class Falsifier:
 
   def attack(self, pairs: np.ndarray) -> None:
     """Attacks some groups, (image, group) [P, 2]."""
-    pairs = np.repeat(pairs, self._restarts, axis=0)
-    random = np.arange(len(pairs)) % self._restarts > 0
+    restarts = max(self._restarts, self._size // max(1, len(pairs)))
+    pairs = np.repeat(pairs, restarts, axis=0)
+    random = np.arange(len(pairs)) % restarts > 0
     images = np.asarray(self._root.images)
     for begin in range(0, len(pairs) if self._steps else 0, self._size):
       which = np.arange(begin, begin + self._size).clip(max=len(pairs) - 1)

@@ -18,6 +18,7 @@ from diffai_jax.branching.bounding import Root
 from diffai_jax.branching.compiling import Stopwatch
 from diffai_jax.branching.falsify import Falsifier
 from diffai_jax.branching.ledger import Ledger
+from diffai_jax.branching.narrowing import narrowed
 from diffai_jax.branching.roots import of_groups
 from diffai_jax.branching.rounds import useful_batch
 from diffai_jax.branching.table import Table
@@ -27,6 +28,8 @@ from diffai_jax.regions import Bounds
 from diffai_jax.types import Array
 
 _MORE = 4  # Boxes of a round, for each parent of a round of neurons.
+# Edges without a slope are split, too: what is not linear in them may have none.
+_LEAST, _SMALLEST = 0.03, 1e-6
 
 
 class Boxes(Table):
@@ -103,11 +106,18 @@ class InputSplits(Ledger):
     ).all():
       boxes = _halved(boxes)  # So that rounds are full.
     found = self._bounded(boxes)
-    bound = np.where(np.isnan(found["bound"]), np.inf, found["bound"])
-    boxes["bound"] = np.fmin(bound, boxes["bound"])
-    boxes["weight"] = found["weight"]
+    kept = narrowed(
+        boxes["low"], boxes["high"], found["slopes"], found["bounds"]
+    )
+    bound = np.where(np.isnan(kept.rest), np.inf, kept.rest)
+    self.proves(boxes["image"], kept.bound)
     proved = bound < 0
     self.proves(boxes["image"][proved], bound[proved])
+    boxes["bound"] = np.fmin(bound, boxes["bound"])
+    boxes["low"], boxes["high"] = kept.low, kept.high
+    slope = np.abs(found["slopes"]).max(axis=1)
+    slope += _SMALLEST + _LEAST * slope.max(axis=1, keepdims=True)
+    boxes["weight"] = slope * (kept.high - kept.low)
     left = {name: array[~proved] for name, array in boxes.items()}
     halves = _halved(left)
     table.append(halves)
@@ -178,9 +188,9 @@ def _bounds_of_boxes(
     rows, offsets: of each one's group, [N, S, ...output] and [N, S].
 
   Returns:
-    By name: `bound`, upper bounds of min over the rows of C·z + d, [N]; `weight`,
-    how much each edge adds to it, [N, n]; `point`, where the linear bound is
-    largest, [N, ...]; and the `value` there, [N].
+    By name: `bounds` of each row, [N, S], and `slopes` of the linear functions that
+    they are the largest values of, [N, S, n]; `point`, where the least one is
+    attained, [N, ...]; and the `value` there, min over the rows of C·z + d, [N].
   """
   with jax.default_matmul_precision("highest"), precision.for_losses(False):
     region, images = Bounds(low, high), low / 2 + high / 2
@@ -190,17 +200,15 @@ def _bounds_of_boxes(
         way, region, images, rows, offsets, graph.outputs[0]
     )
     best = jnp.argmin(bound, axis=1)
-    slopes = jnp.zeros((len(low), 1, math.prod(graph.input_shape)), low.dtype)
+    slopes = jnp.zeros(bound.shape + (math.prod(graph.input_shape),), low.dtype)
     if 0 in met:
-      slopes = met[0].reshape(met[0].shape[:2] + (-1,))
-      slopes = jnp.take_along_axis(slopes, best[:, None, None], 1)
-    slopes = slopes[:, 0]
-    flat = lambda a: a.reshape(slopes.shape)
-    point = jnp.where(slopes > 0, flat(high), flat(low)).reshape(low.shape)
+      slopes = met[0].reshape(slopes.shape)
+    attained = jnp.take_along_axis(slopes, best[:, None, None], 1)[:, 0]
+    flat = lambda a: a.reshape(attained.shape)
+    point = jnp.where(attained > 0, flat(high), flat(low)).reshape(low.shape)
     axes = tuple(range(2, rows.ndim))
     values = jnp.sum(rows * graph(point)[:, None], axes) + offsets
     return {
-        "bound": bound.min(axis=1),
-        "weight": (jnp.abs(slopes) + 1e-6) * flat(high - low),
-        "point": point, "value": values.min(axis=1),
+        "bounds": bound, "slopes": slopes, "point": point,
+        "value": values.min(axis=1),
     }

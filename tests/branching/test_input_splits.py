@@ -47,7 +47,7 @@ def test_few_relus_are_split_before_inputs_are(few_relus, way):
   assert type(run).__name__ == way
 
 
-def test_bounds_of_boxes_hold_and_weights_order_edges():
+def test_bounds_of_boxes_hold():
   """No point of a box is above its bound, and the bound is attained nearly."""
   weights, images, rows, _ = problem(0)
   run = input_splits.InputSplits(
@@ -65,9 +65,12 @@ def test_bounds_of_boxes_hold_and_weights_order_edges():
     share = rng.uniform(size=(2000, 4))
     points = low[n] + share * (boxes["high"][n] - low[n])
     values = small_networks.run(weights, points)[1] @ rows[image]
-    assert values.max() <= found["bound"][n] <= values.max() + 0.1
-    assert found["value"][n] <= found["bound"][n]
-  assert np.all(found["weight"][2, 1:] == 0) and found["weight"][2, 0] > 0
+    bound, slopes = found["bounds"][n, 0], found["slopes"][n, 0]
+    assert values.max() <= bound <= values.max() + 0.1
+    assert found["value"][n] <= bound
+    best = np.where(slopes > 0, boxes["high"][n], low[n])
+    line = bound - np.abs(best - points) @ np.abs(slopes)
+    assert np.all(values <= line + 1e-6)
 
 
 def test_halves_cover_the_box_and_meet():
