@@ -21,10 +21,14 @@ import numpy as np
 from diffai_jax import networks
 from diffai_jax.domains import box, correlated_box, lower, upper
 from diffai_jax.graph import from_jax, record
+from diffai_jax.transformers import correlate_fixed
 from diffai_jax.types import Mode
 
 _SIZE = flags.DEFINE_integer("size", 16, "of the images' sides")
 _ONLY = flags.DEFINE_list("only", [], "names of networks; all by default")
+_SYMBOLS = flags.DEFINE_integer(
+    "symbols", 0, "variables that HBox correlates, evenly spaced; 0 is all of them"
+)
 _RADIUS = 0.02
 
 
@@ -74,13 +78,20 @@ def _bounds(name: str, shape, images) -> dict[str, float]:
     graph = record(run, shape, np.float64)
     ends = lambda element: (lower(element), upper(element))
     images = np.asarray(images, float)
-    for domain, element_of in (("Box", box), ("HBox", correlated_box)):
+    for domain, element_of in (("Box", box), ("HBox", _correlated)):
       element = element_of(images, np.full(images.shape, _RADIUS))
       found[domain] = _difference(
           jax.jit(lambda graph, e: ends(graph(e)))(graph, element),
           jax.jit(lambda e: ends(run(e)))(element),
       )
   return found
+
+
+def _correlated(images, radius):
+  """HBox's element; of --symbols, the other variables stay a box."""
+  if not _SYMBOLS.value:
+    return correlated_box(images, radius)
+  return correlate_fixed(box(images, radius), _SYMBOLS.value)
 
 
 def main(argv: list[str]) -> None:

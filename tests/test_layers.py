@@ -78,7 +78,8 @@ _HOUSE = (
         "branching": (
             "settings", "compiling", "decisions", "decided_points", "scores",
             "bounding", "table", "pool", "roots", "rounds", "falsify", "ledger",
-            "relu_splits", "input_splits", "search", "proofs",
+            "relu_splits", "box_points", "narrowing", "input_splits", "search",
+            "proofs",
         ),
     },
     {

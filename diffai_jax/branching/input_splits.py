@@ -15,6 +15,7 @@ import numpy as np
 
 from diffai_jax.backward import inner_bounds, walked_back, way_to
 from diffai_jax.branching.bounding import Root
+from diffai_jax.branching.box_points import best_points
 from diffai_jax.branching.compiling import Stopwatch
 from diffai_jax.branching.falsify import Falsifier
 from diffai_jax.branching.ledger import Ledger
@@ -70,6 +71,7 @@ class InputSplits(Ledger):
         offsets[:, table],
     )
     self._devices = jax.local_devices()
+    self._key = jax.random.key(settings.seed)
     each = settings.batch or useful_batch(graph)
     self._size = _MORE * each * len(self._devices)
     self.falsifier = Falsifier(
@@ -138,11 +140,13 @@ class InputSplits(Ledger):
     shape = self.images.shape[1:]
     cut = lambda a, *more: a[which].reshape(lead + (more or a.shape[1:]))
     root = self._root
+    self._key, *keys = jax.random.split(self._key, 1 + devices)
     found = self.compiling(
         _pmapped(tuple(self._devices)), self._graph,
         cut(boxes["low"], *shape), cut(boxes["high"], *shape),
         cut(root.rows[boxes["image"], boxes["group"]]),
         cut(root.offsets[boxes["image"], boxes["group"]]),
+        np.stack([jax.random.key_data(key) for key in keys]),
     )
     flat = lambda a: np.asarray(a).reshape((self._size,) + a.shape[2:])[:count]
     return {name: flat(array) for name, array in found.items()}
@@ -173,12 +177,13 @@ def _halved(boxes: dict) -> dict:
 @functools.cache
 def _pmapped(devices: tuple):
   return jax.pmap(
-      _bounds_of_boxes, in_axes=(None, 0, 0, 0, 0), devices=devices
+      _bounds_of_boxes, in_axes=(None, 0, 0, 0, 0, 0), devices=devices
   )
 
 
 def _bounds_of_boxes(
-    graph: Graph, low: Array, high: Array, rows: Array, offsets: Array
+    graph: Graph, low: Array, high: Array, rows: Array, offsets: Array,
+    key: Array,
 ) -> dict[str, Array]:
   """What is known of N boxes.
 
@@ -186,11 +191,12 @@ def _bounds_of_boxes(
     graph: the network.
     low, high: [N, ...].
     rows, offsets: of each one's group, [N, S, ...output] and [N, S].
+    key: of randomness, as numbers.
 
   Returns:
     By name: `bounds` of each row, [N, S], and `slopes` of the linear functions that
-    they are the largest values of, [N, S, n]; `point`, where the least one is
-    attained, [N, ...]; and the `value` there, min over the rows of C·z + d, [N].
+    they are the largest values of, [N, S, n]; `point`, the best one that is found,
+    [N, ...]; and the `value` there, min over the rows of C·z + d, [N].
   """
   with jax.default_matmul_precision("highest"), precision.for_losses(False):
     region, images = Bounds(low, high), low / 2 + high / 2
@@ -205,10 +211,8 @@ def _bounds_of_boxes(
       slopes = met[0].reshape(slopes.shape)
     attained = jnp.take_along_axis(slopes, best[:, None, None], 1)[:, 0]
     flat = lambda a: a.reshape(attained.shape)
-    point = jnp.where(attained > 0, flat(high), flat(low)).reshape(low.shape)
-    axes = tuple(range(2, rows.ndim))
-    values = jnp.sum(rows * graph(point)[:, None], axes) + offsets
-    return {
-        "bounds": bound, "slopes": slopes, "point": point,
-        "value": values.min(axis=1),
-    }
+    corner = jnp.where(attained > 0, flat(high), flat(low)).reshape(low.shape)
+    point, value = best_points(
+        graph, low, high, rows, offsets, corner, jax.random.wrap_key_data(key)
+    )
+    return {"bounds": bound, "slopes": slopes, "point": point, "value": value}
