@@ -35,7 +35,7 @@ _HOUSE = (
     },
     {
         "domains": (
-            "rounding", "identity", "windows", "generators",
+            "rounding", "long_sums", "identity", "windows", "generators",
             "single_symbols", "merging", "hybrid_zonotope", "product",
         ),
     },

@@ -12,7 +12,9 @@ region, both move the bound by at most
 
 of which the second factor is one forward product a call, shared by all rows Λ: the
 call itself with the magnitudes of its arrays, widened by its own rounding, and NaN
-where a sum may overflow.
+where a sum may overflow. Products that are 0 round nothing in any order, and no sum
+with them does: κ of a dense call counts the inputs with X > 0 alone, which ReLUs
+that are off leave few of.
 """
 
 from collections.abc import Sequence
@@ -40,6 +42,8 @@ AFFINE = MOVES | frozenset((
     "dense", "conv", "conv_transpose", "scale_shift", "average_pool",
     "sum_axes", "gather", "broadcast", "add", "subtract", "constant",
 ))
+# Above what the few operations round that compute an allowance.
+_MORE = 1 + 2.0**-6
 # Abstract layers, which change no concrete run.
 IDENTITIES = frozenset((
     "correlate_all", "correlate_fixed", "correlate_max", "correlate_random",
@@ -56,8 +60,8 @@ class AffineStep:
   Attributes:
     call: which one.
     bias: b, [1, ...out].
-    reach: |A|·X + |b| with rounding of runs, [B, ...out]; None if nothing rounds.
-    size: the sum of X over all inputs, [B]; None as `reach`.
+    slack: (κ + κ')·(|A|·X + |b|), [B, ...out]; None if nothing rounds.
+    size: the sum of X over all inputs, [B]; None as `slack`.
     shapes: of one example of each input (static).
     dtype: the type whose errors are allowed for (static).
     careful: whether rounding is allowed for (static).
@@ -65,7 +69,7 @@ class AffineStep:
 
   call: Call
   bias: Array
-  reach: Array | None
+  slack: Array | None
   size: Array | None
   shapes: tuple[tuple[int, ...], ...] = dataclasses.field(
       metadata={"static": True}
@@ -75,10 +79,10 @@ class AffineStep:
 
   def at(self, examples: Array) -> "AffineStep":
     """The step of some examples: [R] numbers of them, each any number of times."""
-    if self.reach is None:
+    if self.slack is None:
       return self
     return dataclasses.replace(
-        self, reach=self.reach[examples], size=self.size[examples]
+        self, slack=self.slack[examples], size=self.size[examples]
     )
 
   def pull(self, coefficients: Array, chosen=None) -> Pulled:
@@ -97,13 +101,11 @@ class AffineStep:
     products = coefficients * self.bias[:, None]
     if not self.careful:
       return Pulled(inputs, summed(products))
-    if self.reach is None:  # Numbers are moved, and nothing else.
+    if self.slack is None:  # Numbers are moved, and nothing else.
       return Pulled(inputs, summed(products, jnp.zeros_like(products)))
     terms_in, terms_out = _terms(self.call, self.shapes)
-    share = rounding.relative(self.dtype, terms_in)
-    share = 2 * (share + rounding.relative(self.dtype, terms_out))
     tiny = 2 * rounding.absolute(self.dtype, terms_in)
-    lost = jnp.abs(coefficients) * (share * self.reach[:, None] + tiny)
+    lost = jnp.abs(coefficients) * (_MORE * self.slack[:, None] + tiny)
     underflow = 2 * rounding.absolute(self.dtype, terms_out)
     return Pulled(
         inputs,
@@ -169,11 +171,11 @@ class AffineStep:
         self.call, options=tuple(sorted(options.items())),
         shape=windows.frame.size + self.call.shape[2:],
     )
-    bound, size = self.reach, self.size
-    if bound is not None:
-      bound, size = windows.under(bound, examples), size[examples]
+    slack, size = self.slack, self.size
+    if slack is not None:
+      slack, size = windows.under(slack, examples), size[examples]
     return AffineStep(
-        call, windows.under(self.bias, examples), bound, size, shapes,
+        call, windows.under(self.bias, examples), slack, size, shapes,
         self.dtype, self.careful,
     )
 
@@ -201,10 +203,21 @@ def affine_step(
   narrowest = precision.narrowest(*jax.tree.leaves((call, sizes))) or dtype
   narrowest = jnp.dtype(narrowest).name
   return AffineStep(
-      call, bias, computed_once(_reach(call, sizes, shapes, narrowest)),
+      call, bias, computed_once(_slack(call, sizes, shapes, narrowest)),
       sum(size.sum(axis=tuple(range(1, size.ndim))) for size in sizes),
       shapes, narrowest, careful,
   )
+
+
+def _slack(call: Call, sizes: Sequence[Array], shapes, dtype: str) -> Array:
+  """What runs and AᵀΛ may be off by, for each output and a Λ of 1."""
+  terms_in, terms_out = _terms(call, shapes)
+  share = rounding.relative(dtype, terms_in)
+  if call.transformer == "dense":
+    counts = jnp.sum(sizes[0] > 0, axis=-1, keepdims=True)
+    share = rounding.relative_each(dtype, counts.astype(sizes[0].dtype))
+  share = share + rounding.relative(dtype, terms_out)
+  return lax.stop_gradient(share * _reach(call, sizes, shapes, dtype))
 
 
 def _reach(call: Call, sizes: Sequence[Array], shapes, dtype: str) -> Array:
@@ -231,7 +244,11 @@ def _terms(call: Call, shapes) -> tuple[int, int]:
     return call.arrays["kernel"].shape
   if name == "conv":
     height, width, channels, filters = call.arrays["kernel"].shape
-    return height * width * channels, height * width * filters
+    met = math.prod(map(
+        _met, (height, width), pair(options.get("stride", 1)),
+        pair(options.get("dilation", 1)),
+    ))
+    return height * width * channels, met * filters // options.get("groups", 1)
   if name == "conv_transpose":
     height, width, channels, filters = call.arrays["kernel"].shape
     return height * width * channels, height * width * filters
@@ -245,3 +262,12 @@ def _terms(call: Call, shapes) -> tuple[int, int]:
   if name == "sum_axes":
     return max(1, before // max(1, after)), 1
   return 1, max(1, after)
+
+
+def _met(taps: int, stride: int, dilation: int) -> int:
+  """How many outputs of a convolution an input takes part in, along an axis.
+
+  It is where tap·dilation has the input's own remainder by the stride.
+  """
+  period = stride // math.gcd(stride, dilation)
+  return -(-taps // period)

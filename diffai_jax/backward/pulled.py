@@ -1,12 +1,14 @@
 """What one step backwards gives: coefficients on the inputs, and what is left."""
 
 import dataclasses
+import math
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 
 from diffai_jax.domains import rounding
+from diffai_jax.domains.long_sums import long_sum, terms_of
 from diffai_jax.types import Array
 
 
@@ -27,7 +29,8 @@ class Pulled:
 def summed(terms: Array, lost: Array | None = None) -> Array:
   """Sums over all axes but the first two, with what rounding may add to them.
 
-  It is one product with ones: XLA's own sums take thrice as long on CPUs.
+  Without allowances it is one product with ones: XLA's own sums take thrice as long
+  on CPUs.
 
   Args:
     terms: [B, S, ...], each a product, or a sum of two.
@@ -38,20 +41,15 @@ def summed(terms: Array, lost: Array | None = None) -> Array:
     [B, S]. NaN where a sum may have overflowed, if rounding is allowed for.
   """
   dtype, lead = terms.dtype, terms.shape[:2]
-  count = max(1, terms[0, 0].size)
-  if lost is not None:
-    # For the sum of the terms, for that of the allowances, and for both as one.
-    share = 4 * rounding.relative(dtype, count)
-    slack = share * jnp.abs(terms) + (1 + share) * lost
-    terms = terms + lax.stop_gradient(slack)
-  flat = terms.reshape(lead + (count,)) if terms.size else jnp.zeros(
-      lead + (count,), dtype
-  )
-  total = jnp.matmul(
-      flat, jnp.ones((count,), dtype), precision=lax.Precision.HIGHEST
-  )
+  count = math.prod(terms.shape[2:])
   if lost is None:
-    return total
-  total = total + rounding.absolute(dtype, 2 * count)
-  # What overflowed on the way never is a number again.
-  return jnp.where(jnp.abs(total) <= rounding.largest(dtype), total, jnp.nan)
+    return jnp.matmul(
+        terms.reshape(lead + (count,)), jnp.ones((count,), dtype),
+        precision=lax.Precision.HIGHEST,
+    )
+  # For the sum of the terms, for that of the allowances, and for both as one.
+  share = 4 * rounding.relative(dtype, terms_of(count))
+  slack = share * jnp.abs(terms) + (1 + share) * lost
+  terms = terms + lax.stop_gradient(slack)
+  total = long_sum(terms.reshape(lead + (count,)))
+  return total + rounding.absolute(dtype, 2 * count)

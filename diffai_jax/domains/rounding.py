@@ -41,6 +41,13 @@ def relative(dtype, terms: int) -> float:
   return _share(dtype, terms)
 
 
+def relative_each(dtype, terms: jax.Array) -> jax.Array:
+  """`relative` of sums whose numbers of terms are computed, in that type."""
+  share = (terms + _EXTRA_TERMS) * (float(_info(dtype).eps) / 2)
+  # The powers of two that are multiplied by round nothing.
+  return jnp.where(share < 0.125, share / (1 - 4 * share), jnp.inf)
+
+
 def _share(dtype, terms: int) -> float:
   unit = float(_info(dtype).eps) / 2
   share = (terms + _EXTRA_TERMS) * unit

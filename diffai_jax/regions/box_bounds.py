@@ -1,6 +1,7 @@
 """Boxes: explicit bounds of each variable, and what all boxes have in common."""
 
 import dataclasses
+import math
 
 import jax
 from jax import lax
@@ -9,6 +10,7 @@ import numpy as np
 
 from diffai_jax.domains import rounding
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, from_bounds
+from diffai_jax.domains.long_sums import long_sum, terms_of
 from diffai_jax.kernels import precision
 from diffai_jax.types import Array, PRNGKey
 
@@ -123,21 +125,15 @@ def largest(coefficients: Array, lower: Array, upper: Array) -> Array:
   lower, upper, coefficients = (
       precision.strongly(a, dtype) for a in (lower, upper, coefficients)
   )
-  terms = max(1, coefficients[0, 0].size)
+  count = math.prod(coefficients.shape[2:])
   ends = coefficients * lower, coefficients * upper
   # 0 times an infinite bound is 0 here.
   ends = [jnp.where(coefficients == 0, 0, end) for end in ends]
-  share = 3 * rounding.relative(dtype, terms)
+  share = 3 * rounding.relative(dtype, terms_of(count))
   slack = share * jnp.maximum(*map(jnp.abs, ends))
   each = jnp.maximum(*ends) + lax.stop_gradient(slack)
-  # One product with ones: XLA's own sums take thrice as long on CPUs.
-  each = each.reshape(each.shape[:2] + (-1,))
-  total = jnp.matmul(
-      each, jnp.ones(each.shape[2:], dtype), precision=lax.Precision.HIGHEST
-  )
-  total = total + rounding.absolute(dtype, terms)
-  # What overflowed on the way never is a number again.
-  return jnp.where(jnp.abs(total) <= rounding.largest(dtype), total, jnp.nan)
+  total = long_sum(each.reshape(each.shape[:2] + (count,)))
+  return total + rounding.absolute(dtype, count)
 
 
 def drawn(keys: PRNGKey, lower: Array, upper: Array) -> Array:
