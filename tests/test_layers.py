@@ -76,7 +76,7 @@ _HOUSE = (
             "inner", "alpha",
         ),
         "branching": (
-            "settings", "compiling", "decisions", "decided_points", "scores",
+            "settings", "compiling", "decisions", "decided_points", "reduced", "scores",
             "bounding", "table", "pool", "roots", "rounds", "falsify", "ledger",
             "relu_splits", "box_points", "narrowing", "input_splits", "search",
             "proofs",

@@ -11,6 +11,7 @@ a proof where it is below 0, and the same α and β show it again.
 walked with.
 """
 
+from collections.abc import Callable
 import dataclasses
 
 import jax
@@ -27,11 +28,12 @@ from diffai_jax.branching.decisions import (
     decided_way,
     neurons_of,
 )
+from diffai_jax.branching.reduced import Reduced, bounds_by
 from diffai_jax.graph import Graph
 from diffai_jax.regions import L2, of_examples
 from diffai_jax.types import Array
 
-_EACH = 9  # Candidates by each score.
+_EACH = 5  # Candidates by each score.
 # How far α and β move at first; at the end it is a few hundredths of that.
 _RATES, _LAST = {"alpha": 0.1, "beta": 0.2}, 0.03
 
@@ -50,6 +52,8 @@ class Root:
       fewer, the number of all neurons.
     rows, offsets: C and d, [I, G, S, ...output] and [I, G, S]. A group of fewer
       rows has its first one several times.
+    blocks: how many of the K places are of each result that flows into a ReLU, in
+      their order (static).
   """
 
   images: Array
@@ -58,6 +62,9 @@ class Root:
   places: Array
   rows: Array
   offsets: Array
+  blocks: tuple[int, ...] = dataclasses.field(
+      default=(), metadata={"static": True}
+  )
 
 
 @jax.tree_util.register_dataclass
@@ -114,7 +121,8 @@ class _Own:
 
 
 def one_round(
-    graph: Graph, root: Root, parents: Subdomains, steps: Array
+    graph: Graph, root: Root, parents: Subdomains, steps: Array,
+    maps: Reduced | None = None,
 ) -> Round:
   """Splits N subdomains and bounds both halves of each.
 
@@ -123,13 +131,15 @@ def one_round(
     root: of the images.
     parents: what is split.
     steps: how often α and β are moved, a number.
+    maps: of G images, which N / G parents each are of in turn; None where the
+      network cannot be reduced.
   """
   neurons = neurons_of(graph)
-  neuron = _split_at(graph, neurons, root, parents)
+  neuron = _split_at(graph, neurons, root, parents, maps)
   children = _children(parents, neuron)
   own = _own(root, children)
-  way, _ = decided_way(graph, neurons, own.bounds, children.decisions, False)
-  alpha, beta, least = _moved(graph, neurons, way, own, children, steps)
+  rough = _rough(graph, neurons, root, own, children, maps)
+  alpha, beta, least = _moved(rough, own, children, steps)
   alpha = alpha.astype(jnp.float16)
   careful, _ = decided_way(graph, neurons, own.bounds, children.decisions, True)
   bound, met = _walk(
@@ -166,6 +176,22 @@ def _walk(graph, neurons, way, own, decisions, alpha, beta):
   )
 
 
+def _rough(
+    graph: Graph, neurons: Neurons, root: Root, own: _Own, some: Subdomains,
+    maps: Reduced | None,
+) -> Callable[[Array, Array], Array]:
+  """(α, β) -> bounds of subdomains, [N, S], without allowance for rounding."""
+  if maps is not None:
+    return lambda alpha, beta: bounds_by(
+        maps, root.blocks, some.group, some.decisions, own.region, own.images,
+        alpha.astype(beta.dtype), beta,
+    )
+  way, _ = decided_way(graph, neurons, own.bounds, some.decisions, False)
+  return lambda alpha, beta: _walk(
+      graph, neurons, way, own, some.decisions, alpha, beta
+  )[0]
+
+
 def _attaining(own: _Own, met: dict, best: Array) -> Array:
   """The points where the linear bounds of these rows are largest, [N, ...]."""
   if 0 not in met:
@@ -193,7 +219,8 @@ def _value(outputs: Array, own: _Own) -> Array:
 
 
 def _split_at(
-    graph: Graph, neurons: Neurons, root: Root, parents: Subdomains
+    graph: Graph, neurons: Neurons, root: Root, parents: Subdomains,
+    maps: Reduced | None,
 ) -> Array:
   """The neuron of each subdomain whose split gains most, [N]; -1 for none."""
   own = _own(root, parents)
@@ -224,14 +251,10 @@ def _split_at(
 
   def mean(neuron: Array) -> Array:
     children = _children(parents, neuron)
-    of_each = _own(root, children)
-    way, _ = decided_way(
-        graph, neurons, of_each.bounds, children.decisions, False
+    rough = _rough(
+        graph, neurons, root, _own(root, children), children, maps
     )
-    bound, _ = _walk(
-        graph, neurons, way, of_each, children.decisions, children.alpha,
-        children.beta,
-    )
+    bound = rough(children.alpha, children.beta)
     return bound.min(axis=1).reshape(-1, 2).mean(axis=1)
 
   return scores.with_best_children(lax.map(mean, tried.T).T, tried)
@@ -252,10 +275,10 @@ def _children(parents: Subdomains, neuron: Array) -> Subdomains:
 
 
 def _moved(
-    graph: Graph, neurons: Neurons, way, own: _Own, children: Subdomains,
+    rough: Callable[[Array, Array], Array], own: _Own, children: Subdomains,
     steps: Array,
 ) -> tuple[Array, Array, Array]:
-  """α and β after some steps of descent, and the bounds [N, S] without allowance.
+  """α and β after some steps of descent, and their `rough` bounds, [N, S].
 
   They end early where all bounds are below 0 by more than rounding adds.
   """
@@ -266,10 +289,7 @@ def _moved(
   optimizer = optax.scale_by_adam()
 
   def loss(moved):
-    bound, _ = _walk(
-        graph, neurons, way, own, children.decisions, moved["alpha"],
-        moved["beta"],
-    )
+    bound = rough(moved["alpha"], moved["beta"])
     return jnp.sum(jnp.where(jnp.isfinite(bound), bound, 0)), bound
 
   def goes_on(state):

@@ -52,13 +52,14 @@ class Falsifier:
     self._key, self._run = jax.random.key(seed), compiling
     self._best: dict[int, tuple[float, np.ndarray]] = {}
 
-  def look_at(self, image, group, value, point) -> None:
+  def look_at(self, image, group, value, point, where=None) -> None:
     """Takes points that bounds suggest.
 
     Args:
       image, group: which ones, [N].
       value: min over the group's rows there, [N].
-      point: an array of JAX that has the points in order, [..., N at least, ...].
+      point: an array of JAX that has the points, [..., M, ...].
+      where: which of the M they are, [N]; None is the first N.
     """
     value = np.where(np.isnan(value), -np.inf, value)
     order = np.argsort(-value)
@@ -71,7 +72,8 @@ class Falsifier:
       return
     points = np.asarray(point).reshape((-1,) + self._root.images.shape[1:])
     for place in better:
-      number, own = int(image[place]), points[place].copy()
+      own = points[place if where is None else where[place]].copy()
+      number = int(image[place])
       self._best[number] = float(value[place]), own
       if value[place] > 0:
         self._check(number, int(group[place]), own)

@@ -59,10 +59,13 @@ class Ledger:
     )
 
   def promising(self, count: int) -> np.ndarray:
-    """Places in the table of what is next: the fewest left, the worst bound."""
+    """Places in the table of what is next: the fewest left, the worst bound.
+
+    Those of an image stand one behind the other.
+    """
     image = self.table.image
     left = np.bincount(image, minlength=len(self.bound))
-    return np.lexsort((-self.table.bound, left[image]))[:count]
+    return np.lexsort((-self.table.bound, image, left[image]))[:count]
 
   def begins(self, places: np.ndarray) -> None:
     """Says that the rows of these places are taken out of the table."""

@@ -20,7 +20,7 @@ from diffai_jax.branching.rounds import Rounds, useful_batch
 # A bound that moves by less, of its own size, stands still.
 _STILL = 1e-4
 # How many times as many steps are for what cannot be split.
-_PATIENCE = 25
+_PATIENCE = 50
 # Starts that are attacked at once, for each parent of a round.
 _STARTS = 2
 
@@ -74,11 +74,15 @@ class ReluSplits(Ledger):
   def round(self) -> None:
     """Splits the most promising subdomains."""
     watch, pool = Stopwatch(self.compiling), self.table
-    places = self.promising(self._rounds.size)
+    order = self.promising(pool.size)
+    places, positions = self._rounds.places_in_slots(order, pool.image[order])
     whole, steps = pool.whole[places], self.settings.steps
     if whole.any():
       # What cannot be split is proved by its own α and β, or never.
       places, steps = places[whole], _PATIENCE * steps
+      places, positions = self._rounds.places_in_slots(
+          places, pool.image[places]
+      )
     self.begins(places)
     parents, bound = pool.take(places)
     if (parents.decisions[:, -1] != 0).any() and not whole.any():
@@ -86,12 +90,13 @@ class ReluSplits(Ledger):
       pool.add(parents, bound, False)
       self.ends()
       return
-    found = self._rounds(parents, steps)
+    found = self._rounds(parents, positions, steps)
     self._keep(bound, found, bool(whole.any()))
     self.ends()
     children = found.children
     self.falsifier.look_at(
-        children.image, children.group, found.value, found.point
+        children.image, children.group, found.value, found.point,
+        np.repeat(2 * positions, 2) + np.tile([0, 1], len(positions)),
     )
     self.after(parents.image, 2, watch.seconds())
 

@@ -8,6 +8,7 @@ open neurons in lists of one length.
 from collections.abc import Sequence
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -89,41 +90,56 @@ def start(
       lambda *parts: np.concatenate(parts), *pieces
   )
   neurons = neurons_of(graph)
-  places = open_places(neurons, bounds)
+  places, blocks = open_places(neurons, bounds)
   table = of_groups(spec)
   picked = np.minimum(places, max(0, neurons.count - 1))
   alpha = np.take_along_axis(alpha, picked[:, None], 2)
   region, images = of_examples(region, images, np.arange(count))
   root = Root(
-      images, region, bounds, places, rows[:, table], offsets[:, table]
+      images, region, bounds, places, rows[:, table], offsets[:, table], blocks
   )
   return Start(root, bound[:, table], alpha[:, table], slack[:, table])
 
 
-def open_places(neurons: Neurons, bounds: Sequence) -> np.ndarray:
-  """The neurons of each image that have either sign, [I, K].
+def open_places(
+    neurons: Neurons, bounds: Sequence
+) -> tuple[np.ndarray, tuple[int, ...]]:
+  """The neurons of each image that have either sign, and how many of each result.
 
-  K is a power of two or the middle between two, so that programs for other
-  images of the network are the same.
+  Of each result that flows into a ReLU they are a power of two or the middle between
+  two, so that programs for other images of the network are the same.
+
+  Returns:
+    ([I, K], K apart by the results). Where an image has fewer open neurons of a
+    result, the number of all neurons.
   """
-  low, high = (
-      np.concatenate(
-          [np.asarray(bounds[n][end]).reshape(len(bounds[0][0]), -1)
-           for n in neurons.results], axis=1,
-      ) if neurons.results else np.zeros((len(bounds[0][0]), 0))
-      for end in (0, 1)
-  )
-  is_open = ~((low >= 0) | (high <= 0))
-  most = max(16, int(is_open.sum(axis=1).max(initial=0)))
-  size = 16
+  found, first = [], 0
+  for number, shape in zip(neurons.results, neurons.shapes):
+    low, high = (
+        np.asarray(bound).reshape(len(bound), -1) for bound in bounds[number]
+    )
+    size = math.prod(shape)
+    is_open = ~((low >= 0) | (high <= 0))
+    most = int(is_open.sum(axis=1).max(initial=0))
+    places = np.full(
+        (len(low), min(_rounded(most), size)), neurons.count, np.int32
+    )
+    for row, own in zip(places, is_open):
+      own = np.flatnonzero(own)
+      row[: len(own)] = first + own
+    found.append(places)
+    first += size
+  if not found:
+    return np.zeros((len(bounds[0][0]), 1), np.int32), ()
+  return np.concatenate(found, axis=1), tuple(p.shape[1] for p in found)
+
+
+def _rounded(most: int) -> int:
+  """The next one of 8, 12, 16, 24, 32, ..."""
+  size = 8
   while size < most:
     size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
-  places = np.full((len(low), min(size, max(1, neurons.count))),
-                   neurons.count, np.int32)
-  for row, found in zip(places, is_open):
-    own = np.flatnonzero(found)
-    row[: len(own)] = own
-  return places
+  return size
 
 
 @functools.partial(jax.jit, static_argnames="steps")

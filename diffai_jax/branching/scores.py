@@ -12,6 +12,7 @@ for neural network verification via Lagrangian decomposition", FSB). Taken is th
 whose children have the least mean: often no candidate moves the worse child, which
 FSB looks at. Of 3,000 subdomains of a ConvMed, their proved leaves cover 0.97 of the
 region by the mean of 18 candidates, 0.91 of 12 and 0.74 of 6; 0.68 by the worse child.
+In equal time ten candidates prove as much as 18.
 """
 
 import jax

@@ -29,7 +29,7 @@ class Settings:
   seconds: float = 30.0
   total: float = math.inf
   root_steps: int = 20
-  steps: int = 20
+  steps: int = 10
   attack_steps: int = 40
   restarts: int = 2
   batch: int | None = None
