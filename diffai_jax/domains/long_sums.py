@@ -1,9 +1,9 @@
 """Sums of many numbers that round as sums of few do: in two stages.
 
 A sum of n numbers in an unknown order may be off by n·u of their magnitudes. Sums of
-√n numbers each, and the sum of these √n sums, are off by 2·√n·u (Higham, "Accuracy
-and Stability of Numerical Algorithms", 2nd ed., section 4.2 and lemma 3.3). Between
-the stages stands a selection, which no compiler may move a sum across.
+m numbers each, and the sum of these n/m sums, are off by (m + n/m)·u (Higham,
+"Accuracy and Stability of Numerical Algorithms", 2nd ed., section 4.2 and lemma 3.3).
+Between the stages stands a selection, which no compiler may move a sum across.
 """
 
 import math
@@ -14,7 +14,8 @@ from jax import lax
 from diffai_jax.domains import rounding
 from diffai_jax.types import Array
 
-_FEW = 64  # Numbers that are summed at once.
+# Numbers that are summed at once: of fewer a product with ones is slow.
+_FEW, _FEWEST = 256, 64
 
 
 def long_sum(values: Array) -> Array:
@@ -44,11 +45,11 @@ def _sides(count: int) -> tuple[int, int]:
   """How many sums there are, and of how many numbers; a few more in all."""
   if count <= _FEW:
     return 1, max(1, count)
-  root = math.isqrt(count)
-  for columns in range(root, root // 2, -1):
+  most = max(_FEW, math.isqrt(count))
+  for columns in range(most, max(_FEWEST, most // 4), -1):
     if count % columns == 0:
       return count // columns, columns
-  return -(-count // root), root
+  return -(-count // most), most
 
 
 def _product(values: Array) -> Array:
