@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import linprog
 
-from diffai_jax.branching.decisions import neurons_of, places_of
+from diffai_jax.branching.decisions import neurons_of, places_of, run_with
 from diffai_jax.graph import Graph
 from diffai_jax.types import Array
 
@@ -65,13 +65,7 @@ def _affine_map(
   masks = neurons.apart(on.at[places].set(decisions > 0, mode="drop"))
 
   def affine(x):
-    results = [x[None]]
-    for call in graph.calls:
-      given = [results[n] for n in call.inputs]
-      if call.transformer == "relu":
-        results.append(given[0] * masks[call.inputs[0]])
-      else:
-        results.append(call(*given))
+    results = run_with(graph, x[None], lambda n, value: value * masks[n])
     output = results[graph.outputs[0]][0]
     decided = neurons.flat(results)[0].at[places].get(mode="fill", fill_value=0)
     values = jnp.tensordot(rows, output, output.ndim) + offsets

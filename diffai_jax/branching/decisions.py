@@ -14,7 +14,7 @@ Neurons are numbered through all of these results; a decision is (number + 1) ti
 its sign, and lists of them are filled up with 0.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import math
 
@@ -83,6 +83,26 @@ def is_piecewise_linear(graph: Graph) -> bool:
   """Whether a graph is of affine maps and ReLUs alone."""
   known = AFFINE | IDENTITIES | {"relu"}
   return all(call.transformer in known for call in graph.calls)
+
+
+def run_with(
+    graph: Graph, x: Array, relu: Callable[[int, Array], Array]
+) -> list[Array]:
+  """All results of a run [1, ...] with something else in the ReLUs' places.
+
+  Args:
+    graph: the network.
+    x: its input.
+    relu: called with the number of a result that flows into a ReLU, and its value.
+  """
+  results = [x]
+  for call in graph.calls:
+    given = [results[n] for n in call.inputs]
+    if call.transformer == "relu":
+      results.append(relu(call.inputs[0], *given))
+    else:
+      results.append(call(*given))
+  return results
 
 
 def places_of(decisions: Array, count: int) -> Array:

@@ -20,8 +20,10 @@ import numpy as np
 from diffai_jax.branching.decisions import (
     Neurons,
     is_piecewise_linear,
+    met,
     neurons_of,
     places_of,
+    run_with,
 )
 from diffai_jax.graph import Graph
 from diffai_jax.kernels import precision
@@ -107,14 +109,9 @@ def reduced(
     def maps(x: Array, outputs: Array) -> Array:
       none = jnp.zeros((count,), x.dtype)
       given = neurons.apart(none.at[places].set(outputs, mode="drop"))
-      results = [x[None]]
-      for call in graph.calls:
-        inputs = [results[n] for n in call.inputs]
-        if call.transformer == "relu":
-          own = call.inputs[0]
-          results.append(inputs[0] * masks[own] + given[own])
-        else:
-          results.append(call(*inputs))
+      results = run_with(
+          graph, x[None], lambda n, value: value * masks[n] + given[n]
+      )
       values = neurons.flat(results)[0].at[places].get(
           mode="fill", fill_value=0
       )
@@ -155,7 +152,7 @@ def bounds_by(
   each, rows = len(group) // slots, alpha.shape[1]
   apart = lambda a: a.reshape((slots, each) + a.shape[1:])
   slot = jnp.arange(slots)[:, None, None]
-  low, high, signed = _met(maps, apart(decisions), apart(beta))
+  low, high, signed = _decided(maps, apart(decisions), apart(beta))
   alpha = apart(alpha)
   first = maps.low.shape[1] + apart(group) * rows
   which = first[..., None] + jnp.arange(rows)
@@ -179,7 +176,7 @@ def bounds_by(
       more = _product(own, maps.on_neurons[:, here, :begin])
       on_neurons = on_neurons[..., :begin] + more
     pulled.insert(0, own)
-  # Padding has slope 0: its maps are 0, and so is what reaches it.
+  # Places that are none add nothing: their maps are 0, and nothing reaches them.
   own = jnp.concatenate(pulled, axis=-1)
   count = maps.low.shape[1]
   constant += _product(own, maps.constants[:, :count, None])[..., 0]
@@ -190,7 +187,7 @@ def bounds_by(
   )
 
 
-def _met(
+def _decided(
     maps: Reduced, decisions: Array, beta: Array
 ) -> tuple[Array, Array, Array]:
   """Bounds with decisions, [G, N/G, K], and s·β on the places, [G, N/G, S, K]."""
@@ -203,9 +200,7 @@ def _met(
   sign = jnp.sign(decisions).astype(beta.dtype)
   signs = jnp.zeros((slots, each, count), beta.dtype)
   signs = signs.at[*lead, place].set(sign, mode="drop")
-  low, high = maps.low[:, None], maps.high[:, None]
-  low = jnp.where(signs > 0, jnp.maximum(low, 0), low)
-  high = jnp.where(signs < 0, jnp.minimum(high, 0), high)
+  low, high = met((maps.low[:, None], maps.high[:, None]), signs)
   signed = jnp.zeros(beta.shape[:3] + (count,), beta.dtype)
   rows = jnp.arange(beta.shape[2])[None, None, :, None]
   signed = signed.at[
