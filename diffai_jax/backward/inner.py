@@ -77,7 +77,8 @@ def inner_bounds(
   Returns:
     Bounds that hold for every run of the network in the region.
   """
-  bounds = [region.bounds(images)]
+  # Not for each tap of a first convolution.
+  bounds = [platforms.computed_once(region.bounds(images))]
   steps = []
   wanted = _relaxed_inputs(graph)
   for number, call in enumerate(graph.calls, start=1):

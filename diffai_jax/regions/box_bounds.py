@@ -12,6 +12,7 @@ from diffai_jax.domains import rounding
 from diffai_jax.domains.hybrid_zonotope import HybridZonotope, from_bounds
 from diffai_jax.domains.long_sums import long_sum, terms_of
 from diffai_jax.kernels import precision
+from diffai_jax.kernels.platforms import computed_once
 from diffai_jax.types import Array, PRNGKey
 
 
@@ -120,7 +121,10 @@ def largest(coefficients: Array, lower: Array, upper: Array) -> Array:
     [B, S]. They hold in exact arithmetic and for every evaluation in the
     bounds' type; NaN where a sum may overflow.
   """
-  lower, upper = (bound[:, None] for bound in (lower, upper))
+  # Once for all rows, whatever the bounds are computed by.
+  lower, upper = (
+      bound[:, None] for bound in computed_once((lower, upper))
+  )
   dtype = precision.widest(coefficients, lower)
   lower, upper, coefficients = (
       precision.strongly(a, dtype) for a in (lower, upper, coefficients)

@@ -1,5 +1,6 @@
 """What `certify` is given besides images, checked before anything is computed."""
 
+import hashlib
 import math
 import numbers
 
@@ -24,6 +25,8 @@ from diffai_jax.verification.program_cache import (
 
 # What networks give, which takes longer to trace than many a method to run.
 _LOGITS = LastUsed()
+# Networks and weights whose arithmetic was found to be right.
+_RIGHT = LastUsed()
 
 
 def check_numbers(attack: Attack | None, memory_mb: float | None) -> None:
@@ -130,6 +133,8 @@ def check_arithmetic(
 ) -> None:
   """Checks that this machine computes as proofs allow for, and each process's.
 
+  What was found right is not computed again for the same weights.
+
   Args:
     network: called as network(value, mode).
     variables: what it is applied with.
@@ -140,8 +145,25 @@ def check_arithmetic(
   """
   dtype = float_type(inputs.images.dtype)
   shape = inputs.images.shape[1:]
-  graph = graph_of(network, variables, shape, dtype=dtype)
-  processes.together(lambda: affine_check.check(graph, dtype))
+  key = (
+      structure(network), shapes(variables), _digest(variables), shape,
+      np.dtype(dtype), surroundings(),
+  )
+
+  def check() -> bool:
+    graph = graph_of(network, variables, shape, dtype=dtype)
+    affine_check.check(graph, dtype)
+    return True
+
+  processes.together(lambda: _RIGHT.get(key, check))
+
+
+def _digest(arrays) -> bytes:
+  """Of all numbers of a pytree of arrays."""
+  digest = hashlib.blake2b()
+  for leaf in jax.tree.leaves(arrays):
+    digest.update(np.asarray(leaf).tobytes())
+  return digest.digest()
 
 
 def certified_params(params: dict) -> dict:

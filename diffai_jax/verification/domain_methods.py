@@ -12,6 +12,7 @@ from diffai_jax.domains import HybridZonotope
 from diffai_jax.domains.product import Value
 from diffai_jax.goals import REGIONS, Context
 from diffai_jax.graph import Graph, correlate_before_last
+from diffai_jax.kernels.platforms import computed_once
 from diffai_jax.regions import Linf, Spec, upper_bounds
 from diffai_jax.text.terms import Term
 from diffai_jax.types import Array
@@ -45,7 +46,9 @@ class Domain(Method):
 
   def element(self, images: Array, region: Linf) -> HybridZonotope:
     """The element that contains the region around each image."""
-    return self._goal.abstract(*region.bounds(images), _NO_CONTEXT)
+    # Not for each tap of a first convolution.
+    bounds = computed_once(region.bounds(images))
+    return self._goal.abstract(*bounds, _NO_CONTEXT)
 
   def bound(
       self, graph: Network, images: Array, region: Linf, spec: Spec

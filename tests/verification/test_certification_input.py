@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from diffai_jax import nn
-from diffai_jax.verification import certification
-from diffai_jax.verification.certification_input import certified_params
+from diffai_jax.verification import affine_check, certification
+from diffai_jax.verification.certification_input import (
+    certified_params,
+    check_arithmetic,
+)
 from diffai_jax.data import Examples
 from diffai_jax.regions import Linf
 from diffai_jax.types import UsageError
+from diffai_jax.verification.inputs import checked
 
 _IMAGES = np.zeros((2, 8, 8, 1), np.uint8)
 _LABELS = np.zeros(2, np.int32)
@@ -97,3 +101,40 @@ def test_float64_weights_stay_so(float64):
   found = certified_params(params)
   assert [w.dtype for w in found.values()] == ["float64", "float32", "float32"]
   np.testing.assert_array_equal(found["b"], np.float32(np.float16(0.1)))
+
+
+def test_arithmetic_is_checked_once_for_each_weights_and_shape(
+    case, monkeypatch
+):
+  network, params = case
+  seen = []
+  monkeypatch.setattr(
+      affine_check, "check", lambda graph, dtype: seen.append(dtype)
+  )
+  params = jax.tree.map(lambda leaf: leaf + 0.25, params)  # No other test's.
+  few = checked(_IMAGES, _LABELS, Linf(0.1))
+  for _ in range(2):
+    check_arithmetic(network, {"params": params}, few)
+  assert len(seen) == 1
+  # One array is changed in place.
+  kernel = np.array(params["layers_0"]["kernel"])
+  other = {**params, "layers_0": {**params["layers_0"], "kernel": kernel}}
+  check_arithmetic(network, {"params": other}, few)
+  assert len(seen) == 1
+  kernel[0, 0, 0, 0] = np.nextafter(kernel[0, 0, 0, 0], np.float32(9))
+  check_arithmetic(network, {"params": other}, few)
+  assert len(seen) == 2
+
+
+def test_arithmetic_that_was_wrong_is_checked_again(case, monkeypatch):
+  network, params = case
+  few = checked(_IMAGES, _LABELS, Linf(0.1))
+  params = jax.tree.map(lambda leaf: leaf + 0.5, params)
+
+  def check(graph, dtype):
+    raise UsageError("off by 2")
+
+  monkeypatch.setattr(affine_check, "check", check)
+  for _ in range(2):
+    with pytest.raises(UsageError, match="off by 2"):
+      check_arithmetic(network, {"params": params}, few)
