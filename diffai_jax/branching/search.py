@@ -3,8 +3,9 @@
 An image is verified when none of its subdomains is left. It is falsified by a point,
 and given up when it has had its seconds: the time of a round is shared among the
 images that had subdomains in it. Where inputs have few variables their box is split
-(`input_splits`), else the signs of ReLUs (`relu_splits`): also where these are few,
-and nothing else has to be relaxed, since then few decisions leave nothing open.
+(`input_splits`), else the signs of ReLUs (`relu_splits`): where these are few, and
+nothing else has to be relaxed, few decisions leave nothing open, and fewer variables
+are few.
 """
 
 from collections.abc import Callable
@@ -72,8 +73,10 @@ def _search(
   if leaves is None and not isinstance(region, L2):
     low, high = map(np.asarray, region.bounds(images))
     width = (high > low).reshape(len(images), -1).sum(axis=1)
-    few = width.max(initial=0) <= settings.few_inputs
+    most = settings.few_inputs
     few_relus = neurons_of(graph).count <= settings.few_relus
-    if few and not (few_relus and is_piecewise_linear(graph)):
+    if few_relus and is_piecewise_linear(graph):
+      most = min(most, settings.fewest_inputs)
+    if width.max(initial=0) <= most:
       return InputSplits(graph, images, region, spec, settings, progress)
   return ReluSplits(graph, images, region, spec, settings, progress, leaves)

@@ -21,8 +21,10 @@ class Settings:
       that has the most of them is given up.
     few_inputs: regions of at most so many variables that are no single number are
       split themselves; others by the signs of ReLUs.
+    fewest_inputs: those of at most so many are split whatever the network.
     few_relus: networks of at most so many ReLUs, and nothing else to relax, are
-      split by their signs whatever the region.
+      split by their signs in all other regions. (Random networks of 50 to 70 ReLUs:
+      of 4 to 8 inputs boxes take a third of the time, of 10 ten times as long.)
     seed: of random starts.
   """
 
@@ -35,6 +37,7 @@ class Settings:
   batch: int | None = None
   pool_mib: float = 1024.0
   few_inputs: int = 12
+  fewest_inputs: int = 8
   few_relus: int = 64
   seed: int = 0
 

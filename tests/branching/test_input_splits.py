@@ -33,15 +33,17 @@ def test_verdicts_are_those_of_a_milp(seed):
   assert output[0] @ rows[1] + gaps[1] - largest[1] > 0
 
 
-@pytest.mark.parametrize("few_relus, way", [
-    (12, "InputSplits"), (13, "ReluSplits"),
+@pytest.mark.parametrize("few_relus, fewest_inputs, way", [
+    (12, 3, "InputSplits"), (13, 3, "ReluSplits"), (13, 4, "InputSplits"),
 ])
-def test_few_relus_are_split_before_inputs_are(few_relus, way):
+def test_few_relus_are_split_before_inputs_are(few_relus, fewest_inputs, way):
   weights, images, rows, _ = problem(0)
   chosen = importlib.import_module("diffai_jax.branching.search")._search
   run = chosen(
       small_networks.graph_of(weights), images, ball(images),
-      spec_of(rows, [0, 0]), dataclasses.replace(_FEW, few_relus=few_relus),
+      spec_of(rows, [0, 0]), dataclasses.replace(
+          _FEW, few_relus=few_relus, fewest_inputs=fewest_inputs
+      ),
       lambda state: None, None,
   )
   assert type(run).__name__ == way
