@@ -3,9 +3,9 @@
 An image is verified when none of its subdomains is left. It is falsified by a point,
 and given up when it has had its seconds: the time of a round is shared among the
 images that had subdomains in it. Where inputs have few variables their box is split
-(`input_splits`), else the signs of ReLUs (`relu_splits`): where these are few, and
-nothing else has to be relaxed, few decisions leave nothing open, and fewer variables
-are few.
+(`input_splits`), else the signs of ReLUs (`relu_splits`). A network of few ReLUs, with
+nothing else to relax, has none open after few decisions: there boxes are split only of
+the fewest variables.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from diffai_jax.branching.settings import Found, Settings, State
 from diffai_jax.graph import Graph
 from diffai_jax.regions import L2, Spec
 from diffai_jax.types import Array
+
 
 def search(
     graph: Graph, images: Array, region, spec: Spec, settings: Settings,
