@@ -35,7 +35,6 @@ from diffai_jax.nn import AbstractLayer
 from diffai_jax.objectives import objective
 from diffai_jax.storage import sealed
 from diffai_jax.text.suggest import unknown_key
-from diffai_jax.training.array_store import digest
 from diffai_jax.types import ArgumentError, UsageError, shown
 
 _USUAL_BATCH = 128
@@ -105,7 +104,8 @@ def job_of(
     values["batch_size"] = _batch_size(len(examples), values["accumulate"])
   config = base_config()
   config.network = name or _name_of(network)
-  config.dataset = f"arrays {digest([examples.images, examples.labels])[:12]}"
+  known = sealed.digest_of_arrays([examples.images, examples.labels])
+  config.dataset = f"arrays {known[:12]}"
   _set(config, "", values | {
       "goal": str(goal), "data_range": data_range or (),
   })

@@ -24,7 +24,6 @@ from diffai_jax.regions import Linf
 from diffai_jax.storage import files, sealed, store
 from diffai_jax.storage.journal import Journal
 from diffai_jax.training import checkpoints
-from diffai_jax.training.array_store import digest
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.types import UsageError, shown
 from diffai_jax.verification import certification, certifications, programs
@@ -307,8 +306,10 @@ def _about(
       **({"proofs": True} if config.certify.proofs else {}),
       "attack": config.certify.attack.to_dict(),
       "step": int(state.step),
-      "weights_sha256": digest(jax.tree.leaves(jax.device_get(params))),
-      "images_sha256": digest([data.images, data.labels]),
+      "weights_sha256": sealed.digest_of_arrays(
+          jax.tree.leaves(jax.device_get(params))
+      ),
+      "images_sha256": sealed.digest_of_arrays([data.images, data.labels]),
   }
   if list(config.certify.attacks) != [str(MIFGSM())]:  # That alone is `attack`.
     decides["attacks_in_turn"] = [str(attack) for attack in attacks_of(config)]

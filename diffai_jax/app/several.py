@@ -14,7 +14,7 @@ from diffai_jax.app.config import keys_of
 from diffai_jax.app.validation import get
 from diffai_jax.data import Examples
 from diffai_jax.processes import environment
-from diffai_jax.training.array_store import digest
+from diffai_jax.storage import sealed
 from diffai_jax.types import UsageError, reason
 
 # Keys whose values may be others on each machine.
@@ -126,7 +126,9 @@ def loaded(*loads: Callable[[], Examples]) -> list[Examples]:
   if processes.count() == 1:
     return found
   digests = np.stack([
-      np.frombuffer(bytes.fromhex(digest([x.images, x.labels])), np.uint8)
+      np.frombuffer(
+          bytes.fromhex(sealed.digest_of_arrays([x.images, x.labels])), np.uint8
+      )
       for x in found
   ])
   everyone = processes.gathered(digests)

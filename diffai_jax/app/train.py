@@ -25,9 +25,8 @@ from diffai_jax.data import DATASETS, Examples, batches, load
 from diffai_jax.goals import active_at
 from diffai_jax.kernels import platforms, xla
 from diffai_jax.networks import describe, normalises
-from diffai_jax.storage import store
+from diffai_jax.storage import sealed, store
 from diffai_jax.training import checkpoints, loop
-from diffai_jax.training.array_store import digest
 from diffai_jax.training.metrics import MetricsWriter
 from diffai_jax.training.saving import Saver
 from diffai_jax.training.state import TrainState, create_state
@@ -66,7 +65,9 @@ def train_and_certify(config: config_dict.ConfigDict, workdir: str) -> None:
     of_users = config.dataset not in DATASETS
     of_data = None
     if of_users:
-      of_data = digest([train_data.images, train_data.labels])[:12]
+      of_data = sealed.digest_of_arrays(
+          [train_data.images, train_data.labels]
+      )[:12]
     stored = None
     if of_users:  # So that the run can be loaded where its data are not.
       stored = network_file.Stored(

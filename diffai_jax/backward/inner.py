@@ -77,7 +77,7 @@ def inner_bounds(
   Returns:
     Bounds that hold for every run of the network in the region.
   """
-  # Not for each tap of a first convolution.
+  # Once, and not again for each tap of a first convolution.
   bounds = [platforms.computed_once(region.bounds(images))]
   steps = []
   wanted = _relaxed_inputs(graph)

@@ -4,6 +4,7 @@ A JSON object, and NumPy archives beside it. The JSON holds the SHA-256 of each
 archive, and one of itself: of its values, not of its layout.
 """
 
+from collections.abc import Sequence
 import hashlib
 import io
 import json
@@ -26,6 +27,15 @@ def digest_of(value) -> str:
   """SHA-256 of a value that JSON can hold, whatever the order of its keys."""
   text = json.dumps(value, sort_keys=True, separators=(",", ":"))
   return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def digest_of_arrays(arrays: Sequence[np.ndarray]) -> str:
+  """SHA-256 of types, shapes and bytes, in order, as hexadecimal digits."""
+  found = hashlib.sha256()
+  for array in arrays:
+    found.update(f"{array.dtype.name}{array.shape}".encode())
+    found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+  return found.hexdigest()
 
 
 def write(

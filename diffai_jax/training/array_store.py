@@ -1,4 +1,4 @@
-"""Arrays in a folder: Orbax behind two functions, and their digests.
+"""Arrays in a folder: Orbax behind two functions, and digests of its files.
 
 Orbax and etils match paths as patterns (`runs/lr[0.1]` is one), so they are
 given a path without any character that a pattern has. To an object store they
@@ -25,15 +25,6 @@ _OVERHEAD = 64 * 1024
 
 class StoreError(Exception):
   """Arrays cannot be written or read; the message is the reason, one line."""
-
-
-def digest(arrays: Sequence[np.ndarray]) -> str:
-  """SHA-256 of types, shapes and bytes, in order, as hexadecimal digits."""
-  found = hashlib.sha256()
-  for array in arrays:
-    found.update(f"{array.dtype.name}{array.shape}".encode())
-    found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-  return found.hexdigest()
 
 
 def digests_of_files(folder: str) -> dict[str, str]:

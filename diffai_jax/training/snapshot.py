@@ -53,7 +53,7 @@ def write(path: str, state: TrainState, config: dict) -> None:
   content = {
       "step": int(state.step),
       "arrays": [[n, x.dtype.name, list(x.shape)] for n, x in leaves],
-      "digest": array_store.digest(arrays),
+      "digest": sealed.digest_of_arrays(arrays),
       "files": array_store.digests_of_files(folder),
       "config": config,
   }
@@ -126,6 +126,6 @@ def read_arrays(path: str, manifest: dict) -> dict[str, np.ndarray]:
     raise SnapshotError(f"{_ARRAYS}: {files.reason(error)}") from None
   except array_store.StoreError as error:
     raise SnapshotError(str(error)) from None
-  if array_store.digest(arrays) != manifest["digest"]:
+  if sealed.digest_of_arrays(arrays) != manifest["digest"]:
     raise SnapshotError("its arrays are not those that were saved")
   return dict(zip(names, arrays))

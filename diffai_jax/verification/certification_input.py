@@ -1,6 +1,5 @@
 """What `certify` is given besides images, checked before anything is computed."""
 
-import hashlib
 import math
 import numbers
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from diffai_jax import processes
 from diffai_jax.networks import graph_of
+from diffai_jax.storage import sealed
 from diffai_jax.types import UsageError, shown
 from diffai_jax.verification import affine_check
 from diffai_jax.verification.attack_texts import Attack
@@ -145,9 +145,10 @@ def check_arithmetic(
   """
   dtype = float_type(inputs.images.dtype)
   shape = inputs.images.shape[1:]
+  weights = sealed.digest_of_arrays(jax.tree.leaves(jax.device_get(variables)))
   key = (
-      structure(network), shapes(variables), _digest(variables), shape,
-      np.dtype(dtype), surroundings(),
+      structure(network), shapes(variables), weights, shape, np.dtype(dtype),
+      surroundings(),
   )
 
   def check() -> bool:
@@ -156,14 +157,6 @@ def check_arithmetic(
     return True
 
   processes.together(lambda: _RIGHT.get(key, check))
-
-
-def _digest(arrays) -> bytes:
-  """Of all numbers of a pytree of arrays."""
-  digest = hashlib.blake2b()
-  for leaf in jax.tree.leaves(arrays):
-    digest.update(np.asarray(leaf).tobytes())
-  return digest.digest()
 
 
 def certified_params(params: dict) -> dict:

@@ -46,7 +46,7 @@ class Domain(Method):
 
   def element(self, images: Array, region: Linf) -> HybridZonotope:
     """The element that contains the region around each image."""
-    # Not for each tap of a first convolution.
+    # Once, and not again for each tap of a first convolution.
     bounds = computed_once(region.bounds(images))
     return self._goal.abstract(*bounds, _NO_CONTEXT)
 
