@@ -17,8 +17,7 @@ import diffai_jax as dj
 from diffai_jax import networks, nn
 from diffai_jax.regions import linf
 from diffai_jax.types import UsageError
-from diffai_jax.verification import certification, program_cache
-from diffai_jax.verification import programs
+from diffai_jax.verification import certification, program_cache, programs
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _RANDOM = np.random.default_rng(0)
@@ -285,7 +284,7 @@ def test_another_epsilon_and_other_images_compile_nothing(
     dj.bounds(fresh, images, dj.Linf(epsilon), at="layers_2")
     dj.largest_epsilon(fresh, images, labels, steps=3)
 
-  programs.forget()
+  program_cache.forget()
   images, labels = _FLOATS[:2], labels[:2]
   everything(images, labels, 0.01)
   assert len(compiled) >= 4  # The count counts.

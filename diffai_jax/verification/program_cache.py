@@ -8,12 +8,14 @@ import collections
 from collections.abc import Callable, Hashable, Mapping
 import dataclasses
 import threading
+import weakref
 
 from flax import linen as nn
 import jax
 import numpy as np
 
 _MOST = 64  # Programs that are kept; an executable may take many MiB.
+_everything = weakref.WeakSet()  # All that LastUsed keep.
 
 
 class LastUsed:
@@ -23,6 +25,7 @@ class LastUsed:
     self._most = most
     self._values = collections.OrderedDict()
     self._lock = threading.Lock()
+    _everything.add(self)
 
   def get(self, key: Hashable, make: Callable):
     """The value of a key, made if there is none."""
@@ -44,6 +47,12 @@ class LastUsed:
 
   def __len__(self) -> int:
     return len(self._values)
+
+
+def forget() -> None:
+  """Drops all that is kept: programs, and what was found of networks."""
+  for kept in list(_everything):
+    kept.clear()
 
 
 def structure(value, seen: dict[int, int] | None = None) -> Hashable:

@@ -54,12 +54,6 @@ _PROGRAMS = LastUsed()
 _SIZES = LastUsed()
 
 
-def forget() -> None:
-  """Drops all compiled programs."""
-  _PROGRAMS.clear()
-  _SIZES.clear()
-
-
 def compile_measure(
     phase: str,
     measure: Measure | StepwiseMeasure,

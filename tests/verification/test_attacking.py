@@ -18,7 +18,7 @@ from diffai_jax.verification import (
     attacking,
     certification,
     measuring,
-    programs,
+    program_cache,
 )
 
 COUNT, EPSILON = 24, 0.12
@@ -148,9 +148,9 @@ def test_what_is_not_wrong_or_not_inside_does_not_count(case, monkeypatch):
           "correct": jnp.zeros(args[1].labels.shape, bool)
       },
   )
-  programs.forget()
+  program_cache.forget()
   found = certify()
-  programs.forget()
+  program_cache.forget()
   assert not found.broken["APGD(4)"].any()
   np.testing.assert_array_equal(found.attacked_correct, correct)
 

@@ -20,7 +20,7 @@ from diffai_jax.types import Mode, UsageError
 from diffai_jax.verification import (
     certification,
     measuring,
-    programs,
+    program_cache,
 )
 
 EPSILON = 0.03
@@ -306,8 +306,8 @@ def test_proofs_that_the_attack_refutes_are_none(
   network, params, examples = fragile
   monkeypatch.setattr(Spec, "proved", lambda _, b: jnp.ones(len(b), bool))
   monkeypatch.setattr(Spec, "margins", lambda _, b: jnp.ones(len(b)))
-  programs.forget()
-  request.addfinalizer(programs.forget)
+  program_cache.forget()
+  request.addfinalizer(program_cache.forget)
   lying = certification.certify(
       network, params, examples, Linf(WIDE), methods=("Box",), attack=ATTACK
   )
