@@ -2,11 +2,14 @@
 
 A group is broken at a point where every row has C·z + d ≥ 0. The attack moves along
 signs of gradients, as PGD does (Madry et al. 2018), upwards in the least of its
-rows, from a given point or a random one. What it finds counts only if the network
-breaks the group strictly in its own type *and* in float64.
+rows, from a given point or a random one. Where linear programs over signs of ReLUs
+are small, they go on from the best of these points. What is found counts only if the
+network breaks the group strictly in its own type *and* in float64.
 """
 
+import collections
 import functools
+import math
 
 import jax
 from jax import lax
@@ -15,14 +18,21 @@ import numpy as np
 
 from diffai_jax.branching.bounding import Root
 from diffai_jax.branching.compiling import Compiling
-from diffai_jax.branching.decided_points import decided_point, in_dtype
-from diffai_jax.branching.decisions import is_piecewise_linear
+from diffai_jax.branching.decided_points import (
+    best_nearby,
+    decided_point,
+    in_dtype,
+)
+from diffai_jax.branching.decisions import is_piecewise_linear, neurons_of
 from diffai_jax.graph import Graph
 from diffai_jax.kernels import precision
 from diffai_jax.regions import L2, of_examples
 from diffai_jax.types import Array, PRNGKey
 
 _MOMENTUM, _LAST = 0.75, 0.01  # The last step, as a share of the region's radius.
+# A linear program of so many numbers takes milliseconds; so many points of an image
+# are starts of a walk of programs.
+_SMALL, _WALKS = 4096, 8
 
 
 class Falsifier:
@@ -51,6 +61,11 @@ class Falsifier:
     self._restarts, self._size = restarts, size
     self._key, self._run = jax.random.key(seed), compiling
     self._best: dict[int, tuple[float, np.ndarray]] = {}
+    self._is_linear = (
+        is_piecewise_linear(graph) and not isinstance(root.region, L2)
+    )
+    programs = neurons_of(graph).count * math.prod(graph.input_shape)
+    self._is_small = self._is_linear and programs <= _SMALL
 
   def look_at(self, image, group, value, point, where=None) -> None:
     """Takes points that bounds suggest.
@@ -83,7 +98,7 @@ class Falsifier:
     restarts = max(self._restarts, self._size // max(1, len(pairs)))
     pairs = np.repeat(pairs, restarts, axis=0)
     random = np.arange(len(pairs)) % restarts > 0
-    images = np.asarray(self._root.images)
+    images, ends = np.asarray(self._root.images), []
     for begin in range(0, len(pairs) if self._steps else 0, self._size):
       which = np.arange(begin, begin + self._size).clip(max=len(pairs) - 1)
       image, group = pairs[which].T
@@ -98,6 +113,21 @@ class Falsifier:
       for place in np.argsort(-values):
         if values[place] > 0 and int(image[place]) not in self.points:
           self._check(int(image[place]), int(group[place]), points[place])
+      ends += zip(values.tolist(), image.tolist(), group.tolist(), points)
+    if self._is_small:
+      self._walk(sorted(ends, key=lambda end: -end[0]))
+
+  def _walk(self, ends: list[tuple[float, int, int, np.ndarray]]) -> None:
+    """Goes on by linear programs from an attack's ends, the best ones first."""
+    walks = collections.Counter()
+    for _, image, group, point in ends:
+      if walks[image] < _WALKS and image not in self.points:
+        walks[image] += 1
+        found = best_nearby(
+            self._graph, *self._box(image), point,
+            *self._group(image, group), self._run,
+        )
+        self._check(image, group, found)
 
   def solve(
       self, image: np.ndarray, group: np.ndarray, decisions: np.ndarray
@@ -107,25 +137,31 @@ class Falsifier:
     Args:
       image, group, decisions: of these, [N], [N] and [N, D].
     """
-    root = self._root
-    if not len(image) or isinstance(root.region, L2):
+    if not self._is_linear:
       return
-    if not is_piecewise_linear(self._graph):
-      return
-    low, high = map(np.asarray, root.region.bounds(root.images))
-    rows, offsets = map(np.asarray, (root.rows, root.offsets))
     for i, g, own in zip(image.tolist(), group.tolist(), decisions):
       if i in self.points:
         continue
       point = decided_point(
-          self._graph, low[i], high[i], own, rows[i, g], offsets[i, g]
+          self._graph, *self._box(i), own, *self._group(i, g)
       )
       if point is not None:
         self._check(i, g, point)
 
+  def _box(self, image: int) -> tuple[np.ndarray, np.ndarray]:
+    region, images = of_examples(
+        self._root.region, self._root.images, np.array([image])
+    )
+    return tuple(np.asarray(end)[0] for end in region.bounds(images))
+
+  def _group(self, image: int, group: int) -> tuple[np.ndarray, np.ndarray]:
+    root = self._root
+    return np.asarray(root.rows[image, group]), np.asarray(
+        root.offsets[image, group]
+    )
+
   def _check(self, image: int, group: int, point: np.ndarray) -> None:
-    rows, offsets = self._root.rows, self._root.offsets
-    if is_broken(self._graph, point, rows[image, group], offsets[image, group]):
+    if is_broken(self._graph, point, *self._group(image, group)):
       self.points.setdefault(image, point)
 
 

@@ -61,6 +61,17 @@ def test_verdicts_are_those_of_a_milp(seed):
   assert output[0] @ rows[1] + gaps[1] - largest[1] > 0
 
 
+def test_attacks_end_at_a_maximum_that_gradients_pass_by():
+  """The last step of a walk along gradients is a hundredth of the region."""
+  for seed in range(4):
+    weights, images, rows, largest = problem(seed)
+    found = search(
+        small_networks.graph_of(weights), images, ball(images),
+        spec_of(rows, 1e-4 - largest), SETTINGS,
+    )
+    assert found.falsified.all() and not found.subdomains.any()
+
+
 def test_every_run_is_in_a_leaf_and_below_its_bound():
   """Leaves' signs cover all float32 runs, and no run is above its leaf."""
   weights, images, rows, largest = problem(39)
