@@ -85,6 +85,11 @@ def is_piecewise_linear(graph: Graph) -> bool:
   return all(call.transformer in known for call in graph.calls)
 
 
+def is_small(graph: Graph, few_relus: int) -> bool:
+  """Whether a graph has few ReLUs, and nothing else to relax."""
+  return neurons_of(graph).count <= few_relus and is_piecewise_linear(graph)
+
+
 def run_with(
     graph: Graph, x: Array, relu: Callable[[int, Array], Array]
 ) -> list[Array]:

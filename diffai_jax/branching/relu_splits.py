@@ -11,6 +11,7 @@ import numpy as np
 
 from diffai_jax.branching.bounding import Round, Subdomains
 from diffai_jax.branching.compiling import Stopwatch
+from diffai_jax.branching.decisions import is_small
 from diffai_jax.branching.falsify import Falsifier
 from diffai_jax.branching.ledger import Ledger
 from diffai_jax.branching.pool import Pool
@@ -34,6 +35,8 @@ class ReluSplits(Ledger):
     super().__init__(images, settings, progress)
     self._graph, self._region, self._spec = graph, region, spec
     self._leaves = leaves or (lambda root, subdomains, bounds: None)
+    is_few = is_small(graph, settings.few_relus)
+    self._steps = settings.few_steps if is_few else settings.steps
 
   def begin(self) -> None:
     """Bounds roots, fills the pool, and attacks what is open."""
@@ -76,7 +79,7 @@ class ReluSplits(Ledger):
     watch, pool = Stopwatch(self.compiling), self.table
     order = self.promising(pool.size)
     places, positions = self._rounds.places_in_slots(order, pool.image[order])
-    whole, steps = pool.whole[places], self.settings.steps
+    whole, steps = pool.whole[places], self._steps
     if whole.any():
       # What cannot be split is proved by its own α and β, or never.
       places, steps = places[whole], _PATIENCE * steps

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from diffai_jax.branching.decisions import is_piecewise_linear, neurons_of
+from diffai_jax.branching.decisions import is_small
 from diffai_jax.branching.input_splits import InputSplits
 from diffai_jax.branching.ledger import Ledger
 from diffai_jax.branching.relu_splits import ReluSplits
@@ -75,8 +75,7 @@ def _search(
     low, high = map(np.asarray, region.bounds(images))
     width = (high > low).reshape(len(images), -1).sum(axis=1)
     most = settings.few_inputs
-    few_relus = neurons_of(graph).count <= settings.few_relus
-    if few_relus and is_piecewise_linear(graph):
+    if is_small(graph, settings.few_relus):
       most = min(most, settings.fewest_inputs)
     if width.max(initial=0) <= most:
       return InputSplits(graph, images, region, spec, settings, progress)

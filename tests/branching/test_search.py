@@ -72,6 +72,21 @@ def test_attacks_end_at_a_maximum_that_gradients_pass_by():
     assert found.falsified.all() and not found.subdomains.any()
 
 
+def test_few_subdomains_of_few_relus():
+  """Of one that takes 115,000 with ten steps of α and β after each split."""
+  weights = small_networks.random_weights(38, (10, 30, 30, 5))
+  rng = np.random.default_rng(38)
+  image = rng.uniform(-1, 1, 10).astype(np.float32)
+  radius = np.float32(0.6 * 0.4**0.5)
+  largest = -0.05317414605538451  # Of z_0 - z_4; scipy's milp takes 11 s.
+  region = Bounds(image[None] - radius, image[None] + radius)
+  spec = spec_of([[1, 0, 0, 0, -1]], [-0.01 - largest])
+  found = search(
+      small_networks.graph_of(weights), image[None], region, spec, SETTINGS
+  )
+  assert found.verified.all() and found.subdomains[0] < 20_000
+
+
 def test_every_run_is_in_a_leaf_and_below_its_bound():
   """Leaves' signs cover all float32 runs, and no run is above its leaf."""
   weights, images, rows, largest = problem(39)
