@@ -20,7 +20,7 @@ from diffai_jax.types import Array
 
 _WALL = 1e-7  # A ReLU's input of this share of the largest one is 0.
 _BETTER = 1e-9  # A gain of less, of the value's size, is rounding.
-_MOST_PROGRAMS = 200  # Linear programs of a walk.
+_MOST_PROGRAMS = 100  # Linear programs of a walk.
 
 
 def decided_point(

@@ -113,9 +113,9 @@ class Falsifier:
       for place in np.argsort(-values):
         if values[place] > 0 and int(image[place]) not in self.points:
           self._check(int(image[place]), int(group[place]), points[place])
-      ends += zip(values.tolist(), image.tolist(), group.tolist(), points)
-    if self._is_small:
-      self._walk(sorted(ends, key=lambda end: -end[0]))
+      if self._is_small:
+        ends += zip(values.tolist(), image.tolist(), group.tolist(), points)
+    self._walk(sorted(ends, key=lambda end: -end[0]))
 
   def _walk(self, ends: list[tuple[float, int, int, np.ndarray]]) -> None:
     """Goes on by linear programs from an attack's ends, the best ones first."""

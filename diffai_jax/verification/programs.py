@@ -126,14 +126,16 @@ def _fitting(
   not two; what the compiler says counts.
   """
   budget = device_memory.budget_mb() if memory_mb is None else memory_mb
-  size = _largest(share)
-  most, least = peak_mb(size), peak_mb(1)
-  each = max(most - least, 1e-6) / max(1, size - 1)
-  fixed = max(0, least - each) if size > 1 else 0
-  useful = max(platforms.here().useful_mib, _PAYS * fixed)
-  wanted = min(budget, fixed + useful)
-  guess = min(_SHARE * budget, fixed + _SHARE * useful)
-  if most > guess:
+  useful = platforms.here().useful_mib
+  wanted, size = min(budget, useful), _largest(share)
+  most = peak_mb(size)
+  if most > _SHARE * wanted and size > 1:
+    least = peak_mb(1)
+    each = max(most - least, 1e-6) / (size - 1)
+    fixed = max(0, least - each)
+    useful = max(useful, _PAYS * fixed)
+    wanted = min(budget, fixed + useful)
+    guess = min(_SHARE * budget, fixed + _SHARE * useful)
     size = _largest(max(1, min(size, 1 + int(max(0, guess - least) / each))))
   while (needed := compiled(size).mib) > wanted and size > 1:
     size = _largest(max(1, min(size - 1, int(size * wanted / needed))))
