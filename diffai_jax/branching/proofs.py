@@ -14,6 +14,7 @@ import numpy as np
 
 from diffai_jax.branching.bounding import Root, Subdomains
 from diffai_jax.graph import Graph
+from diffai_jax.kernels.geometry import pair
 from diffai_jax.regions import L2
 from diffai_jax.storage import files
 from diffai_jax.types import UsageError
@@ -37,7 +38,10 @@ class Proofs:
     """
     others = sorted({c.transformer for c in graph.calls} - CHECKED)
     options = [dict(c.options) for c in graph.calls if c.transformer == "conv"]
-    if any(o.get("groups", 1) != 1 or o.get("dilation", 1) != 1 for o in options):
+    if any(
+        o.get("groups", 1) != 1 or pair(o.get("dilation", 1)) != (1, 1)
+        for o in options
+    ):
       others.append("conv with groups or dilation")
     if others or isinstance(region, L2):
       raise UsageError(

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import jax
+from jax import lax
 import numpy as np
 import pytest
 import small_networks
@@ -13,8 +15,8 @@ from test_search import RADIUS, SETTINGS, ball, problem, spec_of
 from diffai_jax import transformers
 from diffai_jax.branching import Proofs, search
 from diffai_jax.check import __main__ as checker
-from diffai_jax.graph import Builder
-from diffai_jax.regions import L2
+from diffai_jax.graph import Builder, from_jax
+from diffai_jax.regions import L2, Linf
 from diffai_jax.types import UsageError
 
 _SEEDS = (31, 35, 39)
@@ -204,6 +206,32 @@ def test_residual_networks_of_convolutions():
   outputs = np.asarray(graph(points.astype(np.float32)))
   assert np.all(outputs @ rows[0].T <= found[0] + 1e-5)
   assert np.all(found < 3 * np.abs(outputs @ rows[0].T).max(axis=0) + 3)
+
+
+def test_proofs_of_a_recorded_network_are_accepted(tmp_path):
+  """Its convolutions say their dilation and padding by axis."""
+  rng = np.random.default_rng(3)
+  kernel, weights = rng.normal(size=(3, 3, 1, 4)), rng.normal(size=(64, 2))
+
+  def network(x):
+    x = lax.conv_general_dilated(
+        x, kernel.astype(np.float32), (2, 2), "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return jax.nn.relu(x).reshape(len(x), -1) @ weights.astype(np.float32)
+
+  graph = from_jax(network, (8, 8, 1))
+  image = rng.uniform(size=(1, 8, 8, 1)).astype(np.float32)
+  region, row = Linf(0.02, None), np.array([[1, -1]])
+  proofs = Proofs(graph, region)
+  at = float((row @ np.asarray(graph(image))[0])[0])
+  found = search(
+      graph, image, region, spec_of(row, [-at - 3.5]), SETTINGS, leaves=proofs
+  )
+  assert found.verified.all()
+  proofs.write(0, tmp_path / "proof.npz")
+  leaves, worst, _ = checker.check(tmp_path / "proof.npz")
+  assert leaves > 1 and worst < 0
 
 
 def test_it_runs_without_jax(written, tmp_path):
