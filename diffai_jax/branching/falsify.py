@@ -61,10 +61,12 @@ class Falsifier:
     self._restarts, self._size = restarts, size
     self._key, self._run = jax.random.key(seed), compiling
     self._best: dict[int, tuple[float, np.ndarray]] = {}
+    neurons = neurons_of(graph).count
     self._is_linear = (
-        is_piecewise_linear(graph) and not isinstance(root.region, L2)
+        neurons > 0 and is_piecewise_linear(graph)
+        and not isinstance(root.region, L2)
     )
-    programs = neurons_of(graph).count * math.prod(graph.input_shape)
+    programs = neurons * math.prod(graph.input_shape)
     self._is_small = self._is_linear and programs <= _SMALL
 
   def look_at(self, image, group, value, point, where=None) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from diffai_jax.branching.bounding import Round, Subdomains
 from diffai_jax.branching.compiling import Stopwatch
-from diffai_jax.branching.decisions import is_small
+from diffai_jax.branching.decisions import is_small, neurons_of
 from diffai_jax.branching.falsify import Falsifier
 from diffai_jax.branching.ledger import Ledger
 from diffai_jax.branching.pool import Pool
@@ -73,6 +73,9 @@ class ReluSplits(Ledger):
     self.seconds += watch.seconds() / len(bound)
     self.drop_decided()
     self.attack(np.unique(pool.image))
+    if not neurons_of(graph).count:
+      self.gives_up(pool.image, pool.bound)
+      pool.drop(np.arange(pool.size))
 
   def round(self) -> None:
     """Splits the most promising subdomains."""

@@ -163,7 +163,7 @@ def _bounded(graph, region, images, rows, offsets, steps):
       chosen[relu] = {"lower": alpha[number].astype(offsets.dtype)}
     bound = upper_bounds(way, *problem, chosen)
     slack = bound - upper_bounds(way.plain(), *problem, chosen)
-    flat = jnp.zeros(rows.shape[:2] + (0,), jnp.float16)
+    flat = jnp.zeros(rows.shape[:2] + (1,), jnp.float16)  # As of `open_places`.
     if alpha:
       flat = neurons.flat(alpha)
     return known.bounds, bound, jnp.maximum(slack, 0), flat

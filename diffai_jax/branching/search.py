@@ -5,14 +5,14 @@ and given up when it has had its seconds: the time of a round is shared among th
 images that had subdomains in it. Where inputs have few variables their box is split
 (`input_splits`), else the signs of ReLUs (`relu_splits`). A network of few ReLUs, with
 nothing else to relax, has none open after few decisions: there boxes are split only of
-the fewest variables.
+the fewest variables; and a network without ReLUs leaves nothing else to split.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-from diffai_jax.branching.decisions import is_small
+from diffai_jax.branching.decisions import is_small, neurons_of
 from diffai_jax.branching.input_splits import InputSplits
 from diffai_jax.branching.ledger import Ledger
 from diffai_jax.branching.relu_splits import ReluSplits
@@ -75,7 +75,9 @@ def _search(
     low, high = map(np.asarray, region.bounds(images))
     width = (high > low).reshape(len(images), -1).sum(axis=1)
     most = settings.few_inputs
-    if is_small(graph, settings.few_relus):
+    if not neurons_of(graph).count:
+      most = width.max(initial=0)
+    elif is_small(graph, settings.few_relus):
       most = min(most, settings.fewest_inputs)
     if width.max(initial=0) <= most:
       return InputSplits(graph, images, region, spec, settings, progress)

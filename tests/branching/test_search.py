@@ -8,7 +8,7 @@ import small_networks
 
 from diffai_jax.branching import Settings, search
 from diffai_jax.branching.decisions import neurons_of
-from diffai_jax.regions import Bounds, linear
+from diffai_jax.regions import L2, Bounds, linear
 
 SETTINGS = Settings(seconds=60, batch=8, few_inputs=0)
 RADIUS = np.float32(0.5)
@@ -70,6 +70,23 @@ def test_attacks_end_at_a_maximum_that_gradients_pass_by():
         spec_of(rows, 1e-4 - largest), SETTINGS,
     )
     assert found.falsified.all() and not found.subdomains.any()
+
+
+@pytest.mark.parametrize("splits", ("boxes", "nothing", "nothing in a ball"))
+def test_networks_without_a_relu(splits):
+  """The maximum is 0.5: below it, at it, where rounding leaves it open, above."""
+  weights = [(np.eye(4, dtype=np.float32), np.zeros(4, np.float32))]
+  images, rows = np.zeros((3, 4), np.float32), np.eye(4)[:3]
+  found = search(
+      small_networks.graph_of(weights), images,
+      ball(images) if splits != "nothing in a ball" else L2(RADIUS, None),
+      spec_of(rows, [-0.6, -0.5, -0.4]),
+      dataclasses.replace(SETTINGS, seconds=2),
+      leaves=(lambda *_: None) if splits == "nothing" else None,
+  )
+  assert found.verified.tolist() == [True, False, False]
+  assert found.falsified.tolist() == [False, False, True]
+  assert found.subdomains.any() == (splits == "boxes")
 
 
 def test_few_subdomains_of_few_relus():
