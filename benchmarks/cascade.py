@@ -16,7 +16,7 @@ from benchmarks import tables
 from benchmarks.first_images import first_of_test
 import diffai_jax as dj
 from diffai_jax.text.lists import split
-from diffai_jax.verification import programs
+from diffai_jax.verification import program_cache
 
 _RUN = flags.DEFINE_string("run", None, "work folder of a trained network")
 _DATASET = flags.DEFINE_string("dataset", "mnist", "whose test images")
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
   images, labels = first_of_test(_DATASET.value, _IMAGES.value, _DATA.value)
   proved = {}
   for text in _METHODS.value.split("/"):
-    programs.forget()
+    program_cache.forget()
     for which in ("first run", "compiled"):
       found = dj.certify(
           run, images, labels, dj.Linf(_EPSILON.value), split(text),

@@ -30,7 +30,12 @@ from diffai_jax.attacks import MIFGSM
 from diffai_jax.data import Examples
 from diffai_jax.kernels import xla
 from diffai_jax.regions import Linf
-from diffai_jax.verification import blocks, measures, programs
+from diffai_jax.verification import (
+    blocks,
+    measures,
+    program_cache,
+    programs,
+)
 from diffai_jax.verification.certification import certify
 from diffai_jax.verification.inputs import checked
 from diffai_jax.verification.methods import parse
@@ -70,7 +75,7 @@ class Program:
   """
 
   def __init__(self, name: str, measure, params, images, labels, epsilon):
-    programs.forget()
+    program_cache.forget()
     start = time.perf_counter()
     inputs = checked(images, labels, Linf(epsilon))
     self.size, self._program = programs.compile_measure(
@@ -141,7 +146,7 @@ def whole(job, params) -> dict:
     run = lambda: blocks.run_in_batches(program, size, params, inputs)
     run()
     found[measure_name] = min(_seconds(run) for _ in range(_ROUNDS.value))
-  programs.forget()
+  program_cache.forget()
   start = time.perf_counter()
   certify(
       job.network, params, Examples(images, labels), Linf(job.config.epsilon),

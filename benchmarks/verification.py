@@ -19,7 +19,7 @@ from benchmarks.first_images import first_of_test
 import diffai_jax as dj
 from diffai_jax.networks import certified, graph_of
 from diffai_jax.types import Mode
-from diffai_jax.verification import programs
+from diffai_jax.verification import program_cache
 
 try:
   import torch
@@ -83,13 +83,13 @@ def main(argv: list[str]) -> None:
 
   results, functions = {}, {}
   for method in _METHODS.value:
-    programs.forget()
+    program_cache.forget()
     found = certify(method)
     results[method] = {
         "proved": int(found.verified[method].sum()),
         "first_seconds": found.seconds[method],
     }
-  programs.forget()
+  program_cache.forget()
   for method in _METHODS.value:
     functions[method] = lambda method=method: certify(method)
   of_torch = _with_torch(run, images, labels) if torch is not None else {}
