@@ -23,6 +23,10 @@ _BETTER = 1e-9  # A gain of less, of the value's size, is rounding.
 _MOST_PROGRAMS = 100  # Linear programs of a walk.
 
 
+def _call(function: Callable, *arguments):
+  return function(*arguments)
+
+
 def decided_point(
     graph: Graph, low: np.ndarray, high: np.ndarray, decisions: np.ndarray,
     rows: np.ndarray, offsets: np.ndarray,
@@ -41,48 +45,44 @@ def decided_point(
     numbers overflow. It is a solver's: whether it breaks a row is for the caller
     to look at.
   """
-  found = _Program(graph, low, high, rows, offsets, _call).best(decisions)
+  found = _LinearPrograms(graph, low, high, rows, offsets, _call).best(decisions)
   return None if found is None else _in_box(found, low, high)
 
 
 def best_nearby(
     graph: Graph, low: np.ndarray, high: np.ndarray, start: np.ndarray,
-    rows: np.ndarray, offsets: np.ndarray, run: Callable | None = None,
+    rows: np.ndarray, offsets: np.ndarray, run: Callable = _call,
 ) -> np.ndarray:
   """A point of a box at which the least of the rows is largest, as near ones go.
 
   Args:
     graph, low, high, rows, offsets: as `decided_point` takes them.
     start: a point of the box.
-    run: called with a jitted function and its arguments; None calls it.
+    run: called with a jitted function and its arguments.
 
   Returns:
     A point whose own polytope of signs has no better one, and neither has one
-    behind a single wall at it; in the box's type. The start where the numbers
-    overflow.
+    behind a single wall at it, as far as a hundred programs tell; in the box's
+    type. The start where the numbers overflow.
   """
-  program = _Program(graph, low, high, rows, offsets, run or _call)
+  programs = _LinearPrograms(graph, low, high, rows, offsets, run)
   point, value = start, -np.inf
-  patterns, left = [program.at(start.astype(float))[0] > 0], _MOST_PROGRAMS
+  patterns, left = [programs.at(start.astype(float))[0] > 0], _MOST_PROGRAMS
   while patterns and left:
     pattern, left = patterns.pop(0), left - 1
     numbers = np.arange(1, len(pattern) + 1, dtype=np.int32)
-    found = program.best(np.where(pattern, numbers, -numbers))
+    found = programs.best(np.where(pattern, numbers, -numbers))
     if found is None:
       continue
-    neurons, reached = program.at(found)
+    neurons, reached = programs.at(found)
     if reached - value > _BETTER * abs(reached):
       point, value = found, reached
       walls = np.flatnonzero(np.abs(neurons) <= _WALL * np.abs(neurons).max())
-      patterns = []
-      for wall in walls:
-        beyond = pattern.copy()
-        beyond[wall] ^= True
-        patterns.append(beyond)
+      patterns = list(pattern ^ (numbers - 1 == walls[:, None]))
   return _in_box(point, low, high)
 
 
-class _Program:
+class _LinearPrograms:
   """Linear programs of a network in a box, in float64."""
 
   def __init__(self, graph, low, high, rows, offsets, run):
@@ -147,10 +147,6 @@ def _run_at(
   output = results[graph.outputs[0]][0]
   values = jnp.tensordot(rows, output, output.ndim) + offsets
   return neurons_of(graph).flat(results)[0], values
-
-
-def _call(function: Callable, *arguments):
-  return function(*arguments)
 
 
 def _in_box(point: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ class ReluSplits(Ledger):
     self.attack(np.unique(pool.image))
     if not neurons_of(graph).count:
       self.gives_up(pool.image, pool.bound)
-      pool.drop(np.arange(pool.size))
+      self.drop_decided()
 
   def round(self) -> None:
     """Splits the most promising subdomains."""
