@@ -6,6 +6,8 @@ sound: so slopes are moved in plain floats, each row's own towards a smaller upp
 bound, the best that a row has met are kept, and one last walk allows for rounding.
 """
 
+from collections.abc import Callable
+
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -38,27 +40,49 @@ def chosen_slopes(
   Returns:
     For `upper_bounds`: shares in [0, 1], [B, S, ...].
   """
-  lead, plain = rows.shape[:2], way.plain()
+  plain = way.plain()
+  bounds = lambda chosen: upper_bounds(
+      plain, region, images, rows, offsets, number, chosen
+  )
+  return descended(bounds, way.choices(), offsets, steps, rate)
+
+
+def descended(
+    bounds: Callable[[dict], Array],
+    choices: dict[int, dict],
+    like: Array,
+    steps: int,
+    rate: float = _RATE,
+) -> dict[int, dict]:
+  """The best that some steps of descent meet.
+
+  Args:
+    bounds: of [B, S] rows, of shares of [B, S, ...], in plain floats.
+    choices: to begin with, [B, 1, ...] each.
+    like: an array [B, S] of the bounds' type.
+    steps, rate: of `chosen_slopes`.
+
+  Returns:
+    For each row the shares of its least bound, [B, S, ...].
+  """
   begin = jax.tree.map(
-      lambda share: jnp.broadcast_to(share, lead + share.shape[2:]),
-      way.choices(),
+      lambda share: jnp.broadcast_to(share, like.shape + share.shape[2:]),
+      choices,
   )
   optimizer = optax.adam(optax.exponential_decay(rate, 1, _DECAY))
 
   def loss(chosen):
-    bounds = upper_bounds(
-        plain, region, images, rows, offsets, number, chosen
-    )
-    return jnp.sum(jnp.where(jnp.isfinite(bounds), bounds, 0)), bounds
+    found = bounds(chosen)
+    return jnp.sum(jnp.where(jnp.isfinite(found), found, 0)), found
 
   def step(state, _):
     chosen, moments, best, least = state
-    (_, bounds), gradient = jax.value_and_grad(loss, has_aux=True)(chosen)
-    better = bounds < least
+    (_, found), gradient = jax.value_and_grad(loss, has_aux=True)(chosen)
+    better = found < least
     best = jax.tree.map(
         lambda new, old: jnp.where(_beside(better, new), new, old), chosen, best
     )
-    least = jnp.where(better, bounds, least)
+    least = jnp.where(better, found, least)
     gradient = jax.tree.map(jnp.nan_to_num, gradient)
     updates, moments = optimizer.update(gradient, moments, chosen)
     chosen = jax.tree.map(
@@ -66,10 +90,10 @@ def chosen_slopes(
     )
     return (chosen, moments, best, least), None
 
-  least = jnp.full(lead, jnp.inf, offsets.dtype)
+  least = jnp.full(like.shape, jnp.inf, like.dtype)
   state = begin, optimizer.init(begin), begin, least
   (chosen, _, best, least), _ = lax.scan(step, state, length=steps)
-  last = loss(chosen)[1]
+  last = bounds(chosen)
   return jax.tree.map(
       lambda new, old: jnp.where(_beside(last < least, new), new, old),
       chosen, best,

@@ -4,12 +4,14 @@ Interval bounds of each call come from its own sound transformer on a box of wha
 flows into it; elements of any domain may bound results, too; and of both the better
 is kept. Then, result by result, neurons whose bounds matter and are open (a ReLU's
 input that may have either sign) can be bounded again by a walk back to the input:
-those alone, a chunk of them at a time, so that memory is that of a chunk. Results
-that are one affine map of the input are exact by intervals and are left out.
+those alone, a chunk of them at a time, so that memory is that of a chunk. Those that
+stay open may have slopes of their own (`alpha`), which another walk is taken with,
+and the better bound is kept. Results that are one affine map of the input are exact by intervals and are left out.
 """
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import math
 
 import jax
@@ -17,8 +19,15 @@ from jax import lax
 import jax.numpy as jnp
 
 from diffai_jax.backward.affine_step import AFFINE, IDENTITIES, MOVES
+from diffai_jax.backward.alpha import descended
 from diffai_jax.backward.relaxed_steps import Bounds
-from diffai_jax.backward.walk import Way, prepared, walked_back, way_to
+from diffai_jax.backward.walk import (
+    Way,
+    choices_under,
+    prepared,
+    walked_back,
+    way_to,
+)
 from diffai_jax.backward.windows import one_hot
 from diffai_jax.domains import HybridZonotope, from_bounds, lower, upper
 from diffai_jax.graph import Call, Graph
@@ -58,6 +67,7 @@ def inner_bounds(
     everywhere: bool = False,
     careful: bool = True,
     chunk_mb: float | None = None,
+    alpha_steps: int = 0,
 ) -> Inner:
   """Bounds of all results, and the steps of all calls.
 
@@ -92,13 +102,14 @@ def inner_bounds(
     consumers = wanted.get(number, ())
     is_mixed = everywhere and call.transformer in AFFINE - MOVES
     if refine and (consumers or is_mixed) and not _is_affine(graph, number):
-      is_open = jnp.full(found[0].shape, everywhere)
-      for consumer in consumers:
-        is_open |= _open(consumer, found)
       way = way_to(graph, steps, bounds, careful)
-      bounds[-1] = _refined(
-          way, region, images, number, found, is_open, chunk_mb,
-      )
+      for moves in (0, alpha_steps) if alpha_steps else (0,):
+        is_open = jnp.full(found[0].shape, everywhere)
+        for consumer in consumers:
+          is_open |= _open(consumer, bounds[-1])
+        bounds[-1] = _refined(
+            way, region, images, number, bounds[-1], is_open, chunk_mb, moves
+        )
   return Inner(tuple(bounds), tuple(steps))
 
 
@@ -163,7 +174,7 @@ def _open(call: Call, bounds: Bounds) -> Array:
 
 def _refined(
     way: Way, region, images: Array, number: int, bounds: Bounds,
-    is_open: Array, chunk_mb: float | None,
+    is_open: Array, chunk_mb: float | None, moves: int,
 ) -> Bounds:
   """Bounds of a result, better where it is open.
 
@@ -175,7 +186,7 @@ def _refined(
   batch, shape = low.shape[0], low.shape[1:]
   count = math.prod(shape)
 
-  def above(places):
+  def walk(way, places, chosen=None):
     """Upper bounds of some neurons and of their negatives, [R, 2]; and rows."""
     examples, neurons = places // count, places % count
     if len(shape) == 3:
@@ -185,10 +196,23 @@ def _refined(
       rows = jnp.stack([rows, -rows], 1).reshape((-1, 2) + shape)
     return walked_back(
         way, region, images, rows, jnp.zeros((len(places), 2), low.dtype),
-        number, examples=examples,
+        number, chosen, examples,
     )
 
-  size = _chunk_size(batch * count, _largest(above), low.dtype, chunk_mb)
+  def above(places):
+    """The bounds [R, 2] with the lines that are taken, or better ones."""
+    found, met = walk(way, places)
+    if not moves:
+      return found
+    plain = way.plain()
+    chosen = descended(
+        lambda chosen: walk(plain, places, chosen)[0],
+        choices_under(way, met, places // count), found, moves,
+    )
+    return jnp.fmin(found, walk(way, places, chosen)[0])
+
+  largest = _largest(functools.partial(walk, way)) * (3 if moves else 1)
+  size = _chunk_size(batch * count, largest, low.dtype, chunk_mb)
   low, high = low.reshape(-1), high.reshape(-1)
   # NaN bounds are open, and stay NaN where the walk gives nothing better.
   is_open = is_open.reshape(-1) | jnp.isnan(low) | jnp.isnan(high)
@@ -200,7 +224,7 @@ def _refined(
     begin, low, high = state
     places = lax.dynamic_slice_in_dim(order, begin, size)
     valid = begin + jnp.arange(size) < total
-    found, _ = above(places)
+    found = above(places)
     # What fills up the last chunk, or has no bound, changes nothing.
     known = valid[:, None] & ~jnp.isnan(found)
     found = jnp.where(known, found, jnp.inf)
@@ -216,10 +240,10 @@ def _refined(
   return low.reshape((batch,) + shape), high.reshape((batch,) + shape)
 
 
-def _largest(above) -> int:
+def _largest(walk) -> int:
   """How many coefficients a neuron's row has at most, on its way."""
   place = jax.ShapeDtypeStruct((1,), jnp.int32)
-  _, met = jax.eval_shape(above, place)
+  _, met = jax.eval_shape(walk, place)
   return max(leaf.size for leaf in jax.tree.leaves(met)) // 2
 
 

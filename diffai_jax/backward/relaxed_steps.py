@@ -91,7 +91,7 @@ class LineStep:
     return after
 
   def under(self, windows: Windows, examples: Array) -> "LineStep":
-    """As `AffineStep.under`; nothing can be chosen for it."""
+    """As `AffineStep.under`."""
     return self._each(
         lambda array: windows.under(array[:, 0], examples)[:, None]
     )

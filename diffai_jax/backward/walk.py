@@ -255,6 +255,33 @@ def _walk(
   return waiting, constants, met
 
 
+def choices_under(
+    way: Way, met: Mapping[int, Array | Windows], examples: Array
+) -> dict[int, dict]:
+  """What there is to choose for rows that are on their way; see `Way.choices`.
+
+  Args:
+    way: of the graph.
+    met: the rows on each result, of `walked_back` with these examples.
+    examples: numbers of the examples that the rows are of, [R].
+
+  Returns:
+    By the number of the result, arrays [R, 1, ...], under windows where rows are
+    windows.
+  """
+  found = {}
+  for number in way.choices():
+    rows, step = met.get(number), way.steps[number - 1]
+    if rows is None:
+      continue
+    if isinstance(rows, Windows) and hasattr(step, "frame"):
+      step = step.under(rows, examples)
+    else:
+      step = step.at(examples)
+    found[number] = step.choices()
+  return found
+
+
 def _total(way: Way, constants: Sequence[Array]) -> Array:
   """The sum, [B, S], with what rounding may lose in it."""
   bound = sum(constants[1:], constants[0])
@@ -273,7 +300,7 @@ def _pulled(
   if isinstance(rows, Windows):
     frame = step.frame(rows.frame) if hasattr(step, "frame") else None
     if frame is not None:
-      pulled = step.under(rows, examples).pull(rows.inside)
+      pulled = step.under(rows, examples).pull(rows.inside, chosen)
       inputs = [
           Windows(part, rows.places, frame).cut() for part in pulled.inputs
       ]

@@ -196,34 +196,57 @@ class CROWN(_Refined):
 class AlphaCROWN(_Refined):
   """CROWN whose lines' slopes are chosen for each row of the spec.
 
-  See `backward.alpha`.
+  See `backward.alpha`. With inner steps, each inner neuron that CROWN leaves open
+  has slopes of its own, too, as in Xu et al. 2021; then the bound is the better one
+  of those with and without them.
 
   Attributes:
     steps: of gradient descent.
     first: as of `CROWN`.
+    inner_steps: of gradient descent for each open inner neuron; 0 bounds them as
+      `CROWN` does.
   """
 
   steps: int
   first: Method = Box()
+  inner_steps: int = 0
 
   def inner(
       self, graph: Graph, images: Array, region: Linf, everywhere: bool = False
   ) -> Inner:
-    return CROWN(self.first).inner(graph, images, region, everywhere)
+    return inner_bounds(
+        graph, region, images, refine=True, everywhere=everywhere,
+        elements=_results(self.first, graph, images, region),
+        alpha_steps=self.inner_steps,
+    )
 
   def chosen(self, way, *problem) -> dict:
     return chosen_slopes(way, *problem, self.steps)
 
+  def bound(
+      self, graph: Graph, images: Array, region: Linf, spec: Spec
+  ) -> Array:
+    found = super().bound(graph, images, region, spec)
+    if not self.inner_steps:
+      return found
+    below = dataclasses.replace(self, inner_steps=0)
+    return jnp.fmin(found, below.bound(graph, images, region, spec))
+
   def check(self) -> None:
-    if type(self.steps) is not int or not 1 <= self.steps <= _MOST_STEPS:
-      raise ValueError(
-          f"steps is {shown(self.steps)}; expected a whole number from 1 to"
-          f" {_MOST_STEPS}"
-      )
+    _check_steps("steps", self.steps, 1)
+    _check_steps("inner_steps", self.inner_steps, 0)
     _check_first(self.first)
 
 
 LINEAR = (CROWN_IBP, CROWN, AlphaCROWN)
+
+
+def _check_steps(name: str, steps: int, least: int) -> None:
+  if type(steps) is not int or not least <= steps <= _MOST_STEPS:
+    raise ValueError(
+        f"{name} is {shown(steps)}; expected a whole number from {least} to"
+        f" {_MOST_STEPS}"
+    )
 
 
 def _check_first(first: Method) -> None:

@@ -61,24 +61,25 @@ def parse(given: str | Method) -> Method:
 
 
 def _method(tree: ast.expr, text: str) -> Method:
-  """The method of a syntax tree: NAME or NAME(ARGUMENT, ...)."""
-  arguments, name = [], tree
-  if isinstance(tree, ast.Call) and not tree.keywords:
-    arguments, name = tree.args, tree.func
+  """The method of a syntax tree: NAME, NAME(ARGUMENT, ...) or NAME(KEY=...)."""
+  arguments, keywords, name = [], [], tree
+  if isinstance(tree, ast.Call):
+    arguments, keywords, name = tree.args, tree.keywords, tree.func
   if not isinstance(name, ast.Name):
     raise unknown_name("certification method", text, METHODS)
   if name.id not in METHODS:
     raise unknown_name("certification method", name.id, METHODS)
   fields = dataclasses.fields(METHODS[name.id])
-  needed = sum(field.default is dataclasses.MISSING for field in fields)
-  if not needed <= len(arguments) <= len(fields):
+  given = _by_name(fields, arguments, keywords)
+  if given is None:
+    needed = sum(field.default is dataclasses.MISSING for field in fields)
     takes = f"{needed} to {len(fields)}" if needed < len(fields) else needed
     such = f", such as {name.id}({', '.join(map(_example, fields))})"
     raise UsageError(
         f"certification method {shown(text)}: {name.id} takes {takes or 'no'}"
         f" arguments{such if fields else ''}"
     )
-  method = METHODS[name.id](*(_argument(a, text) for a in arguments))
+  method = METHODS[name.id](**{k: _argument(v, text) for k, v in given.items()})
   try:
     method.check()
   except ValueError as error:
@@ -88,8 +89,23 @@ def _method(tree: ast.expr, text: str) -> Method:
   return method
 
 
+def _by_name(fields, arguments, keywords) -> dict[str, ast.expr] | None:
+  """Arguments by the names of these fields; None if they do not fit them."""
+  names = [field.name for field in fields]
+  pairs = [*zip(names, arguments), *((k.arg, k.value) for k in keywords)]
+  given = dict(pairs)
+  needed = {f.name for f in fields if f.default is dataclasses.MISSING}
+  fits = (
+      len(given) == len(arguments) + len(keywords)
+      and needed <= set(given) <= set(names)
+  )
+  return given if fits else None
+
+
 def _example(field: dataclasses.Field) -> str:
-  return "Box" if field.type is Method else "20"
+  example = "Box" if field.type is Method else "20"
+  is_needed = field.default is dataclasses.MISSING
+  return example if is_needed else f"{field.name}={example}"
 
 
 def _argument(node: ast.expr, text: str) -> int | float | Method:

@@ -205,7 +205,9 @@ def test_no_point_escapes_and_more_work_pays(network):
   rows = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)
   radius = 0.05
   plain = bound(graph, Linf(radius), images, rows)
-  refined = bound(graph, Linf(radius), images, rows, refine=True)
+  refined = bound(
+      graph, Linf(radius), images, rows, refine=True, alpha_steps=2
+  )
   boxed = bound(graph, Linf(radius), images, rows, to_box=True)
   assert refined.mean() < plain.mean()
   low, high = jax.jit(

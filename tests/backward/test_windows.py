@@ -7,6 +7,8 @@ import pytest
 
 from diffai_jax import transformers
 from diffai_jax.backward import inner_bounds, walked_back, way_to
+from diffai_jax.backward.alpha import descended
+from diffai_jax.backward.walk import choices_under
 from diffai_jax.backward.windows import Windows, one_hot
 from diffai_jax.graph import Builder
 from diffai_jax.regions import L2, Linf
@@ -76,3 +78,43 @@ def test_are_the_dense_walk(network, region, float64):
   assert isinstance(met[number], Windows)
   assert sum(isinstance(rows, Windows) for rows in met.values()) > 2
   np.testing.assert_allclose(windows, dense, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("network", (_plain, _residual))
+def test_slopes_under_windows_are_those_of_dense_rows(network, float64):
+  rng = np.random.default_rng(1)
+  builder = Builder((9, 8, 2), jnp.float64)
+  graph = builder.graph(network(builder.input, rng))
+  images = jnp.asarray(rng.uniform(0.2, 0.8, (2, 9, 8, 2)))
+  number, region = graph.outputs[0], Linf(0.1)
+  count = int(np.prod(graph.output_shape))
+  examples = jnp.asarray(np.arange(2 * count) // count)
+  neurons = jnp.asarray(np.arange(2 * count) % count)
+
+  @jax.jit
+  def run(images):
+    known = inner_bounds(graph, region, images)
+    way = way_to(graph, known.steps, known.bounds)
+    found = []
+    for rows in (windows := one_hot(neurons, graph.output_shape, jnp.float64),
+                 windows.whole()):
+      walk = lambda chosen, rows=rows: walked_back(
+          way, region, images, rows, jnp.zeros((2 * count, 2)), number, chosen,
+          examples,
+      )
+      first, met = walk(None)
+      begin = choices_under(way, met, examples)
+      chosen = descended(lambda c, walk=walk: walk(c)[0], begin, first, 8)
+      found.append((first, walk(begin)[0], walk(chosen)[0], begin))
+    return found
+
+  with jax.default_matmul_precision("highest"):
+    (first, again, best, begin), (*_, dense, whole) = run(images)
+  sizes = [
+      sum(leaf.size for leaf in jax.tree.leaves(each))
+      for each in (begin, whole)
+  ]
+  assert sizes[0] < sizes[1]  # Some slopes are of windows.
+  np.testing.assert_allclose(again, first, rtol=1e-12)
+  np.testing.assert_allclose(best, dense, rtol=1e-9, atol=1e-12)
+  assert jnp.mean(best < first) > 0.2

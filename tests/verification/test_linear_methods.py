@@ -104,14 +104,43 @@ def test_alpha_comes_within_a_percent_of_the_lp(float64):
   assert np.mean(gaps) < 0.2 * np.mean(crown_gaps)
 
 
+def test_inner_neurons_come_within_a_percent_of_the_lp(float64):
+  gaps, crown_gaps = [], []
+  for seed in range(4):
+    weights, graph, images, _ = case(seed)
+    region = dj.Linf(0.2)
+    known = parse("AlphaCROWN(1, Box, 100)").inner(graph, images, region)
+    crown = parse("CROWN").inner(graph, images, region)
+    _, size = weights[1]
+    for number, image in enumerate(np.asarray(images)):
+      first = [np.asarray(b)[number] for b in known.bounds[1]]
+      low, high = (np.asarray(b)[number] for b in known.bounds[3])
+      least, most = (np.asarray(b)[number] for b in crown.bounds[3])
+      for neuron in range(len(size)):
+        row = np.eye(len(size))[neuron]
+        for sign, own, cheap in ((1, high, most), (-1, -low, -least)):
+          best = lp_bound(
+              weights[:2], image - 0.2, image + 0.2, sign * row, [first]
+          )
+          assert best <= own[neuron] + 1e-7
+          if least[neuron] < 0 < most[neuron]:
+            gaps.append((own[neuron] - best) / max(1e-9, abs(best)))
+            crown_gaps.append((cheap[neuron] - best) / max(1e-9, abs(best)))
+  assert np.mean(np.array(gaps) < 0.01) > 0.9
+  assert np.mean(gaps) < 0.2 * np.mean(crown_gaps)
+
+
 def test_a_stronger_method_is_never_worse(float64):
-  chain = ("Box", "CROWN_IBP", "CROWN", "AlphaCROWN(20)")
+  chain = (
+      "Box", "CROWN_IBP", "CROWN", "AlphaCROWN(20)", "AlphaCROWN(20, Box, 20)",
+  )
   for seed in range(3):
     _, graph, images, rows = case(seed)
     bounds = [np.asarray(bounded(parse(m), graph, images, rows)) for m in chain]
     for weak, strong in zip(bounds, bounds[1:]):
       assert np.all(strong <= weak + 1e-12)
-    assert bounds[0].mean() > bounds[2].mean() > bounds[3].mean()
+    means = [bound.mean() for bound in bounds]
+    assert means[0] > means[2] > means[3] > means[4]
   first = bounded(parse("CROWN(HBox)"), graph, images, rows)
   assert np.all(first <= bounds[1] + 1e-12)
 
