@@ -62,7 +62,8 @@ _HOUSE = (
     {
         "losses": ("margins", "regularizers"),
         "regions": (
-            "box_bounds", "linf", "l2", "membership", "examples", "specs", "specified",
+            "box_bounds", "linf", "l2", "cut", "membership", "examples", "specs",
+            "specified",
             "vnnlib_syntax", "vnnlib_formula", "vnnlib",
         ),
         "attacks": (
@@ -73,11 +74,11 @@ _HOUSE = (
     {
         "backward": (
             "windows", "pulled", "affine_step", "relaxed_steps", "walk",
-            "inner", "alpha",
+            "alpha", "inner",
         ),
         "branching": (
-            "settings", "compiling", "decisions", "decided_points", "reduced", "scores",
-            "bounding", "table", "pool", "roots", "rounds", "falsify", "ledger",
+            "settings", "compiling", "decisions", "subdomains", "decided_points",
+            "reduced", "scores", "bounding", "cuts", "table", "pool", "roots", "rounds", "falsify", "ledger",
             "relu_splits", "box_points", "narrowing", "input_splits", "search",
             "proofs",
         ),

@@ -6,7 +6,8 @@ is kept. Then, result by result, neurons whose bounds matter and are open (a ReL
 input that may have either sign) can be bounded again by a walk back to the input:
 those alone, a chunk of them at a time, so that memory is that of a chunk. Those that
 stay open may have slopes of their own (`alpha`), which another walk is taken with,
-and the better bound is kept. Results that are one affine map of the input are exact by intervals and are left out.
+and the better bound is kept. Results that are one affine map of the input are exact by
+intervals, in a region that is not cut, and are left out.
 """
 
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from diffai_jax.backward.windows import one_hot
 from diffai_jax.domains import HybridZonotope, from_bounds, lower, upper
 from diffai_jax.graph import Call, Graph
 from diffai_jax.kernels import platforms
+from diffai_jax.regions import Cut
 from diffai_jax.transformers import lines as table
 from diffai_jax.types import Array
 
@@ -63,6 +65,7 @@ def inner_bounds(
     images: Array,
     *,
     elements: Sequence | None = None,
+    known: Sequence[Bounds] | None = None,
     refine: bool = False,
     everywhere: bool = False,
     careful: bool = True,
@@ -77,6 +80,7 @@ def inner_bounds(
     images: [B, ...], that it is around.
     elements: results of the graph on an element that contains the region
       (`Graph.results`), whose bounds are met with those of intervals.
+    known: bounds of the input and of every result that hold already, [B, ...] each.
     refine: whether open neurons are bounded again by walking back.
     everywhere: whether all neurons of every affine call are, too, and of what
       other calls use: bounds to look at, and no better lines.
@@ -96,12 +100,15 @@ def inner_bounds(
     found = _interval(call, given)
     if elements is not None:
       found = _both(found, _bounds_of(elements[number]))
+    if known is not None:
+      found = _both(found, known[number])
     shapes = [graph.shape(n) for n in call.inputs]
     steps.append(prepared(call, shapes, given, found, careful))
     bounds.append(found)
     consumers = wanted.get(number, ())
     is_mixed = everywhere and call.transformer in AFFINE - MOVES
-    if refine and (consumers or is_mixed) and not _is_affine(graph, number):
+    is_exact = _is_affine(graph, number) and not isinstance(region, Cut)
+    if refine and (consumers or is_mixed) and not is_exact:
       way = way_to(graph, steps, bounds, careful)
       for moves in (0, alpha_steps) if alpha_steps else (0,):
         is_open = jnp.full(found[0].shape, everywhere)

@@ -47,8 +47,9 @@ def summed(terms: Array, lost: Array | None = None) -> Array:
         terms.reshape(lead + (count,)), jnp.ones((count,), dtype),
         precision=lax.Precision.HIGHEST,
     )
-  # For the sum of the terms, for that of the allowances, and for both as one.
-  share = 4 * rounding.relative(dtype, terms_of(count))
+  # Of the sum, which has the allowances in it. The few roundings that made each of
+  # its numbers are among the terms that `relative` adds.
+  share = rounding.relative(dtype, terms_of(count))
   slack = share * jnp.abs(terms) + (1 + share) * lost
   terms = terms + lax.stop_gradient(slack)
   total = long_sum(terms.reshape(lead + (count,)))

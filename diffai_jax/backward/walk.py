@@ -31,7 +31,7 @@ from diffai_jax.backward.relaxed_steps import Bounds, relaxed_step
 from diffai_jax.backward.windows import Frame, Windows, aligned
 from diffai_jax.domains import rounding
 from diffai_jax.graph import Call, Graph
-from diffai_jax.regions import L2, of_examples
+from diffai_jax.regions import L2, Cut, largest_cut, of_examples
 from diffai_jax.regions import Bounds as Box
 from diffai_jax.types import Array
 
@@ -158,7 +158,7 @@ def upper_bounds(
 
   Args:
     way: of the graph.
-    region: what inputs may be: Linf, L2 or Bounds.
+    region: what inputs may be: Linf, L2 or Bounds, or what is cut of them.
     images: [B, ...], that the region is around.
     rows: Λ, [B, S, ...]; or [R, S, ...] with `examples`, windows too.
     offsets: d, [B, S] or [R, S].
@@ -174,6 +174,30 @@ def upper_bounds(
   return walked_back(
       way, region, images, rows, offsets, number, chosen, examples
   )[0]
+
+
+def at_input(
+    way: Way,
+    images: Array,
+    rows: Array,
+    offsets: Array,
+    number: int,
+    chosen: Mapping[int, dict] | None = None,
+) -> tuple[Array, Array]:
+  """Linear bounds of ⟨Λ, y⟩ + d by the input alone: ⟨Λ', x⟩ + c.
+
+  Args:
+    way, images, rows, offsets, number, chosen: as `upper_bounds` takes them.
+
+  Returns:
+    (Λ', [B, S, ...]; c, with what rounding may add, [B, S]).
+  """
+  waiting, constants, _ = _walk(way, rows, offsets, number, chosen)
+  if 0 not in waiting:
+    lead = offsets.shape + images.shape[1:]
+    return jnp.zeros(lead, offsets.dtype), _total(way, constants)
+  rows, lost = _merged(waiting[0], way, 0, None)
+  return rows, _total(way, [*constants, *lost])
 
 
 def over_box(
@@ -321,9 +345,18 @@ def _largest(
   if examples is None:
     return region.linear_max(rows, images)
   if isinstance(rows, Windows):
-    if not isinstance(region, L2):
-      low, high = (rows.under(b, examples) for b in region.bounds(images))
-      return Box(low, high).linear_max(rows.inside)
+    under = lambda array: rows.under(array, examples)
+    is_cut = isinstance(region, Cut)
+    whole = region.region if is_cut else region
+    if not isinstance(whole, L2):
+      box = Box(*map(under, region.bounds(images)))
+      if not is_cut:
+        return box.linear_max(rows.inside)
+      cut = under(region.rows)
+      rest = region.outside(images, box.lower, box.upper, cut, examples)
+      return largest_cut(
+          rows.inside, box.lower, box.upper, cut, rest, box.linear_max
+      )
     rows = rows.whole()
   own, around = of_examples(region, images, examples)
   return own.linear_max(rows, around)

@@ -22,70 +22,21 @@ import optax
 from diffai_jax.backward import walked_back
 from diffai_jax.branching import scores
 from diffai_jax.branching.decisions import (
-    Bounds,
     Neurons,
     chosen_at,
     decided_way,
+    met,
     neurons_of,
 )
 from diffai_jax.branching.reduced import Reduced, bounds_by
+from diffai_jax.branching.subdomains import Own, Root, Subdomains, own_of
 from diffai_jax.graph import Graph
-from diffai_jax.regions import L2, of_examples
+from diffai_jax.regions import L2
 from diffai_jax.types import Array
 
 _EACH = 5  # Candidates by each score.
 # How far α and β move at first; at the end it is a few hundredths of that.
 _RATES, _LAST = {"alpha": 0.1, "beta": 0.2}, 0.03
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Root:
-  """What is known of I images' regions, of G groups of S rows of the spec.
-
-  Attributes:
-    images: [I, ...].
-    region: around them.
-    bounds: of the input and of each result, (l, u), [I, ...] each; sound for
-      every run.
-    places: the neurons that are open in the region, [I, K]; where an image has
-      fewer, the number of all neurons.
-    rows, offsets: C and d, [I, G, S, ...output] and [I, G, S]. A group of fewer
-      rows has its first one several times.
-    blocks: how many of the K places are of each result that flows into a ReLU, in
-      their order (static).
-  """
-
-  images: Array
-  region: object
-  bounds: tuple[Bounds, ...]
-  places: Array
-  rows: Array
-  offsets: Array
-  blocks: tuple[int, ...] = dataclasses.field(
-      default=(), metadata={"static": True}
-  )
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Subdomains:
-  """N subdomains; see `decisions`.
-
-  Attributes:
-    image, group: which ones, int32 [N].
-    decisions: int32 [N, D].
-    alpha: [N, S, K], float16.
-    beta: [N, S, D].
-    slack: what rounding added to the bound, [N].
-  """
-
-  image: Array
-  group: Array
-  decisions: Array
-  alpha: Array
-  beta: Array
-  slack: Array
 
 
 @jax.tree_util.register_dataclass
@@ -108,18 +59,6 @@ class Round:
   point: Array
 
 
-@dataclasses.dataclass(frozen=True)
-class _Own:
-  """What subdomains gather from their images."""
-
-  region: object
-  images: Array
-  bounds: tuple[Bounds, ...]
-  places: Array
-  rows: Array
-  offsets: Array
-
-
 def one_round(
     graph: Graph, root: Root, parents: Subdomains, steps: Array,
     maps: Reduced | None = None,
@@ -136,39 +75,49 @@ def one_round(
   """
   neurons = neurons_of(graph)
   neuron = _split_at(graph, neurons, root, parents, maps)
-  children = _children(parents, neuron)
-  own = _own(root, children)
-  rough = _rough(graph, neurons, root, own, children, maps)
-  alpha, beta, least = _moved(rough, own, children, steps)
-  alpha = alpha.astype(jnp.float16)
-  careful, _ = decided_way(graph, neurons, own.bounds, children.decisions, True)
-  bound, met = _walk(
-      graph, neurons, careful, own, children.decisions, alpha, beta
-  )
-  best = jnp.argmin(bound, axis=1)
-  bound = bound.min(axis=1)
-  point = _attaining(own, met, best)
-  children = dataclasses.replace(
-      children, alpha=alpha, beta=beta,
-      slack=jnp.maximum(bound - least.min(axis=1), 0),
+  children = _children(root, parents, neuron)
+  own = own_of(neurons, root, children)
+  children, bound, point = bounded(
+      graph, neurons, own, children, steps, maps, root.blocks
   )
   value = _value(graph(point), own)
   return Round(neuron, children, bound, value, point)
 
 
-def _own(root: Root, some: Subdomains) -> _Own:
-  region, images = of_examples(root.region, root.images, some.image)
-  return _Own(
-      region, images,
-      jax.tree.map(lambda bound: bound[some.image], root.bounds),
-      root.places[some.image], root.rows[some.image, some.group],
-      root.offsets[some.image, some.group],
+def bounded(
+    graph: Graph, neurons: Neurons, own: Own, some: Subdomains, steps: Array,
+    maps: Reduced | None = None, blocks: tuple[int, ...] = (),
+) -> tuple[Subdomains, Array, Array]:
+  """Moves α and β of N subdomains, and bounds them with rounding allowed for.
+
+  Args:
+    graph, maps, steps: as of `one_round`.
+    neurons: of the graph.
+    own: what the subdomains have.
+    some: these.
+    blocks: of the root.
+
+  Returns:
+    (the subdomains; upper bounds of the least row of each, [N]; where these are
+    attained, [N, ...]).
+  """
+  rough = _rough(graph, neurons, own, some, maps, blocks)
+  alpha, beta, least = _moved(rough, own, some, steps)
+  alpha = alpha.astype(jnp.float16)
+  careful, _ = decided_way(graph, neurons, own.bounds, some.decisions, True)
+  bound, met = _walk(graph, neurons, careful, own, alpha, beta)
+  best = jnp.argmin(bound, axis=1)
+  bound = bound.min(axis=1)
+  some = dataclasses.replace(
+      some, alpha=alpha, beta=beta,
+      slack=jnp.maximum(bound - least.min(axis=1), 0),
   )
+  return some, bound, _attaining(own, met, best)
 
 
-def _walk(graph, neurons, way, own, decisions, alpha, beta):
+def _walk(graph, neurons, way, own, alpha, beta):
   chosen = chosen_at(
-      neurons, own.places, decisions, alpha.astype(beta.dtype), beta
+      neurons, own.places, (own.low, own.high), alpha.astype(beta.dtype), beta
   )
   return walked_back(
       way, own.region, own.images, own.rows, own.offsets, graph.outputs[0],
@@ -177,22 +126,20 @@ def _walk(graph, neurons, way, own, decisions, alpha, beta):
 
 
 def _rough(
-    graph: Graph, neurons: Neurons, root: Root, own: _Own, some: Subdomains,
-    maps: Reduced | None,
+    graph: Graph, neurons: Neurons, own: Own, some: Subdomains,
+    maps: Reduced | None, blocks: tuple[int, ...],
 ) -> Callable[[Array, Array], Array]:
   """(α, β) -> bounds of subdomains, [N, S], without allowance for rounding."""
   if maps is not None:
     return lambda alpha, beta: bounds_by(
-        maps, root.blocks, some.group, some.decisions, own.region, own.images,
-        alpha.astype(beta.dtype), beta,
+        maps, blocks, some.group, own.region, own.images,
+        (own.low, own.high), alpha.astype(beta.dtype), beta,
     )
   way, _ = decided_way(graph, neurons, own.bounds, some.decisions, False)
-  return lambda alpha, beta: _walk(
-      graph, neurons, way, own, some.decisions, alpha, beta
-  )[0]
+  return lambda alpha, beta: _walk(graph, neurons, way, own, alpha, beta)[0]
 
 
-def _attaining(own: _Own, met: dict, best: Array) -> Array:
+def _attaining(own: Own, met: dict, best: Array) -> Array:
   """The points where the linear bounds of these rows are largest, [N, ...]."""
   if 0 not in met:
     return own.images
@@ -211,7 +158,7 @@ def _of_row(values: Array, row: Array) -> Array:
   )[:, 0]
 
 
-def _value(outputs: Array, own: _Own) -> Array:
+def _value(outputs: Array, own: Own) -> Array:
   """min over the rows of C·z + d, [N]."""
   axes = tuple(range(2, own.rows.ndim))
   values = jnp.sum(own.rows * outputs[:, None], axes) + own.offsets
@@ -223,13 +170,11 @@ def _split_at(
     maps: Reduced | None,
 ) -> Array:
   """The neuron of each subdomain whose split gains most, [N]; -1 for none."""
-  own = _own(root, parents)
+  own = own_of(neurons, root, parents)
   way, (low, high) = decided_way(
       graph, neurons, own.bounds, parents.decisions, False
   )
-  bound, met = _walk(
-      graph, neurons, way, own, parents.decisions, parents.alpha, parents.beta
-  )
+  bound, met = _walk(graph, neurons, way, own, parents.alpha, parents.beta)
   best = jnp.argmin(bound, axis=1)
   point = _attaining(own, met, best)
   values = neurons.flat(graph.results(point))
@@ -240,7 +185,7 @@ def _split_at(
       for n, relu, shape in zip(neurons.results, neurons.relus, neurons.shapes)
   })
   chosen = chosen_at(
-      neurons, own.places, parents.decisions,
+      neurons, own.places, (own.low, own.high),
       parents.alpha.astype(bound.dtype), parents.beta,
   )
   slopes = neurons.flat({
@@ -250,9 +195,10 @@ def _split_at(
   tried = scores.candidates(coefficients, values, low, high, slopes, _EACH)
 
   def mean(neuron: Array) -> Array:
-    children = _children(parents, neuron)
+    children = _children(root, parents, neuron)
     rough = _rough(
-        graph, neurons, root, _own(root, children), children, maps
+        graph, neurons, own_of(neurons, root, children), children, maps,
+        root.blocks,
     )
     bound = rough(children.alpha, children.beta)
     return bound.min(axis=1).reshape(-1, 2).mean(axis=1)
@@ -260,22 +206,24 @@ def _split_at(
   return scores.with_best_children(lax.map(mean, tried.T).T, tried)
 
 
-def _children(parents: Subdomains, neuron: Array) -> Subdomains:
+def _children(root: Root, parents: Subdomains, neuron: Array) -> Subdomains:
   """Both halves of each, one behind the other; twice the parent for -1."""
   twice = jax.tree.map(lambda leaf: jnp.repeat(leaf, 2, axis=0), parents)
   depth = jnp.sum(twice.decisions != 0, axis=1)
   sign = jnp.tile(jnp.asarray([1, -1], jnp.int32), len(neuron))
   decision = jnp.repeat(neuron + 1, 2) * sign
   rows = jnp.arange(len(sign))
+  own = root.places[twice.image] == jnp.repeat(neuron, 2)[:, None]
+  low, high = met((twice.low, twice.high), own * sign[:, None])
   return dataclasses.replace(
       twice,
       decisions=twice.decisions.at[rows, depth].set(decision, mode="drop"),
-      beta=twice.beta.at[rows, :, depth].set(0, mode="drop"),
+      low=low, high=high,
   )
 
 
 def _moved(
-    rough: Callable[[Array, Array], Array], own: _Own, children: Subdomains,
+    rough: Callable[[Array, Array], Array], own: Own, children: Subdomains,
     steps: Array,
 ) -> tuple[Array, Array, Array]:
   """α and β after some steps of descent, and their `rough` bounds, [N, S].

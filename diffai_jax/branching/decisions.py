@@ -133,6 +133,25 @@ def met(bounds: Bounds, signs: Array) -> Bounds:
   )
 
 
+def decided_bounds(
+    neurons: Neurons, bounds: Sequence[Bounds], decisions: Array
+) -> list[Bounds]:
+  """Bounds of every result, met with decisions.
+
+  Args:
+    neurons: of the graph.
+    bounds: of the input and of every result, [N, ...].
+    decisions: [N, D].
+  """
+  if not neurons.count:
+    return list(bounds)
+  signs = neurons.apart(signs_of(decisions, neurons.count))
+  return [
+      met(pair, signs[number]) if number in signs else pair
+      for number, pair in enumerate(bounds)
+  ]
+
+
 def decided_way(
     graph: Graph, neurons: Neurons, bounds: Sequence[Bounds], decisions: Array,
     careful: bool,
@@ -150,10 +169,7 @@ def decided_way(
     (way, bounds of all neurons, [N, count] each).
   """
   signs = neurons.apart(signs_of(decisions, neurons.count))
-  bounds = [
-      met(pair, signs[number]) if number in signs else pair
-      for number, pair in enumerate(bounds)
-  ]
+  bounds = decided_bounds(neurons, bounds, decisions)
   steps = []
   for number, call in enumerate(graph.calls, start=1):
     given = [bounds[n] for n in call.inputs]
@@ -171,29 +187,32 @@ def decided_way(
   return way_to(graph, steps, bounds, careful), (low, high)
 
 
+def known_signs(low: Array, high: Array) -> Array:
+  """The one sign that neurons have within bounds: 1, -1, or 0 where they have both."""
+  return jnp.where(low >= 0, 1, jnp.where(high <= 0, -1, 0)).astype(low.dtype)
+
+
 def chosen_at(
-    neurons: Neurons, places: Array, decisions: Array, alpha: Array, beta: Array
+    neurons: Neurons, places: Array, ends: Bounds, alpha: Array, beta: Array
 ) -> dict[int, dict]:
   """What a walk chooses at the ReLUs: lower slopes, and s·β on what flows in.
 
   Args:
     neurons: of the graph.
     places: neurons that have a slope, [N, K]; `neurons.count` is none.
-    decisions: [N, D].
+    ends: bounds of these, (l, u), [N, K].
     alpha: α in [0, 1] of these places, [N, S, K].
-    beta: β ≥ 0 of these decisions, [N, S, D].
+    beta: β ≥ 0 of those with one sign s, [N, S, K].
   """
   subdomains, rows = alpha.shape[:2]
   lead = (
       jnp.arange(subdomains)[:, None, None], jnp.arange(rows)[None, :, None]
   )
   none = jnp.zeros((subdomains, rows, neurons.count), alpha.dtype)
-  slopes = none.at[*lead, places[:, None]].set(alpha, mode="drop")
-  decided = places_of(decisions, neurons.count)[:, None]
-  signed = none.at[*lead, decided].add(
-      jnp.sign(decisions)[:, None].astype(beta.dtype) * beta, mode="drop"
+  at = lambda values: neurons.apart(
+      none.at[*lead, places[:, None]].set(values, mode="drop")
   )
-  slopes, signed = neurons.apart(slopes), neurons.apart(signed)
+  slopes, signed = at(alpha), at(known_signs(*ends)[:, None] * beta)
   return {
       relu: {"lower": slopes[number], "beta": signed[number]}
       for number, relu in zip(neurons.results, neurons.relus)

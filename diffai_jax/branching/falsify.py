@@ -16,7 +16,6 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax.branching.bounding import Root
 from diffai_jax.branching.compiling import Compiling
 from diffai_jax.branching.decided_points import (
     best_nearby,
@@ -24,6 +23,7 @@ from diffai_jax.branching.decided_points import (
     in_dtype,
 )
 from diffai_jax.branching.decisions import is_piecewise_linear, neurons_of
+from diffai_jax.branching.subdomains import Root
 from diffai_jax.graph import Graph
 from diffai_jax.kernels import precision
 from diffai_jax.regions import L2, of_examples

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.backward import inner_bounds, walked_back, way_to
-from diffai_jax.branching.bounding import Root
 from diffai_jax.branching.box_points import best_points
 from diffai_jax.branching.compiling import Stopwatch
 from diffai_jax.branching.falsify import Falsifier
@@ -22,6 +21,7 @@ from diffai_jax.branching.ledger import Ledger
 from diffai_jax.branching.narrowing import narrowed
 from diffai_jax.branching.roots import of_groups
 from diffai_jax.branching.rounds import useful_batch
+from diffai_jax.branching.subdomains import Root
 from diffai_jax.branching.table import Table
 from diffai_jax.graph import Graph
 from diffai_jax.kernels import precision

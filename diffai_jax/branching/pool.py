@@ -1,17 +1,16 @@
 """Open subdomains, on the host: as many as memory that is stated allows.
 
-One row of a few arrays each: α of the neurons that are open at the root in 16 bits,
-β and decisions as lists of the same length, which grows for all when the deepest
-subdomain needs it.
+One row of a few arrays each: of the neurons that are open at the root α in 16 bits,
+β and bounds; and decisions as lists of the same length, which grows for all when the
+deepest subdomain needs it.
 """
 
 import numpy as np
 
-from diffai_jax.branching.bounding import Subdomains
+from diffai_jax.branching.subdomains import Subdomains
 from diffai_jax.branching.table import Table
 
 _DEPTH = 16  # Decisions at first; twice as many whenever they are full.
-_LISTS = ("decisions", "beta")
 
 
 class Pool(Table):
@@ -36,10 +35,13 @@ class Pool(Table):
         "group": np.zeros(0, np.int32),
         "decisions": np.zeros((0, _DEPTH), np.int32),
         "alpha": np.zeros((0, rows, slopes), np.float16),
-        "beta": np.zeros((0, rows, _DEPTH), dtype),
+        "beta": np.zeros((0, rows, slopes), dtype),
         "slack": np.zeros(0, dtype),
+        "low": np.zeros((0, slopes), dtype),
+        "high": np.zeros((0, slopes), dtype),
         "bound": np.zeros(0, dtype),
         "whole": np.zeros(0, bool),
+        "since": np.zeros(0, np.int32),
     })
 
   @property
@@ -56,21 +58,28 @@ class Pool(Table):
     """Whether nothing is left to split."""
     return self._arrays["whole"][: self.size]
 
+  @property
+  def since(self) -> np.ndarray:
+    """Splits since a subdomain was cut last."""
+    return self._arrays["since"][: self.size]
+
   def add(
-      self, some: Subdomains, bound: np.ndarray, whole: np.ndarray | bool
+      self, some: Subdomains, bound: np.ndarray, whole: np.ndarray | bool,
+      since: np.ndarray | int = 0,
   ) -> None:
-    """Keeps N subdomains with their bounds, and whether they are `whole`."""
+    """Keeps N subdomains: their bounds, whether they are `whole`, `since`."""
     rows = {k: np.asarray(v) for k, v in vars(some).items()}
     self._fit(rows["decisions"].shape[-1])
-    for name in _LISTS:
-      rows[name] = _wider(rows[name], self.depth)
-    self.append(rows | {"bound": bound, "whole": whole})
+    rows["decisions"] = _wider(rows["decisions"], self.depth)
+    self.append(rows | {"bound": bound, "whole": whole, "since": since})
 
-  def take(self, places: np.ndarray) -> tuple[Subdomains, np.ndarray]:
-    """Removes the subdomains of these places: (they, their bounds)."""
+  def take(
+      self, places: np.ndarray
+  ) -> tuple[Subdomains, np.ndarray, np.ndarray]:
+    """Removes the subdomains of these places: (they, bounds, `since`)."""
     taken = self.pop(places)
-    bound, _ = taken.pop("bound"), taken.pop("whole")
-    return Subdomains(**taken), bound
+    bound, since, _ = (taken.pop(k) for k in ("bound", "since", "whole"))
+    return Subdomains(**taken), bound, since
 
   def deepen(self) -> None:
     """Makes place for twice as many decisions."""
@@ -78,8 +87,7 @@ class Pool(Table):
 
   def _fit(self, depth: int) -> None:
     self.depth = max(self.depth, depth)
-    for name in _LISTS:
-      self._arrays[name] = _wider(self._arrays[name], self.depth)
+    self._arrays["decisions"] = _wider(self._arrays["decisions"], self.depth)
 
 
 def _wider(array: np.ndarray, depth: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import os
 
 import numpy as np
 
-from diffai_jax.branching.bounding import Root, Subdomains
+from diffai_jax.branching.subdomains import Root, Subdomains
 from diffai_jax.graph import Graph
 from diffai_jax.kernels.geometry import pair
 from diffai_jax.regions import L2
@@ -80,7 +80,13 @@ class Proofs:
         a, [(0, 0)] * (a.ndim - 1) + [(0, depth - a.shape[-1])]
     )
     decisions = np.concatenate([wide(d) for _, d, _, _ in leaves])
-    beta = np.concatenate([wide(b) for _, _, _, b in leaves])
+    beta = np.concatenate([b for _, _, _, b in leaves])
+    # Of the decisions' own places.
+    at = root.places[image][None, None] == abs(decisions)[..., None] - 1
+    beta = np.where(
+        decisions[:, None] != 0,
+        np.take_along_axis(beta, at.argmax(axis=2)[:, None], 2), 0,
+    )
     used = max(1, int((decisions != 0).any(axis=0).sum()))
     rows = root.rows[image]
     calls, arrays = _network(self._graph)

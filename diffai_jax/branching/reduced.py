@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.branching.decisions import (
+    Bounds,
     Neurons,
     is_piecewise_linear,
-    met,
+    known_signs,
     neurons_of,
-    places_of,
     run_with,
 )
 from diffai_jax.graph import Graph
@@ -44,16 +44,11 @@ class Reduced:
     on_neurons: B, [K + R, K]: of the open neurons, then of the R rows of the spec.
     on_inputs: A, [K + R, n].
     constants: c, [K + R].
-    low, high: bounds of the open neurons, [K].
-    index: of each neuron, its number among the open ones, or K; [count].
   """
 
   on_neurons: Array
   on_inputs: Array
   constants: Array
-  low: Array
-  high: Array
-  index: Array
 
 
 def can_reduce(graph: Graph, places: int, rows: int) -> bool:
@@ -98,10 +93,7 @@ def reduced(
   """
   with jax.default_matmul_precision("highest"), precision.for_losses(False):
     neurons = neurons_of(graph)
-    low, high = (
-        neurons.flat({n: bounds[n][end] for n in neurons.results})
-        for end in (0, 1)
-    )
+    low = neurons.flat({n: bounds[n][0] for n in neurons.results})
     count = neurons.count
     is_on = (low >= 0).astype(image.dtype)
     masks = neurons.apart(is_on.at[places].set(0, mode="drop"))
@@ -124,18 +116,12 @@ def reduced(
     on_inputs, on_neurons = jax.jacrev(maps, (0, 1))(image, zeros)
     on_inputs = on_inputs.reshape(len(on_inputs), -1)
     constants = maps(jnp.zeros_like(image), zeros)
-    index = jnp.full((count,), len(places), jnp.int32)
-    numbers = jnp.arange(len(places), dtype=jnp.int32)
-    at = lambda bound: bound.at[places].get(mode="fill", fill_value=0)
-    return Reduced(
-        on_neurons, on_inputs, constants, at(low), at(high),
-        index.at[places].set(numbers, mode="drop"),
-    )
+    return Reduced(on_neurons, on_inputs, constants)
 
 
 def bounds_by(
-    maps: Reduced, blocks: tuple[int, ...], group: Array, decisions: Array,
-    region, images: Array, alpha: Array, beta: Array,
+    maps: Reduced, blocks: tuple[int, ...], group: Array,
+    region, images: Array, bounds: Bounds, alpha: Array, beta: Array,
 ) -> Array:
   """Upper bounds of the rows of N subdomains, [N, S], without allowances.
 
@@ -143,18 +129,19 @@ def bounds_by(
     maps: of G images; the subdomains are of these in turn, N / G of each.
     blocks: how many of the K places each ReLU's input has, in the graph's order.
     group: of the spec, [N].
-    decisions: [N, D].
     region, images: of each subdomain.
+    bounds: of the places' neurons, (l, u), [N, K] each.
     alpha: of the places, [N, S, K].
-    beta: of the decisions, [N, S, D].
+    beta: of the places with one sign, [N, S, K].
   """
-  slots = len(maps.low)
+  slots = len(maps.constants)
   each, rows = len(group) // slots, alpha.shape[1]
   apart = lambda a: a.reshape((slots, each) + a.shape[1:])
   slot = jnp.arange(slots)[:, None, None]
-  low, high, signed = _decided(maps, apart(decisions), apart(beta))
+  low, high = map(apart, bounds)
+  signed = known_signs(low, high)[:, :, None] * apart(beta)
   alpha = apart(alpha)
-  first = maps.low.shape[1] + apart(group) * rows
+  first = maps.on_neurons.shape[2] + apart(group) * rows
   which = first[..., None] + jnp.arange(rows)
   on_neurons = maps.on_neurons[slot, which]
   constant = maps.constants[slot, which]
@@ -178,35 +165,13 @@ def bounds_by(
     pulled.insert(0, own)
   # Places that are none add nothing: their maps are 0, and nothing reaches them.
   own = jnp.concatenate(pulled, axis=-1)
-  count = maps.low.shape[1]
+  count = maps.on_neurons.shape[2]
   constant += _product(own, maps.constants[:, :count, None])[..., 0]
   on_inputs = _product(own, maps.on_inputs[:, :count])
   on_inputs += maps.on_inputs[slot, which]
   return (constant + _largest(on_inputs, region, images, apart)).reshape(
       len(group), rows
   )
-
-
-def _decided(
-    maps: Reduced, decisions: Array, beta: Array
-) -> tuple[Array, Array, Array]:
-  """Bounds with decisions, [G, N/G, K], and s·β on the places, [G, N/G, S, K]."""
-  slots, each, _ = decisions.shape
-  count = maps.low.shape[1]
-  neuron = places_of(decisions, maps.index.shape[1])
-  slot = jnp.arange(slots)[:, None, None]
-  place = maps.index.at[slot, neuron].get(mode="fill", fill_value=count)
-  lead = slot, jnp.arange(each)[None, :, None]
-  sign = jnp.sign(decisions).astype(beta.dtype)
-  signs = jnp.zeros((slots, each, count), beta.dtype)
-  signs = signs.at[*lead, place].set(sign, mode="drop")
-  low, high = met((maps.low[:, None], maps.high[:, None]), signs)
-  signed = jnp.zeros(beta.shape[:3] + (count,), beta.dtype)
-  rows = jnp.arange(beta.shape[2])[None, None, :, None]
-  signed = signed.at[
-      lead[0][..., None], lead[1][..., None], rows, place[:, :, None]
-  ].add(sign[:, :, None] * beta, mode="drop")
-  return low, high, signed
 
 
 def _product(own: Array, matrices: Array) -> Array:

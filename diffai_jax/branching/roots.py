@@ -20,9 +20,9 @@ from diffai_jax.backward import (
     upper_bounds,
     way_to,
 )
-from diffai_jax.branching.bounding import Root
 from diffai_jax.branching.compiling import Compiling
 from diffai_jax.branching.decisions import Neurons, neurons_of
+from diffai_jax.branching.subdomains import Root
 from diffai_jax.graph import Graph
 from diffai_jax.kernels import precision
 from diffai_jax.regions import Spec, of_examples
@@ -38,12 +38,15 @@ class Start:
     bound: of each row in its group's place, [I, G, S].
     alpha: slopes of each, [I, G, S, K], float16.
     slack: what rounding added to the bounds, [I, G, S].
+    low, high: bounds of the places' neurons, [I, K].
   """
 
   root: Root
   bound: np.ndarray
   alpha: np.ndarray
   slack: np.ndarray
+  low: np.ndarray
+  high: np.ndarray
 
 
 def of_groups(spec: Spec) -> np.ndarray:
@@ -98,7 +101,25 @@ def start(
   root = Root(
       images, region, bounds, places, rows[:, table], offsets[:, table], blocks
   )
-  return Start(root, bound[:, table], alpha[:, table], slack[:, table])
+  low, high = np.zeros((2,) + places.shape, dtype)
+  if neurons.count:
+    low, high = (
+        np.where(places < neurons.count, np.take_along_axis(end, picked, 1), 0)
+        for end in _flat(neurons, bounds)
+    )
+  return Start(
+      root, bound[:, table], alpha[:, table], slack[:, table], low, high
+  )
+
+
+def _flat(neurons: Neurons, bounds: Sequence) -> list[np.ndarray]:
+  """Bounds of all neurons, (l, u), [I, count] each."""
+  return [
+      np.concatenate([
+          np.asarray(bounds[n][end]).reshape(len(bounds[n][end]), -1)
+          for n in neurons.results
+      ], axis=1) for end in (0, 1)
+  ]
 
 
 def open_places(

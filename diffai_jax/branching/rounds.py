@@ -14,9 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffai_jax.branching.bounding import Root, Round, Subdomains, one_round
+from diffai_jax.branching.bounding import Round, one_round
 from diffai_jax.branching.compiling import Compiling
+from diffai_jax.branching.cuts import cut_once
+from diffai_jax.branching.decisions import neurons_of
 from diffai_jax.branching.reduced import Reduced, can_reduce, reduced
+from diffai_jax.branching.subdomains import Root, Subdomains, own_of
 from diffai_jax.graph import Graph
 from diffai_jax.kernels import platforms, precision
 
@@ -27,6 +30,8 @@ _ALIVE = 16
 _SLOTS, _FEW, _KEPT = 8, 32, 32  # And images whose maps are kept.
 # Parents a device: beyond, a CPU gains nothing, and half-empty rounds waste more.
 _MOST_ON_CPU, _MOST = 64, 2048
+_SMALLER = 8  # What is cut at once are so many times fewer.
+_ENOUGH = 0.1  # A cut that gains less, of the bound, is the last one in a row.
 
 
 class Rounds:
@@ -37,6 +42,7 @@ class Rounds:
 
   Attributes:
     slots: how many.
+    cut_size: subdomains that are cut at once, at most.
     each: how many parents a slot takes.
   """
 
@@ -59,6 +65,7 @@ class Rounds:
     if self._reduces:
       slots = 1 if few else min(_SLOTS, batch)
     self.each = max(1, batch // slots)
+    self.cut_size = max(1, useful_batch(graph) // _SMALLER) * len(self._devices)
     self.slots = slots * len(self._devices)
     self._graph, self._root, self._run = graph, root, compiling
     self._copies = _copied((graph, root), self._devices)
@@ -105,6 +112,42 @@ class Rounds:
         found.neuron[positions], jax.tree.map(cut, found.children),
         cut(found.bound), cut(found.value), point,
     )
+
+  def cut(
+      self, some: Subdomains, steps: int, times: int
+  ) -> tuple[Subdomains, np.ndarray, int]:
+    """Cuts some subdomains, again while that gains much; see `cuts`.
+
+    Args:
+      some: N ≤ `cut_size` of them.
+      steps: of α and β after each cut.
+      times: how often, at most.
+
+    Returns:
+      (the subdomains; their bounds, [N]; how often they were cut).
+    """
+    count, lead = len(some.image), (len(self._devices), -1)
+    which = np.arange(self.cut_size).clip(max=count - 1)
+    some = jax.tree.map(
+        lambda leaf: leaf[which].reshape(lead + leaf.shape[1:]), some
+    )
+    known, before = None, np.full(count, np.inf)
+    for done in range(1, times + 1):
+      if known is None:
+        known = self._run(_gathered(self._devices), *self._copies, some)
+      some, bound, known = self._run(
+          _cutting(self._devices), *self._copies, some, known, np.int32(steps)
+      )
+      bound = np.asarray(bound).reshape(-1)[:count]
+      with np.errstate(invalid="ignore"):
+        gains = (bound >= 0) & ~(before - bound <= _ENOUGH * bound)
+      before = bound
+      if not gains.any():
+        break
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf).reshape((-1,) + leaf.shape[2:])[:count],
+        some,
+    ), before, done
 
   def places_in_slots(
       self, order: np.ndarray, image: np.ndarray
@@ -162,6 +205,23 @@ def _pmapped(devices: tuple) -> Callable:
       return one_round(graph, root, parents, steps, maps)
 
   return jax.pmap(run, in_axes=(0, 0, 0, None, 0), devices=devices)
+
+
+@functools.cache
+def _gathered(devices: tuple) -> Callable:
+  def run(graph: Graph, root: Root, some: Subdomains):
+    return own_of(neurons_of(graph), root, some).bounds
+
+  return jax.pmap(run, devices=devices)
+
+
+@functools.cache
+def _cutting(devices: tuple) -> Callable:
+  def run(graph: Graph, root: Root, some: Subdomains, known, steps):
+    with jax.default_matmul_precision("highest"), precision.for_losses(False):
+      return cut_once(graph, root, some, known, steps)
+
+  return jax.pmap(run, in_axes=(0, 0, 0, 0, None), devices=devices)
 
 
 def _copied(value, devices: tuple):

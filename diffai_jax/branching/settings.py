@@ -14,6 +14,9 @@ class Settings:
     seconds: of an image; compiling is left out.
     total: of all images together.
     root_steps: of α before anything is split.
+    cuts: whether subdomains are bounded over the corner alone where they may break
+      the spec, see `cuts`. Not where leaves are asked for, nor of networks of few
+      ReLUs, which take less time than that program's compiling.
     steps: of α and β after each split, at most; see few_steps.
     attack_steps, restarts: of the attacks on what is open; 0 steps attack nothing.
     batch: parents a device and round; None is what the platform gains from.
@@ -36,6 +39,7 @@ class Settings:
   seconds: float = 30.0
   total: float = math.inf
   root_steps: int = 20
+  cuts: bool = True
   steps: int = 10
   attack_steps: int = 40
   restarts: int = 2

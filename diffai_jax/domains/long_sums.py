@@ -1,12 +1,11 @@
-"""Sums of many numbers that round as sums of few do: in two stages.
+"""Sums of many numbers that round as sums of few do: in stages.
 
-A sum of n numbers in an unknown order may be off by n·u of their magnitudes. Sums of
-m numbers each, and the sum of these n/m sums, are off by (m + n/m)·u (Higham,
-"Accuracy and Stability of Numerical Algorithms", 2nd ed., section 4.2 and lemma 3.3).
-Between the stages stands a selection, which no compiler may move a sum across.
+A sum of n numbers in an unknown order may be off by n·u of their magnitudes. Where k
+numbers are added at a time, and then k of these sums, and so on, it is off by k·u for
+each stage (Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., section
+4.2 and lemma 3.3). Between the stages stands a selection, which no compiler may move a
+sum across.
 """
-
-import math
 
 import jax.numpy as jnp
 from jax import lax
@@ -14,42 +13,42 @@ from jax import lax
 from diffai_jax.domains import rounding
 from diffai_jax.types import Array
 
-# Numbers that are summed at once: of fewer a product with ones is slow.
-_FEW, _FEWEST = 256, 64
+_MOST, _LEAST = 16, 8  # Numbers that a stage adds at a time.
 
 
 def long_sum(values: Array) -> Array:
   """The sum over the last axis, [..., n] -> [...].
 
   Off by at most `rounding.relative(dtype, terms_of(n))` of the sum of magnitudes, and
-  `rounding.absolute(dtype, n)`; NaN where a sum may have overflowed. Each stage is a
-  product with ones: XLA's own sums take thrice as long on CPUs.
+  `rounding.absolute(dtype, n)`; NaN where a sum may have overflowed. Rows are added,
+  which vectorises; the last stage is a product with ones, since XLA's sums along the
+  last axis take twice as long on CPUs.
   """
-  count, lead = values.shape[-1], values.shape[:-1]
-  rows, columns = _sides(count)
-  more = rows * columns - count
-  if more:
-    values = jnp.pad(values, [(0, 0)] * len(lead) + [(0, more)])
-  if rows > 1:
-    values = _known(_product(values.reshape(lead + (rows, columns))))
+  lead = values.shape[:-1]
+  while (count := values.shape[-1]) > _MOST:
+    rows = _rows(count)
+    columns = -(-count // rows)
+    if rows * columns > count:
+      more = [(0, 0)] * len(lead) + [(0, rows * columns - count)]
+      values = jnp.pad(values, more)
+    values = _known(jnp.sum(values.reshape(lead + (rows, columns)), axis=-2))
   return _known(_product(values))
 
 
 def terms_of(count: int) -> int:
   """As many terms as a sum has that rounds as `long_sum` of `count` numbers."""
-  rows, columns = _sides(count)
-  return columns + rows if rows > 1 else columns
+  terms = 0
+  while count > _MOST:
+    rows = _rows(count)
+    terms, count = terms + rows, -(-count // rows)
+  return terms + max(1, count)
 
 
-def _sides(count: int) -> tuple[int, int]:
-  """How many sums there are, and of how many numbers; a few more in all."""
-  if count <= _FEW:
-    return 1, max(1, count)
-  most = max(_FEW, math.isqrt(count))
-  for columns in range(most, max(_FEWEST, most // 4), -1):
-    if count % columns == 0:
-      return count // columns, columns
-  return -(-count // most), most
+def _rows(count: int) -> int:
+  """How many rows a stage adds: a divisor, if there is a large one."""
+  return next(
+      (n for n in range(_MOST, _LEAST - 1, -1) if count % n == 0), _MOST
+  )
 
 
 def _product(values: Array) -> Array:

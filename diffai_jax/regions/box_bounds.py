@@ -118,8 +118,7 @@ def largest(coefficients: Array, lower: Array, upper: Array) -> Array:
     lower, upper: [B, ...].
 
   Returns:
-    [B, S]. They hold in exact arithmetic and for every evaluation in the
-    bounds' type; NaN where a sum may overflow.
+    [B, S], above the exact values; NaN where a sum may overflow.
   """
   # Once for all rows, whatever the bounds are computed by.
   lower, upper = (
@@ -133,7 +132,8 @@ def largest(coefficients: Array, lower: Array, upper: Array) -> Array:
   ends = coefficients * lower, coefficients * upper
   # 0 times an infinite bound is 0 here.
   ends = [jnp.where(coefficients == 0, 0, end) for end in ends]
-  share = 3 * rounding.relative(dtype, terms_of(count))
+  # Of the sum; products' and allowances' roundings are among its extra terms.
+  share = rounding.relative(dtype, terms_of(count))
   slack = share * jnp.maximum(*map(jnp.abs, ends))
   each = jnp.maximum(*ends) + lax.stop_gradient(slack)
   total = long_sum(each.reshape(each.shape[:2] + (count,)))

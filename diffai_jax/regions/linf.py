@@ -121,8 +121,7 @@ class Linf:
       images: [B, ...].
 
     Returns:
-      [B, S]. They hold in exact arithmetic and for every evaluation in the
-      bounds' type; NaN where a sum may overflow.
+      [B, S], above the exact values; NaN where a sum may overflow.
     """
     return largest(coefficients, *self.bounds(images))
 

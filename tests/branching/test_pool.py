@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from diffai_jax.branching.bounding import Subdomains
 from diffai_jax.branching.pool import Pool
+from diffai_jax.branching.subdomains import Subdomains
 
 
 def some(numbers, depth):
@@ -14,7 +14,8 @@ def some(numbers, depth):
   )
   return Subdomains(
       numbers, numbers + 1, wide(depth), wide(2, 3).astype(np.float16),
-      wide(2, depth).astype(np.float32), numbers.astype(np.float32),
+      wide(2, 3).astype(np.float32), numbers.astype(np.float32),
+      wide(3).astype(np.float32), wide(3).astype(np.float32) + 1,
   )
 
 
@@ -26,7 +27,7 @@ def test_is_a_set_of_subdomains():
     count = int(rng.integers(1, 40))
     numbers = list(range(following, following + count))
     following += count
-    pool.add(some(numbers, depth), np.float32(numbers), False)
+    pool.add(some(numbers, depth), np.float32(numbers), False, numbers)
     held |= set(numbers)
     if turn % 20 == 19:
       pool.deepen()
@@ -34,13 +35,14 @@ def test_is_a_set_of_subdomains():
     places = rng.choice(pool.size, int(rng.integers(0, pool.size)), False)
     expected = pool.image[places].tolist()
     if turn % 2:
-      taken, bound = pool.take(places)
+      taken, bound, since = pool.take(places)
       assert taken.image.tolist() == expected == bound.tolist()
+      assert since.tolist() == expected
+      assert np.all(taken.high == taken.image[:, None] + 1)
       assert taken.decisions.shape == (len(places), depth)
       assert np.all(taken.alpha == taken.image[:, None, None])
-      # What was added before lists grew is filled up with 0.
-      first = taken.beta[..., 0] == taken.image[:, None]
-      assert np.all(first) and np.all(taken.decisions[:, 0] == taken.image)
+      assert np.all(taken.beta == taken.image[:, None, None])
+      assert np.all(taken.decisions[:, 0] == taken.image)
     else:
       pool.drop(places)
     held -= set(expected)
@@ -52,4 +54,5 @@ def test_capacity_is_what_fits():
   """A quarter of the memory holds a quarter of the subdomains."""
   large, small = (Pool(2, 1000, np.float32, mib) for mib in (4.0, 1.0))
   assert large.capacity // 4 == small.capacity
-  assert 200 < small.capacity < 2**20 / (2 * 1000 * 2)
+  # Slopes of two rows in 16 bits, multipliers, and two bounds.
+  assert 45 < small.capacity < 2**20 / (1000 * (2 * 2 + 2 * 4 + 2 * 4))

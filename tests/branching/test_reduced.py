@@ -10,7 +10,7 @@ import small_networks
 from test_proofs import residual_graph
 from test_search import SETTINGS, ball, problem, spec_of
 
-from diffai_jax.branching import bounding, relu_splits
+from diffai_jax.branching import bounding, relu_splits, subdomains
 from diffai_jax.branching.decisions import neurons_of
 from diffai_jax.branching.reduced import can_reduce, reduced
 from diffai_jax.branching.rounds import Rounds
@@ -33,6 +33,15 @@ def _cases(kind):
   return graph, images, region, spec_of(rows, [0.5, -0.5])
 
 
+def _ends(root, neurons):
+  """Bounds of the places' neurons, (l, u), [I, K]; 0 of those that are none."""
+  rows = jnp.arange(len(root.places))[:, None]
+  return [
+      neurons.flat({n: root.bounds[n][end] for n in neurons.results})
+      .at[rows, root.places].get(mode="fill", fill_value=0) for end in (0, 1)
+  ]
+
+
 @pytest.mark.parametrize("kind", ("dense", "residual", "ball"))
 def test_bounds_are_those_of_the_network(kind):
   """With random decisions, α and β, of two images in turn."""
@@ -45,15 +54,19 @@ def test_bounds_are_those_of_the_network(kind):
   rng, each = np.random.default_rng(0), 3
   places = np.asarray(root.places)
   decisions = np.zeros((2 * each, 4), np.int32)
+  ends = [np.repeat(end, each, axis=0) for end in _ends(root, neurons)]
+  low, high = map(np.array, ends)
   for n, row in enumerate(decisions):
     own = places[n // each]
-    own = rng.choice(own[own < neurons.count], 3, replace=False)
-    row[:3] = (own + 1) * rng.choice([-1, 1], 3)
-  some = bounding.Subdomains(
+    at = rng.choice(np.flatnonzero(own < neurons.count), 3, replace=False)
+    sign = rng.choice([-1, 1], 3)
+    row[:3] = (own[at] + 1) * sign
+    low[n, at[sign > 0]], high[n, at[sign < 0]] = 0, 0
+  some = subdomains.Subdomains(
       jnp.repeat(jnp.arange(2), each), jnp.zeros(2 * each, int), decisions,
       rng.uniform(size=(2 * each, 1, places.shape[1])).astype(np.float32),
-      rng.uniform(size=(2 * each, 1, 4)).astype(np.float32),
-      jnp.zeros(2 * each),
+      rng.uniform(size=(2 * each, 1, places.shape[1])).astype(np.float32),
+      jnp.zeros(2 * each), low, high,
   )
   maps = [
       reduced(
@@ -61,15 +74,15 @@ def test_bounds_are_those_of_the_network(kind):
           root.places[i], root.rows[i, 0], root.offsets[i, 0],
       ) for i in range(2)
   ]
-  own = bounding._own(root, some)
+  own = subdomains.own_of(neurons, root, some)
   rough = lambda maps: np.asarray(bounding._rough(
-      graph, neurons, root, own, some, maps
+      graph, neurons, own, some, maps, root.blocks
   )(some.alpha, some.beta))
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *maps)
   np.testing.assert_allclose(rough(stacked), rough(None), rtol=1e-4, atol=1e-4)
   # Decisions, α and β matter: without them the bounds are others.
-  bare = dataclasses.replace(some, decisions=0 * decisions)
-  other = bounding._rough(graph, neurons, root, own, bare, stacked)
+  bare = dataclasses.replace(own, low=ends[0], high=ends[1])
+  other = bounding._rough(graph, neurons, bare, some, stacked, root.blocks)
   assert np.abs(other(some.alpha, some.beta) - rough(None)).max() > 1e-3
 
 

@@ -37,7 +37,7 @@ def test_a_running_sum_would_not_be():
 
 @pytest.mark.parametrize("count", _COUNTS)
 def test_terms_are_few(count):
-  assert terms_of(count) <= max(300, 6 * math.isqrt(count))
+  assert terms_of(count) <= 16 * (1 + math.log(max(1, count), 8))
 
 
 @pytest.mark.parametrize("count", (3, 5000))

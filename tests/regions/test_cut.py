@@ -1,0 +1,120 @@
+"""Regions that are cut: the LP's bounds, or a little more, and never less."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+from diffai_jax.backward.windows import Frame, Windows
+from diffai_jax.regions import L2, Bounds, Cut, Linf, largest_cut, of_examples
+
+
+def _case(seed, region, leaves, shape=(5, 6)):
+  """A cut that leaves a part of how far λ goes, images, rows, λ, c."""
+  rng = np.random.default_rng(seed)
+  images = rng.uniform(0.3, 0.7, (2,) + shape).astype(np.float32)
+  rows = rng.normal(size=(2, 4) + shape).astype(np.float32)
+  slopes = rng.normal(size=(2,) + shape).astype(np.float32)
+  most, least = (
+      sign * np.asarray(region.linear_max(sign * slopes[:, None], images))[:, 0]
+      for sign in (1, -1)
+  )
+  constants = np.float32(-(most - leaves * (most - least)))
+  return Cut(region, slopes, constants), images, rows
+
+
+@pytest.mark.parametrize("leaves", (0.01, 0.2, 0.9))
+def test_boxes_have_the_bounds_of_the_lp(leaves):
+  for seed in range(3):
+    cut, images, rows = _case(seed, Linf(0.1), leaves)
+    found = np.asarray(jax.jit(Cut.linear_max)(cut, rows, images), float)
+    whole = np.asarray(Linf(0.1).linear_max(rows, images), float)
+    low, high = (np.asarray(b, float) for b in cut.bounds(images))
+    for n in range(2):
+      ends = list(zip(low[n].ravel(), high[n].ravel()))
+      for s in range(4):
+        exact = -linprog(
+            -rows[n, s].ravel(), A_ub=-cut.rows[n].reshape(1, -1),
+            b_ub=cut.constants[n : n + 1], bounds=ends,
+        ).fun
+        gap = (found[n, s] - exact) / (whole[n, s] - exact + 1e-3)
+        assert 0 <= gap < 0.05
+    assert leaves > 0.5 or np.mean(found < whole - 0.1) > 0.7
+
+
+@pytest.mark.parametrize("region", (Linf(0.1), L2(0.3)), ids=("box", "ball"))
+def test_no_point_that_is_left_escapes(region):
+  for seed in range(3):
+    cut, images, rows = _case(seed, region, 0.4)
+    found = np.asarray(cut.linear_max(jnp.asarray(rows), images), float)
+    keys = jax.random.split(jax.random.key(seed), 2)
+    best = np.full((2, 4), -np.inf)
+    for draw in range(400):
+      # Half of them towards where λ is large, then some row.
+      points = region.sample(jax.random.split(keys[0], 2 + draw)[-2:], images)
+      for step in (cut.rows, rows[:, draw % 4]):
+        share = np.float32(draw % 20 / 10)
+        moved = points + share * np.asarray(region.steepest(jnp.asarray(step)))
+        points = region.project(moved, images)
+      points = np.asarray(points, float)
+      left = np.sum(points * cut.rows, (1, 2)) + cut.constants >= 0
+      values = np.sum(rows * points[:, None], (2, 3))
+      best = np.where(left[:, None], np.maximum(best, values), best)
+    assert np.isfinite(best).all() and np.all(best <= found)
+    # Some of them escape from a bound that cuts too much.
+    assert np.any(best > found - 0.2 * np.abs(found))
+
+
+def test_windows_and_what_is_outside_are_the_whole():
+  region, shape = Linf(0.1), (5, 6, 2)
+  cut, images, _ = _case(7, region, 0.03, shape)
+  rng = np.random.default_rng(0)
+  # Windows of 3 × 2 pixels, some of which begin outside of the image.
+  frame = Frame(shape, (3, 2), (2, 2), (-1, 0), (3, 3))
+  places = jnp.asarray([[0, 0], [1, 2], [2, 1]])
+  inside = jnp.asarray(rng.normal(size=(3, 2, 3, 2, 2)), jnp.float32)
+  windows, examples = Windows(inside, places, frame).cut(), jnp.asarray([0, 1, 1])
+  own, around = of_examples(cut, images, examples)
+  whole = np.asarray(own.linear_max(windows.whole(), around))
+  under = lambda array: windows.under(jnp.asarray(array), examples)
+  box = Bounds(*map(under, region.bounds(images)))
+  slopes = under(cut.rows)
+  rest = cut.outside(images, box.lower, box.upper, slopes, examples)
+  found = largest_cut(
+      windows.inside, box.lower, box.upper, slopes, rest, box.linear_max
+  )
+  np.testing.assert_allclose(found, whole, atol=2e-3)
+  alone = np.asarray(region.linear_max(windows.whole(), around))
+  assert np.all(whole <= alone) and np.mean(whole < alone - 0.01) > 0.5
+
+
+def test_a_cut_that_says_nothing_cuts_nothing():
+  images = np.full((1, 4), 0.5, np.float32)
+  rows = np.float32([[[1, -2, 3, 0]]])
+  whole = np.asarray(Linf(0.1).linear_max(rows, images))
+  for slopes, constant in (
+      (np.zeros((1, 4)), 1.0), (np.zeros((1, 4)), 0.0),
+      (np.full((1, 4), np.nan), 0.0), (np.ones((1, 4)), np.inf),
+      (np.ones((1, 4)), np.nan),
+  ):
+    cut = Cut(Linf(0.1), np.float32(slopes), np.float32([constant]))
+    np.testing.assert_array_equal(cut.linear_max(rows, images), whole)
+
+
+def test_rounding_is_allowed_for():
+  """Products of 1 and 1 + 2^-23, which round down each time, in a point."""
+  rng = np.random.default_rng(0)
+  for count in (3, 300, 3000):
+    values = np.float32(1 + 2.0**-23 * rng.integers(1, 9, (1, count)))
+    rows = np.float32(1 + 2.0**-23 * rng.integers(1, 9, (1, 2, count)))
+    exact = np.sum(np.longdouble(rows) * values, axis=2)
+    for region in (Linf(0.0, None), Cut(
+        Linf(0.0, None), rows[:, 0], np.float32([-2.0 * count])
+    )):
+      found = np.asarray(region.linear_max(jnp.asarray(rows), values))
+      if isinstance(region, Linf):
+        assert np.all(found >= exact)
+        assert np.all(found <= exact * (1 + 1e-4))
+      else:  # Nothing is left, so anything holds; it is a number below.
+        assert np.all(found < exact)
