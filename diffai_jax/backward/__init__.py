@@ -1,6 +1,6 @@
 """Linear bounds of a graph, walked from its output to the input region."""
 
-from diffai_jax.backward.alpha import chosen_slopes, descended
+from diffai_jax.backward.alpha import chosen_slopes
 from diffai_jax.backward.inner import Inner, inner_bounds
 from diffai_jax.backward.walk import (
     Way,
@@ -13,6 +13,6 @@ from diffai_jax.backward.walk import (
 )
 
 __all__ = [
-    "Inner", "Way", "at_input", "chosen_slopes", "descended", "inner_bounds", "over_box",
+    "Inner", "Way", "at_input", "chosen_slopes", "inner_bounds", "over_box",
     "prepared", "upper_bounds", "walked_back", "way_to",
 ]

@@ -33,7 +33,8 @@ def summed(terms: Array, lost: Array | None = None) -> Array:
   on CPUs.
 
   Args:
-    terms: [B, S, ...], each a product, or a sum of two.
+    terms: [B, S, ...], each a product; of a sum of some that may cancel, what it
+      rounds is in `lost`.
     lost: ≥ 0, of the same shape: what else each place may be off by. It carries no
       gradient. None allows for no rounding at all.
 

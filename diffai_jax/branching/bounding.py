@@ -101,10 +101,10 @@ def bounded(
     (the subdomains; upper bounds of the least row of each, [N]; where these are
     attained, [N, ...]).
   """
-  rough = _rough(graph, neurons, own, some, maps, blocks)
+  rough = _rough(graph, neurons, own, some.group, maps, blocks)
   alpha, beta, least = _moved(rough, own, some, steps)
   alpha = alpha.astype(jnp.float16)
-  careful, _ = decided_way(graph, neurons, own.bounds, some.decisions, True)
+  careful, _ = decided_way(graph, neurons, own.bounds, True)
   bound, met = _walk(graph, neurons, careful, own, alpha, beta)
   best = jnp.argmin(bound, axis=1)
   bound = bound.min(axis=1)
@@ -126,16 +126,16 @@ def _walk(graph, neurons, way, own, alpha, beta):
 
 
 def _rough(
-    graph: Graph, neurons: Neurons, own: Own, some: Subdomains,
+    graph: Graph, neurons: Neurons, own: Own, group: Array,
     maps: Reduced | None, blocks: tuple[int, ...],
 ) -> Callable[[Array, Array], Array]:
   """(α, β) -> bounds of subdomains, [N, S], without allowance for rounding."""
   if maps is not None:
     return lambda alpha, beta: bounds_by(
-        maps, blocks, some.group, own.region, own.images,
+        maps, blocks, group, own.region, own.images,
         (own.low, own.high), alpha.astype(beta.dtype), beta,
     )
-  way, _ = decided_way(graph, neurons, own.bounds, some.decisions, False)
+  way, _ = decided_way(graph, neurons, own.bounds, False)
   return lambda alpha, beta: _walk(graph, neurons, way, own, alpha, beta)[0]
 
 
@@ -171,9 +171,7 @@ def _split_at(
 ) -> Array:
   """The neuron of each subdomain whose split gains most, [N]; -1 for none."""
   own = own_of(neurons, root, parents)
-  way, (low, high) = decided_way(
-      graph, neurons, own.bounds, parents.decisions, False
-  )
+  way, (low, high) = decided_way(graph, neurons, own.bounds, False)
   bound, met = _walk(graph, neurons, way, own, parents.alpha, parents.beta)
   best = jnp.argmin(bound, axis=1)
   point = _attaining(own, met, best)
@@ -197,7 +195,7 @@ def _split_at(
   def mean(neuron: Array) -> Array:
     children = _children(root, parents, neuron)
     rough = _rough(
-        graph, neurons, own_of(neurons, root, children), children, maps,
+        graph, neurons, own_of(neurons, root, children), children.group, maps,
         root.blocks,
     )
     bound = rough(children.alpha, children.beta)

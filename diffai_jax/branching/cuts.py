@@ -22,7 +22,6 @@ from diffai_jax.branching.bounding import bounded
 from diffai_jax.branching.decisions import (
     Bounds,
     chosen_at,
-    decided_bounds,
     decided_way,
     neurons_of,
 )
@@ -43,7 +42,7 @@ def cut_once(
     root: of the images.
     some: N subdomains.
     known: bounds of the input and of every result, (l, u), [N, ...] each, of all
-      runs of a subdomain that may break its group.
+      runs of a subdomain that may break its group; `own_of` has the first ones.
     steps: how often α and β are moved then, a number.
 
   Returns:
@@ -52,7 +51,7 @@ def cut_once(
   """
   neurons = neurons_of(graph)
   own = dataclasses.replace(own_of(neurons, root, some), bounds=tuple(known))
-  way, _ = decided_way(graph, neurons, own.bounds, some.decisions, True)
+  way, _ = decided_way(graph, neurons, own.bounds, True)
   problem = own.images, own.rows, own.offsets, graph.outputs[0]
   slopes, constants = at_input(way, *problem, chosen_at(
       neurons, own.places, (own.low, own.high),
@@ -66,21 +65,20 @@ def cut_once(
       own.region, jnp.take_along_axis(slopes, place, 1)[:, 0],
       jnp.take_along_axis(constants, least[:, None], 1)[:, 0],
   )
-  known = decided_bounds(neurons, own.bounds, some.decisions)
   known = inner_bounds(
-      graph, corner, own.images, known=known, refine=True
+      graph, corner, own.images, known=own.bounds, refine=True
   ).bounds
   rows = jnp.arange(len(least))[:, None]
   low, high = (
-      neurons.flat({n: known[n][end] for n in neurons.results})
-      .at[rows, own.places].get(mode="fill", fill_value=0) for end in (0, 1)
+      end.at[rows, own.places].get(mode="fill", fill_value=0)
+      for end in neurons.ends(known)
   )
   own = dataclasses.replace(own, bounds=known, low=low, high=high)
-  found, bound, _ = bounded(graph, neurons, own, some, steps)
+  some = dataclasses.replace(some, low=low, high=high)
+  some, bound, _ = bounded(graph, neurons, own, some, steps)
   # No run has a value that is above its upper and below its lower bound.
   is_empty = sum(
       jnp.sum(low > high, axis=tuple(range(1, low.ndim)))
       for low, high in known
   ) > 0
-  found = dataclasses.replace(found, low=low, high=high)
-  return found, jnp.where(is_empty, -jnp.inf, bound), known
+  return some, jnp.where(is_empty, -jnp.inf, bound), known

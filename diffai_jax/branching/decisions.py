@@ -56,6 +56,13 @@ class Neurons:
       parts.append(array.reshape(lead + (-1,)))
     return jnp.concatenate(parts, axis=-1)
 
+  def ends(self, bounds: Sequence[Bounds]) -> Bounds:
+    """Bounds of each result as those of all neurons, (l, u), [..., count] each."""
+    low, high = (
+        self.flat({n: bounds[n][end] for n in self.results}) for end in (0, 1)
+    )
+    return low, high
+
   def apart(self, flat: Array) -> dict[int, Array]:
     """The inverse of `flat`, by the results' numbers."""
     found, begin = {}, 0
@@ -115,15 +122,6 @@ def places_of(decisions: Array, count: int) -> Array:
   return jnp.where(decisions == 0, count, jnp.abs(decisions) - 1)
 
 
-def signs_of(decisions: Array, count: int) -> Array:
-  """The sign of every neuron, 0 where it is open: [N, D] -> int8 [N, count]."""
-  rows = jnp.arange(len(decisions))[:, None]
-  signs = jnp.zeros((len(decisions), count), jnp.int8)
-  return signs.at[rows, places_of(decisions, count)].set(
-      jnp.sign(decisions).astype(jnp.int8), mode="drop"
-  )
-
-
 def met(bounds: Bounds, signs: Array) -> Bounds:
   """Bounds of those runs that have these signs."""
   low, high = bounds
@@ -133,58 +131,28 @@ def met(bounds: Bounds, signs: Array) -> Bounds:
   )
 
 
-def decided_bounds(
-    neurons: Neurons, bounds: Sequence[Bounds], decisions: Array
-) -> list[Bounds]:
-  """Bounds of every result, met with decisions.
-
-  Args:
-    neurons: of the graph.
-    bounds: of the input and of every result, [N, ...].
-    decisions: [N, D].
-  """
-  if not neurons.count:
-    return list(bounds)
-  signs = neurons.apart(signs_of(decisions, neurons.count))
-  return [
-      met(pair, signs[number]) if number in signs else pair
-      for number, pair in enumerate(bounds)
-  ]
-
-
 def decided_way(
-    graph: Graph, neurons: Neurons, bounds: Sequence[Bounds], decisions: Array,
-    careful: bool,
+    graph: Graph, neurons: Neurons, bounds: Sequence[Bounds], careful: bool
 ) -> tuple[Way, Bounds]:
   """The way back through the graph of subdomains.
 
   Args:
     graph: the network.
     neurons: of it.
-    bounds: of every result of each subdomain's region, [N, ...].
-    decisions: [N, D].
+    bounds: of every result, [N, ...], those of neurons met with the decisions.
     careful: whether rounding is allowed for.
 
   Returns:
     (way, bounds of all neurons, [N, count] each).
   """
-  signs = neurons.apart(signs_of(decisions, neurons.count))
-  bounds = decided_bounds(neurons, bounds, decisions)
-  steps = []
+  bounds, steps = list(bounds), []
   for number, call in enumerate(graph.calls, start=1):
     given = [bounds[n] for n in call.inputs]
     if call.transformer == "relu":
-      own = tuple(map(jax.nn.relu, given[0]))
-      if number in signs:
-        own = met(own, signs[number])
-      bounds[number] = own
+      bounds[number] = tuple(map(jax.nn.relu, given[0]))
     shapes = [graph.shape(n) for n in call.inputs]
     steps.append(prepared(call, shapes, given, bounds[number], careful))
-  low, high = (
-      neurons.flat({n: bounds[n][end] for n in neurons.results})
-      for end in (0, 1)
-  )
-  return way_to(graph, steps, bounds, careful), (low, high)
+  return way_to(graph, steps, bounds, careful), neurons.ends(bounds)
 
 
 def known_signs(low: Array, high: Array) -> Array:

@@ -93,7 +93,7 @@ def reduced(
   """
   with jax.default_matmul_precision("highest"), precision.for_losses(False):
     neurons = neurons_of(graph)
-    low = neurons.flat({n: bounds[n][0] for n in neurons.results})
+    low, _ = neurons.ends(bounds)
     count = neurons.count
     is_on = (low >= 0).astype(image.dtype)
     masks = neurons.apart(is_on.at[places].set(0, mode="drop"))

@@ -105,21 +105,11 @@ def start(
   if neurons.count:
     low, high = (
         np.where(places < neurons.count, np.take_along_axis(end, picked, 1), 0)
-        for end in _flat(neurons, bounds)
+        for end in map(np.asarray, neurons.ends(bounds))
     )
   return Start(
       root, bound[:, table], alpha[:, table], slack[:, table], low, high
   )
-
-
-def _flat(neurons: Neurons, bounds: Sequence) -> list[np.ndarray]:
-  """Bounds of all neurons, (l, u), [I, count] each."""
-  return [
-      np.concatenate([
-          np.asarray(bounds[n][end]).reshape(len(bounds[n][end]), -1)
-          for n in neurons.results
-      ], axis=1) for end in (0, 1)
-  ]
 
 
 def open_places(

@@ -131,10 +131,9 @@ class Rounds:
     some = jax.tree.map(
         lambda leaf: leaf[which].reshape(lead + leaf.shape[1:]), some
     )
-    known, before = None, np.full(count, np.inf)
+    known = self._run(_gathered(self._devices), *self._copies, some)
+    before = np.full(count, np.inf)
     for done in range(1, times + 1):
-      if known is None:
-        known = self._run(_gathered(self._devices), *self._copies, some)
       some, bound, known = self._run(
           _cutting(self._devices), *self._copies, some, known, np.int32(steps)
       )

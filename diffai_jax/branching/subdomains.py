@@ -86,22 +86,19 @@ class Own:
 
 
 def own_of(neurons: Neurons, root: Root, some: Subdomains) -> Own:
-  """What some subdomains gather; none needs bounds that hold for others."""
+  """What subdomains gather from their images, with their own bounds at the places."""
   region, images = of_examples(root.region, root.images, some.image)
   bounds = [
       tuple(bound[some.image] for bound in pair) for pair in root.bounds
   ]
   places = root.places[some.image]
-  if neurons.count:
-    rows = jnp.arange(len(places))[:, None]
-    low, high = (
-        neurons.apart(
-            neurons.flat({n: bounds[n][end] for n in neurons.results})
-            .at[rows, places].set(own, mode="drop")
-        ) for end, own in enumerate((some.low, some.high))
-    )
-    for number in neurons.results:
-      bounds[number] = low[number], high[number]
+  rows = jnp.arange(len(places))[:, None]
+  low, high = (
+      neurons.apart(whole.at[rows, places].set(own, mode="drop"))
+      for whole, own in zip(neurons.ends(bounds), (some.low, some.high))
+  )
+  for number in neurons.results:
+    bounds[number] = low[number], high[number]
   return Own(
       region, images, tuple(bounds), places,
       root.rows[some.image, some.group],

@@ -67,8 +67,10 @@ class Cut:
       Upper bounds, [R].
     """
     dtype, ends = self.rows.dtype, []
-    for sign, at in ((1, (*self.bounds(images), self.rows)), (-1, (low, high, rows))):
-      l, u, slopes = at
+    low_of_all, high_of_all = self.bounds(images)
+    for sign, l, u, slopes in (
+        (1, low_of_all, high_of_all, self.rows), (-1, low, high, rows)
+    ):
       flat = lambda a: a.reshape((len(a), -1))
       # Of what is left out, the largest value is taken off: it is bounded below.
       most = flat(jnp.maximum(slopes * l, slopes * u))
@@ -135,6 +137,7 @@ def largest_cut(
   share = 2 * rounding.relative(dtype, terms_of(count))
   lost = long_sum(flat(each)) * (1 + share)
   lost = lost + rounding.absolute(dtype, 2 * count)
+  # Of the constant twice: γ may be computed once more for it, and differently.
   lost = lost + unit * (jnp.abs(most) + 2 * jnp.abs(constant) + lost)
   found = most + constant + lax.stop_gradient(lost + tiny)
   found = jnp.where(jnp.isfinite(gamma), found, jnp.nan)

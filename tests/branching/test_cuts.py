@@ -77,7 +77,7 @@ def _residual(rng):
 
 
 def _case(kind):
-  """(graph, region, image, row): row's values at points, and these."""
+  """(graph, region, image, row)."""
   rng = np.random.default_rng(3)
   if kind == "images":
     graph = _residual(rng)

@@ -37,8 +37,8 @@ def _ends(root, neurons):
   """Bounds of the places' neurons, (l, u), [I, K]; 0 of those that are none."""
   rows = jnp.arange(len(root.places))[:, None]
   return [
-      neurons.flat({n: root.bounds[n][end] for n in neurons.results})
-      .at[rows, root.places].get(mode="fill", fill_value=0) for end in (0, 1)
+      end.at[rows, root.places].get(mode="fill", fill_value=0)
+      for end in neurons.ends(root.bounds)
   ]
 
 
@@ -76,13 +76,15 @@ def test_bounds_are_those_of_the_network(kind):
   ]
   own = subdomains.own_of(neurons, root, some)
   rough = lambda maps: np.asarray(bounding._rough(
-      graph, neurons, own, some, maps, root.blocks
+      graph, neurons, own, some.group, maps, root.blocks
   )(some.alpha, some.beta))
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *maps)
   np.testing.assert_allclose(rough(stacked), rough(None), rtol=1e-4, atol=1e-4)
   # Decisions, α and β matter: without them the bounds are others.
   bare = dataclasses.replace(own, low=ends[0], high=ends[1])
-  other = bounding._rough(graph, neurons, bare, some, stacked, root.blocks)
+  other = bounding._rough(
+      graph, neurons, bare, some.group, stacked, root.blocks
+  )
   assert np.abs(other(some.alpha, some.beta) - rough(None)).max() > 1e-3
 
 

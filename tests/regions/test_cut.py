@@ -109,12 +109,13 @@ def test_rounding_is_allowed_for():
     values = np.float32(1 + 2.0**-23 * rng.integers(1, 9, (1, count)))
     rows = np.float32(1 + 2.0**-23 * rng.integers(1, 9, (1, 2, count)))
     exact = np.sum(np.longdouble(rows) * values, axis=2)
-    for region in (Linf(0.0, None), Cut(
-        Linf(0.0, None), rows[:, 0], np.float32([-2.0 * count])
-    )):
-      found = np.asarray(region.linear_max(jnp.asarray(rows), values))
-      if isinstance(region, Linf):
-        assert np.all(found >= exact)
-        assert np.all(found <= exact * (1 + 1e-4))
-      else:  # Nothing is left, so anything holds; it is a number below.
-        assert np.all(found < exact)
+    # The point is on the half-space's edge, and beyond it.
+    edge = np.nextafter(np.float32(-exact[:, 0]), np.float32(np.inf))
+    region = Linf(0.0, None)
+    for left in (region, Cut(region, rows[:, 0], edge)):
+      found = np.asarray(left.linear_max(jnp.asarray(rows), values))
+      assert np.all(found >= exact)
+      assert np.all(found <= exact * (1 + 1e-4))
+    nothing = Cut(region, rows[:, 0], np.float32([-2.0 * count]))
+    found = np.asarray(nothing.linear_max(jnp.asarray(rows), values))
+    assert np.all(found < exact)  # Anything holds of it.
