@@ -104,7 +104,7 @@ def inner_bounds(
       found = _both(found, known[number])
     shapes = [graph.shape(n) for n in call.inputs]
     steps.append(prepared(call, shapes, given, found, careful))
-    bounds.append(found)
+    bounds.append(platforms.computed_once(found))
     consumers = wanted.get(number, ())
     is_mixed = everywhere and call.transformer in AFFINE - MOVES
     is_exact = _is_affine(graph, number) and not isinstance(region, Cut)

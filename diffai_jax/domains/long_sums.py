@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffai_jax.domains import rounding
+from diffai_jax.kernels.platforms import computed_once
 from diffai_jax.types import Array
 
 _MOST, _LEAST = 16, 8  # Numbers that a stage adds at a time.
@@ -20,11 +21,12 @@ def long_sum(values: Array) -> Array:
   """The sum over the last axis, [..., n] -> [...].
 
   Off by at most `rounding.relative(dtype, terms_of(n))` of the sum of magnitudes, and
-  `rounding.absolute(dtype, n)`; NaN where a sum may have overflowed. Rows are added,
-  which vectorises; the last stage is a product with ones, since XLA's sums along the
-  last axis take twice as long on CPUs.
+  `rounding.absolute(dtype, n)`; NaN where a sum may have overflowed. Rows of what is
+  in memory are added, which vectorises: where they are computed as they are added,
+  XLA's programs for CPUs take three to four times as long. The last stage is a
+  product with ones, since XLA's sums along the last axis take twice as long there.
   """
-  lead = values.shape[:-1]
+  lead, values = values.shape[:-1], computed_once(values)
   while (count := values.shape[-1]) > _MOST:
     rows = _rows(count)
     columns = -(-count // rows)

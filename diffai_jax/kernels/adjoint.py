@@ -123,11 +123,11 @@ def _by_phases(
       dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest",
   )
   found = found.reshape(-1, *blocks, *steps, channels)
-  found = computed_once(found.transpose(0, 1, 3, 2, 4, 5)).reshape(
+  found = found.transpose(0, 1, 3, 2, 4, 5).reshape(
       -1, blocks[0] * steps[0], blocks[1] * steps[1], channels
   )
   (top, left), (height, width) = before, sizes
-  return found[:, top:top + height, left:left + width]
+  return computed_once(found[:, top:top + height, left:left + width])
 
 
 def _forward(rows, kernel, shape, geometry):
