@@ -119,3 +119,25 @@ def test_rounding_is_allowed_for():
     nothing = Cut(region, rows[:, 0], np.float32([-2.0 * count]))
     found = np.asarray(nothing.linear_max(jnp.asarray(rows), values))
     assert np.all(found < exact)  # Anything holds of it.
+
+
+def test_the_sum_of_rows_may_round():
+  """In a point on the edge every γ gives the row's own value, but for rounding.
+
+  The region's own bound is exact here, so nothing else allows for it.
+  """
+  rng = np.random.default_rng(0)
+  point = jnp.full((1, 50), 0.5)
+  slopes = jnp.asarray(rng.integers(1, 4096, (1, 50)), jnp.float32)
+  rows = jnp.asarray(rng.normal(size=(1, 64, 50)), jnp.float32)
+
+  def largest(moved):
+    values = np.sum(np.asarray(moved, np.float64), axis=2) / 2
+    return jnp.asarray(np.nextafter(np.float32(values), np.float32(np.inf)))
+
+  found = np.asarray(
+      largest_cut(rows, point, point, slopes, -slopes.sum(axis=1) / 2, largest)
+  )
+  exact = np.sum(np.asarray(rows, np.float64), axis=2) / 2
+  assert np.all(found >= exact)
+  assert np.all(found <= np.asarray(largest(rows)))
