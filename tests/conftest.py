@@ -1,5 +1,6 @@
 """Fixtures that every test can ask for, and how the suite compiles."""
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -69,16 +70,28 @@ def _held() -> int:
   return psutil.Process().memory_info().rss
 
 
-@pytest.fixture(autouse=True)
-def _compiler(request):
-  """With the mark `optimized`, XLA optimises as it does for users."""
-  if not request.node.get_closest_marker("optimized"):
-    yield
-    return
+@contextlib.contextmanager
+def _optimized():
+  """XLA optimises as it does for users."""
   jax.config.update("jax_disable_most_optimizations", False)
   jax.clear_caches()
   yield
   jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="module")
+def optimized_module():
+  """What the mark `optimized` is to a test, to a module that runs for long."""
+  with _optimized():
+    yield
+
+
+@pytest.fixture(autouse=True)
+def _compiler(request):
+  """With the mark `optimized`, XLA optimises as it does for users."""
+  is_marked = request.node.get_closest_marker("optimized")
+  with _optimized() if is_marked else contextlib.nullcontext():
+    yield
 
 
 def pytest_configure(config):

@@ -24,8 +24,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(folder):
+def page(folder, optimized_module):
   """What the page's code leaves behind, and what each block prints."""
+  del optimized_module  # It trains for long.
   onnx = pytest.importorskip("onnx")
   from tests import onnx_export
 

@@ -68,24 +68,28 @@ def test_bounds_are_those_of_the_network(kind):
       rng.uniform(size=(2 * each, 1, places.shape[1])).astype(np.float32),
       jnp.zeros(2 * each), low, high,
   )
+  to_open = jax.jit(lambda *of_image: reduced(graph, *of_image))
   maps = [
-      reduced(
-          graph, root.images[i], jax.tree.map(lambda b: b[i], root.bounds),
+      to_open(
+          root.images[i], jax.tree.map(lambda b: b[i], root.bounds),
           root.places[i], root.rows[i, 0], root.offsets[i, 0],
       ) for i in range(2)
   ]
-  own = subdomains.own_of(neurons, root, some)
-  rough = lambda maps: np.asarray(bounding._rough(
-      graph, neurons, own, some.group, maps, root.blocks
-  )(some.alpha, some.beta))
+
+  @jax.jit
+  def rough(low, high, maps):
+    own = subdomains.own_of(neurons, root, some)
+    own = dataclasses.replace(own, low=low, high=high)
+    bounds = bounding._rough(
+        graph, neurons, own, some.group, maps, root.blocks
+    )
+    return bounds(some.alpha, some.beta)
+
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *maps)
-  np.testing.assert_allclose(rough(stacked), rough(None), rtol=1e-4, atol=1e-4)
+  found, expected = rough(low, high, stacked), rough(low, high, None)
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
   # Decisions, α and β matter: without them the bounds are others.
-  bare = dataclasses.replace(own, low=ends[0], high=ends[1])
-  other = bounding._rough(
-      graph, neurons, bare, some.group, stacked, root.blocks
-  )
-  assert np.abs(other(some.alpha, some.beta) - rough(None)).max() > 1e-3
+  assert np.abs(rough(*ends, stacked) - expected).max() > 1e-3
 
 
 def test_open_neurons_run_as_in_the_network():
