@@ -43,21 +43,26 @@ def test_boxes_have_the_bounds_of_the_lp(leaves):
     assert leaves > 0.5 or np.mean(found < whole - 0.1) > 0.7
 
 
+@jax.jit
+def _point(region, images, key, steps, share):
+  """Points of a region, moved towards where each of some rows is large."""
+  points = region.sample(jax.random.split(key, len(images)), images)
+  for step in steps:
+    points = region.project(points + share * region.steepest(step), images)
+  return points
+
+
 @pytest.mark.parametrize("region", (Linf(0.1), L2(0.3)), ids=("box", "ball"))
 def test_no_point_that_is_left_escapes(region):
   for seed in range(3):
     cut, images, rows = _case(seed, region, 0.4)
     found = np.asarray(cut.linear_max(jnp.asarray(rows), images), float)
-    keys = jax.random.split(jax.random.key(seed), 2)
     best = np.full((2, 4), -np.inf)
     for draw in range(400):
-      # Half of them towards where λ is large, then some row.
-      points = region.sample(jax.random.split(keys[0], 2 + draw)[-2:], images)
-      for step in (cut.rows, rows[:, draw % 4]):
-        share = np.float32(draw % 20 / 10)
-        moved = points + share * np.asarray(region.steepest(jnp.asarray(step)))
-        points = region.project(moved, images)
-      points = np.asarray(points, float)
+      key = jax.random.fold_in(jax.random.key(seed), draw)
+      points = np.asarray(_point(
+          region, images, key, (cut.rows, rows[:, draw % 4]), draw % 20 / 10
+      ), float)
       left = np.sum(points * cut.rows, (1, 2)) + cut.constants >= 0
       values = np.sum(rows * points[:, None], (2, 3))
       best = np.where(left[:, None], np.maximum(best, values), best)
