@@ -18,9 +18,6 @@ import soundness_search
 from diffai_jax import domains
 from diffai_jax.types import Mode
 
-# What is proved must hold for what XLA makes of a network.
-pytestmark = pytest.mark.optimized
-
 BATCH = 2
 
 
@@ -72,8 +69,11 @@ def test_no_point_leaves_the_bounds(seed, request):
       assert np.all(low <= value) and np.all(value <= high), (seed, mode)
 
 
+# What is proved must hold for what XLA makes of a network, too; of large ones
+# that takes minutes, and benchmarks/soundness.py does it.
 # Small networks whose weights are ordinary, of any magnitude, and such that the
 # values stay in range.
+@pytest.mark.optimized
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_no_point_of_networks_of_all_magnitudes_leaves_the_bounds(dtype):
@@ -88,6 +88,7 @@ def test_no_point_of_networks_of_all_magnitudes_leaves_the_bounds(dtype):
 
 
 # Seeds of networks that a fault shows in.
+@pytest.mark.optimized
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("fault, number", [
     ("widening", 0), ("relu_offset", 3), ("shared_names", 76),

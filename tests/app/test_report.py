@@ -18,6 +18,11 @@ from diffai_jax.types import UsageError
 _LABELS = np.array([0, 1, 2, 3], np.int32)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def pictures():
+  """They are drawn here."""
+
+
 class _Page(html.parser.HTMLParser):
   """What a browser would find: texts, images, whatever is loaded."""
 
