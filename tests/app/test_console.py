@@ -9,7 +9,7 @@ from rich.console import Console
 
 from diffai_jax.app import console
 
-_NASTY = "[bold]x[/bold] :smile: [/] http://a.b 12 'q' " + "long " * 60
+_NASTY = "[bold]x[/bold] :smile: [/] http://a.b 12 'q'" + " long" * 60
 
 
 @pytest.fixture
