@@ -102,10 +102,10 @@ def test_every_field_is_moved_alike(case, kind):
   )
   assert set(result.correlated) == set(element.correlated)
   for name, block in element.correlated.items():
-    before = elements.coefficients(block)
+    before = elements.dense_numbers(block)
     moved = concrete(before.reshape((-1, *SHAPE)), 0.0)
     np.testing.assert_array_equal(
-        elements.coefficients(result.correlated[name]),
+        elements.dense_numbers(result.correlated[name]),
         moved.reshape(before.shape[:2] + moved.shape[1:]),
     )
   if not result.center.size:
@@ -165,7 +165,7 @@ def test_transposed_pixels_are_convolved_and_multiplied():
   radius = rng.uniform(size=(2, 3, 20, 20))
   element = HybridZonotope(np.zeros_like(radius), None, {"s": Diagonal(radius)})
   dense = dataclasses.replace(element, correlated={
-      "s": domains.Dense(elements.coefficients(Diagonal(radius)))
+      "s": domains.Dense(elements.dense_numbers(Diagonal(radius)))
   })
   kernel, last = rng.normal(size=(3, 3, 3, 2)), rng.normal(size=(200, 2))
 

@@ -33,7 +33,7 @@ def assert_correlates(result, element, chosen):
   np.testing.assert_array_equal(
       np.asarray(result.uncorrelated).reshape(rest.shape), rest
   )
-  found = elements.coefficients(result.correlated["new"])
+  found = elements.dense_numbers(result.correlated["new"])
   found = found.reshape(found.shape[:2] + (SIZE,))
   for b, rows in enumerate(new):
     used = found[b][np.abs(found[b]).sum(axis=1) > 0]
@@ -91,7 +91,7 @@ def test_correlate_max_pool(element, window, stride, by_center):
 
 def test_correlate_random_draws_k_different_variables(element):
   result = transformers.correlate_random(element, 6, jax.random.key(3), "new")
-  own = elements.coefficients(result.correlated["new"]).reshape(3, 6, SIZE)
+  own = elements.dense_numbers(result.correlated["new"]).reshape(3, 6, SIZE)
   places = {tuple(np.flatnonzero(np.asarray(result.uncorrelated)[b].ravel()
                                  != np.asarray(element.uncorrelated)[b].ravel()))
             for b in range(3)}
@@ -114,7 +114,7 @@ def test_no_variable_and_more_than_all(element, correlate):
 
 def all_symbols(element):
   names = sorted(element.correlated)
-  blocks = [elements.coefficients(element.correlated[n]) for n in names]
+  blocks = [elements.dense_numbers(element.correlated[n]) for n in names]
   return np.concatenate([b.reshape(3, -1, SIZE) for b in blocks], axis=1)
 
 
@@ -124,7 +124,7 @@ def test_decorrelate_min_is_the_formula(kind):
   symbols = all_symbols(element)
   for k in (1, 3):
     result = transformers.decorrelate_min(element, k, "kept")
-    found = elements.coefficients(result.correlated["kept"])
+    found = elements.dense_numbers(result.correlated["kept"])
     assert set(result.correlated) == {"kept"} and found.shape[1] == k
     for b in range(3):
       sizes = np.abs(symbols[b]).sum(axis=1)
@@ -165,9 +165,7 @@ def test_decorrelation_covers_every_point(kind, decorrelate):
   rng = np.random.default_rng(2)
   element = elements.random_element(rng, SHAPE, kind)
   result = decorrelate(element)
-  for corner in [False] * 10 + [True] * 10:
-    noise = elements.draw_noise(rng, element, corner)
-    elements.assert_covers(result, noise, elements.point_of(element, noise))
+  elements.assert_images_covered(rng, element, result, lambda x: x, 20)
 
 
 def test_jit_equals_eager_whatever_the_order_of_names():

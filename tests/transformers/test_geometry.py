@@ -135,10 +135,10 @@ def test_affine_maps_are_exact_and_sound(case, kind):
   np.testing.assert_allclose(result.center, array, atol=1e-12)
   shift = concrete(np.zeros((1, *SHAPE)))
   for name, block in element.correlated.items():
-    before = elements.coefficients(block)
+    before = elements.dense_numbers(block)
     images = concrete(before.reshape((-1, *SHAPE))) - shift
     np.testing.assert_allclose(
-        elements.coefficients(result.correlated[name]),
+        elements.dense_numbers(result.correlated[name]),
         images.reshape(before.shape[:2] + images.shape[1:]), atol=1e-12,
     )
   basis = np.eye(168).reshape(168, *SHAPE)
@@ -147,10 +147,7 @@ def test_affine_maps_are_exact_and_sound(case, kind):
   np.testing.assert_allclose(
       np.reshape(result.uncorrelated, radius.shape), radius, atol=1e-11
   )
-  for corner in (False, True):
-    noise = elements.draw_noise(rng, element, corner)
-    image = concrete(elements.point_of(element, noise))
-    elements.assert_covers(result, noise, image)
+  elements.assert_images_covered(rng, element, result, concrete, 2)
 
 
 @pytest.mark.parametrize("case", [
@@ -191,10 +188,7 @@ def test_maxima_cover_every_point(act, concrete, rule, spread):
   center = np.asarray(element.center) + 9 * (rng.uniform(size=SHAPE) < 0.1)
   element = dataclasses.replace(element, center=center, relu=rule)
   result = act(element)
-  for corner in [False] * 10 + [True] * 10:
-    noise = elements.draw_noise(rng, element, corner)
-    image = concrete(elements.point_of(element, noise))
-    elements.assert_covers(result, noise, image)
+  elements.assert_images_covered(rng, element, result, concrete, 20)
   degenerate = domains.point(center)
   np.testing.assert_array_equal(act(center), concrete(center))
   np.testing.assert_array_equal(act(degenerate).center, concrete(center))
@@ -209,8 +203,8 @@ def test_maxima_are_exact_where_one_input_dominates():
   result = transformers.max_axes(element, (0, 1))
   for name, block in element.correlated.items():
     np.testing.assert_array_equal(
-        elements.coefficients(result.correlated[name]),
-        elements.coefficients(block)[:, :, 5, 2],
+        elements.dense_numbers(result.correlated[name]),
+        elements.dense_numbers(block)[:, :, 5, 2],
     )
   np.testing.assert_array_equal(
       result.uncorrelated, np.asarray(element.uncorrelated)[:, 5, 2]

@@ -57,16 +57,20 @@ def test_symbols_of_one_name_are_the_same(first, second, join):
   transform, concrete = JOINS[join]
   result = transform(x, y)
   assert set(result.correlated) == {"s", "own"}
-  for corner in [False] * 5 + [True] * 5:
-    one = elements.draw_noise(rng, x, corner)
-    other = elements.draw_noise(rng, y, corner) | {"s": one["s"]}
-    image = concrete(elements.point_of(x, one), elements.point_of(y, other))
-    noise = {"s": one["s"], "own": other["own"]}
-    elements.assert_covers(result, noise, image)
+  one = elements.draw_many(rng, x, 10)
+  other = elements.draw_many(rng, y, 10) | {"s": one["s"]}
+  images = concrete(*(
+      elements.points_of(*pair).reshape(-1, *SHAPE)
+      for pair in ((x, one), (y, other))
+  ))
+  elements.assert_covers_all(
+      result, {"s": one["s"], "own": other["own"]},
+      images.reshape(10, 3, *images.shape[1:]),
+  )
   np.testing.assert_allclose(  # Exact: sums of the coefficients, no more.
-      elements.coefficients(result.correlated["s"]),
+      elements.dense_numbers(result.correlated["s"]),
       concrete(*(
-          np.moveaxis(elements.coefficients(e.correlated["s"]), 1, 0)
+          np.moveaxis(elements.dense_numbers(e.correlated["s"]), 1, 0)
           .reshape((-1, *SHAPE)) for e in (x, y)
       )).reshape((40, 3) + result.center.shape[1:]).swapaxes(0, 1),
       atol=1e-12,
@@ -99,12 +103,10 @@ def test_gather(kind):
   element = elements.random_element(rng, SHAPE, kind)
   for axis, indices in ((-1, [1, 0, 1]), (0, [3, 1]), (1, [0, 2, 4])):
     result = transformers.gather(element, indices, axis)
-    for _ in range(5):
-      noise = elements.draw_noise(rng, element)
-      image = elements.point_of(element, noise).take(
-          indices, axis=axis % 3 + 1
-      )
-      elements.assert_covers(result, noise, image)
+    elements.assert_images_covered(
+        rng, element, result,
+        lambda x: x.take(indices, axis=axis % 3 + 1), 10
+    )
   with pytest.raises(IndexError, match="of an axis of size 2"):
     transformers.gather(element, [2])
 

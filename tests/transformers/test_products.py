@@ -39,15 +39,11 @@ def pair_of(rng, kind, rule, spread):
 
 
 def assert_sound(rng, x, y, result, concrete):
-  for corner in [False] * 8 + [True] * 8:
-    one = elements.draw_noise(rng, x, corner)
-    other = elements.draw_noise(rng, y, corner)
-    # Uncorrelated error of both is independent.
-    shared = other | {n: v for n, v in one.items() if n is not None}
-    image = concrete(
-        elements.point_of(x, one), elements.point_of(y, shared)
-    )
-    elements.assert_covers(result, shared, image)
+  one, other = (elements.draw_many(rng, value) for value in (x, y))
+  # Uncorrelated error of both is independent.
+  shared = other | {n: v for n, v in one.items() if n is not None}
+  images = concrete(elements.points_of(x, one), elements.points_of(y, shared))
+  elements.assert_covers_all(result, shared, images)
 
 
 @pytest.mark.usefixtures("float64")

@@ -26,10 +26,9 @@ def test_covers_the_image_of_every_point(rule, kind, spread):
   element = elements.random_element(rng, SHAPE, kind, spread=spread)
   element = dataclasses.replace(element, relu=rule)
   result = transformers.relu(element)
-  for corner in [False] * 20 + [True] * 20:
-    noise = elements.draw_noise(rng, element, corner)
-    image = np.maximum(elements.point_of(element, noise), 0)
-    elements.assert_covers(result, noise, image)
+  elements.assert_images_covered(
+      rng, element, result, lambda x: np.maximum(x, 0), 40
+  )
 
 
 def bounds(element):
@@ -37,7 +36,7 @@ def bounds(element):
   if element.uncorrelated is not None:
     total += element.uncorrelated
   for block in element.correlated.values():
-    total += np.abs(elements.coefficients(block)).sum(axis=1)
+    total += np.abs(elements.dense_numbers(block)).sum(axis=1)
   return element.center - total, element.center + total
 
 
@@ -51,8 +50,8 @@ def test_box_rule_is_the_formula(kind):
   np.testing.assert_allclose(result.center, center, atol=1e-12)
   np.testing.assert_allclose(result.uncorrelated, radius, atol=1e-12)
   for name, block in element.correlated.items():
-    expected = np.where(low[:, None] >= 0, elements.coefficients(block), 0)
-    after = elements.coefficients(result.correlated[name])
+    expected = np.where(low[:, None] >= 0, elements.dense_numbers(block), 0)
+    after = elements.dense_numbers(result.correlated[name])
     np.testing.assert_array_equal(after, expected)
 
 
@@ -86,12 +85,12 @@ def test_rules_equal_diffai_v3(case, domain, name):
   after = blocks(key)
   if before is not None:
     np.testing.assert_allclose(
-        elements.coefficients(result.correlated["a"]),
+        elements.dense_numbers(result.correlated["a"]),
         after[:, : before.shape[1]], **exact,
     )
   if domain == "Zonotope":
     np.testing.assert_allclose(
-        np.abs(elements.coefficients(result.correlated["fresh"])),
+        np.abs(elements.dense_numbers(result.correlated["fresh"])),
         np.abs(after[:, before.shape[1] :]), **exact,
     )
   else:
