@@ -115,8 +115,10 @@ def assert_covers(element, noise, values):
 def dense(element):
   """The element in NumPy's arrays, with each block as its dense form."""
   radius = element.uncorrelated
+  if radius is not None:
+    radius = np.asarray(radius)
   return HybridZonotope(
-      np.asarray(element.center), None if radius is None else np.asarray(radius),
+      np.asarray(element.center), radius,
       {name: Dense(dense_numbers(b)) for name, b in element.correlated.items()},
   )
 

@@ -81,7 +81,9 @@ def test_the_blocks_are_as_hard_as_they_should_be():
 
 def test_dense_forms_are_the_library_s():
   """What the others take for a block's dense form is what it makes of it."""
-  blocks = {name: make(np.random.default_rng(0)) for name, make in BLOCKS.items()}
+  blocks = {
+      name: make(np.random.default_rng(0)) for name, make in BLOCKS.items()
+  }
   found = jax.jit(
       lambda blocks: {name: to_dense(block) for name, block in blocks.items()}
   )(blocks)

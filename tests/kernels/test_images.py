@@ -73,7 +73,7 @@ def definition(x, kernel, stride, padding):
 
 
 def gradients_by_definition(x, kernel, stride, padding, slopes):
-  """By the image and by the kernel: each product of each sum has two factors."""
+  """By the image and by the kernel: a sum's products have two factors each."""
   x = padded(x, padding)
   by_image, by_kernel = np.zeros(x.shape), np.zeros(kernel.shape)
   for place, seen in places(x.shape, kernel, stride):

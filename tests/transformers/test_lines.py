@@ -44,7 +44,8 @@ def made(name, low, high, shares, count=600):
   more = [(0, 0), (0, count - len(low))]
   low, high = np.pad([low, high], more, mode="edge")
   found = compiled_lines(name, low, high, np.pad(shares, more, mode="edge"))
-  return jax.tree.map(lambda values: np.asarray(values)[:shares.shape[1]], found)
+  size = shares.shape[1]
+  return jax.tree.map(lambda values: np.asarray(values)[:size], found)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -112,10 +112,10 @@ def test_max_pool_covers_every_point(kind, rule, window, stride, padding):
   element = elements.random_element(rng, SHAPE, kind, batch=6)
   # The symbols of one half of the batch move little, those of the other much.
   spread = np.repeat([0.01, 1.0], 3)
-  small = lambda values: values * spread.reshape(6, *[1] * (values.ndim - 1))
+  spreads = lambda v: v * spread.reshape(6, *[1] * (v.ndim - 1))
   element = dataclasses.replace(
-      element, uncorrelated=small(element.uncorrelated),
-      correlated=jax.tree.map(small, element.correlated), relu=rule,
+      element, uncorrelated=spreads(element.uncorrelated),
+      correlated=jax.tree.map(spreads, element.correlated), relu=rule,
   )
   result = transformers.max_pool(
       element, window, stride=stride, padding=padding
