@@ -13,12 +13,12 @@ from diffai_jax.domains import correlated_box, generators, upper
 def test_gradients_of_a_batchs_factors_run():
   """XLA's program for a view of the factors ended the process."""
   rng = np.random.default_rng(0)
-  x = jnp.asarray(rng.uniform(size=(2, 8, 8, 1)), jnp.float32)
+  x = rng.uniform(size=(2, 8, 8, 1)).astype(np.float32)
   kernels = [
-      jnp.asarray(rng.normal(size=shape), jnp.float32)
+      rng.normal(size=shape).astype(np.float32)
       for shape in ((3, 3, 1, 16), (3, 3, 16, 32))
   ]
-  factors = [jnp.ones(16), jnp.ones(32)]
+  factors = [np.ones(16, np.float32), np.ones(32, np.float32)]
 
   @jax.jit
   @jax.grad
@@ -39,16 +39,28 @@ def test_gradients_of_a_batchs_factors_run():
 
 def test_windows_are_scaled_as_dense_blocks_are():
   rng = np.random.default_rng(1)
-  element = correlated_box(rng.uniform(size=(2, 5, 5, 2)), 0.1, "input")
-  kernel = jnp.asarray(rng.normal(size=(3, 3, 2, 3)), jnp.float32)
-  element = transformers.conv(element, kernel, jnp.zeros(3), padding=1)
-  block = element.correlated["input"]
-  assert isinstance(block, generators.Local)
-  dense = generators.to_dense(block)
-  for shape in ((), (1,), (3,), (1, 1, 3), (1, 1, 1, 3), (5, 5, 3), (2, 5, 5, 3)):
-    factor = jnp.asarray(rng.normal(size=shape), jnp.float32)
-    found = generators.to_dense(generators.scale(block, factor))
-    expected = generators.scale(dense, factor)
+  image = rng.uniform(size=(2, 5, 5, 2)).astype(np.float32)
+  kernel = rng.normal(size=(3, 3, 2, 3)).astype(np.float32)
+  factors = [
+      rng.normal(size=shape).astype(np.float32) for shape in (
+          (), (1,), (3,), (1, 1, 3), (1, 1, 1, 3), (5, 5, 3), (2, 5, 5, 3)
+      )
+  ]
+
+  @jax.jit
+  def scaled(image, kernel, factors):
+    element = correlated_box(image, 0.1, "input")
+    element = transformers.conv(element, kernel, jnp.zeros(3), padding=1)
+    block = element.correlated["input"]
+    assert isinstance(block, generators.Local)
+    dense = generators.to_dense(block)
+    return [
+        (generators.to_dense(generators.scale(block, factor)),
+         generators.scale(dense, factor))
+        for factor in factors
+    ]
+
+  for found, expected in scaled(image, kernel, factors):
     np.testing.assert_allclose(
         found.coefficients, expected.coefficients, rtol=1e-6
     )

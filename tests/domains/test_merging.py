@@ -2,8 +2,8 @@
 
 import itertools
 
+from elements import dense_numbers as coefficients
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,15 +16,10 @@ from diffai_jax.domains.generators import (
 )
 from diffai_jax.domains.single_symbols import symbol_sizes
 
-compiled_to_dense = jax.jit(to_dense)
+compiled_sizes = jax.jit(symbol_sizes)
 pytestmark = pytest.mark.usefixtures("float64")
 SHAPE = (4, 5, 2)  # 40 variables, and 40 symbols in every block.
 GRID = ((0, 1, 2, 3), (0, 1, 2, 3, 4))  # Where the pixels lie.
-
-
-def coefficients(block):
-  """A block as an array [B, m, ...]."""
-  return np.asarray(compiled_to_dense(block).coefficients)
 
 
 def windows(rng, rows, columns, extent, shape=SHAPE, members=2):
@@ -64,13 +59,34 @@ def make(kind, seed=0):
   return BLOCKS[kind](np.random.default_rng(seed))
 
 
-def assert_is(block, expected):
-  """The block has this dense form, and holds nothing beside it."""
+def test_dense_forms_are_the_library_s():
+  """What the others take for a block's dense form is what it makes of it."""
+  blocks = {kind: make(kind) for kind in BLOCKS}
+  blocks["flat"] = reshape(blocks["around"], (40,))
+  found = jax.jit(
+      lambda blocks: {kind: to_dense(block) for kind, block in blocks.items()}
+  )(blocks)
+  for kind, block in blocks.items():
+    np.testing.assert_array_equal(
+        found[kind].coefficients, coefficients(block)
+    )
+
+
+def assert_is(block, expected, sizes=None):
+  """The block has this dense form, and holds nothing beside it.
+
+  Args:
+    block: of any structure.
+    expected: [B, m, ...].
+    sizes: what `symbol_sizes` is for the block, if that is known.
+  """
   found = coefficients(block)
   np.testing.assert_allclose(found, expected, rtol=1e-12)
   assert variable_shape(block) == expected.shape[:1] + expected.shape[2:]
   sums = np.abs(expected).reshape(expected.shape[:2] + (-1,)).sum(axis=2)
-  np.testing.assert_allclose(symbol_sizes(block), sums, rtol=1e-12)
+  if sizes is None:
+    sizes = compiled_sizes(block)
+  np.testing.assert_allclose(sizes, sums, rtol=1e-12)
 
 
 # Pixels are what a Diagonal block becomes.
@@ -83,10 +99,14 @@ PAIRS = list(itertools.combinations_with_replacement(
 def test_add(kinds):
   first, second = make(kinds[0], 1), make(kinds[1], 2)
   expected = coefficients(first) + coefficients(second)
-  total, reverse = jax.jit(
-      lambda x, y: (merging.add(x, y), merging.add(y, x))
-  )(first, second)
-  assert_is(total, expected)
+
+  @jax.jit
+  def sums(x, y):
+    total = merging.add(x, y)
+    return total, merging.add(y, x), symbol_sizes(total)
+
+  total, reverse, sizes = sums(first, second)
+  assert_is(total, expected, sizes)
   assert jax.tree.structure(total) == jax.tree.structure(reverse)
   np.testing.assert_array_equal(total.coefficients, reverse.coefficients)
 
@@ -155,10 +175,14 @@ def lined_up(blocks, shapes, axis):
 
 def check_concatenate(blocks, shapes, axis):
   batched = [(3, *shape) for shape in shapes]
-  result = jax.jit(
-      lambda parts: merging.concatenate(parts, batched, axis)
-  )(blocks)
-  assert_is(result, lined_up(blocks, shapes, axis))
+
+  @jax.jit
+  def concatenated(parts):
+    result = merging.concatenate(parts, batched, axis)
+    return result, symbol_sizes(result)
+
+  result, sizes = concatenated(blocks)
+  assert_is(result, lined_up(blocks, shapes, axis), sizes)
   return result
 
 
@@ -220,8 +244,11 @@ def test_one_symbol_and_one_pixel():
   pixel = Diagonal(rng.normal(size=(3, 1, 1, 1)))
   window = windows(rng, (-1,), (0,), (2, 1), (1, 1, 1), members=1)
   expected = coefficients(pixel) + coefficients(window)
-  assert_is(merging.add(pixel, window), expected)
-  both = merging.concatenate([pixel, window], [(3, 1, 1, 1)] * 2, -1)
+  total, both = jax.jit(lambda *blocks: (
+      merging.add(*blocks),
+      merging.concatenate(blocks, [(3, 1, 1, 1)] * 2, -1),
+  ))(pixel, window)
+  assert_is(total, expected)
   np.testing.assert_array_equal(
       coefficients(both)[:, 0, 0, 0],
       np.stack([coefficients(b).ravel() for b in (pixel, window)], 1),
@@ -240,9 +267,9 @@ def test_to_windows():
 
 
 def test_zeros_have_the_type_of_the_block():
-  half = Dense(jnp.ones((1, 2, 3), jnp.float16))
+  half = Dense(np.ones((1, 2, 3), np.float16))
   result = merging.concatenate([half, None], [(1, 3), (1, 4)], -1)
-  assert result.coefficients.dtype == jnp.float16
+  assert result.coefficients.dtype == np.float16
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
@@ -268,10 +295,16 @@ def test_flat_images_add_up(other):
   size = int(np.prod(SHAPE))
   first = reshape(make("around", 1), (size,))
   second = reshape(make(other, 2), (size,))
-  total = merging.add(first, second)
-  assert_is(total, coefficients(first) + coefficients(second))
+
+  @jax.jit
+  def met(*blocks):
+    total = merging.add(*blocks)
+    joined = merging.concatenate(blocks, [(3, size)] * 2, -1)
+    return (total, symbol_sizes(total)), (joined, symbol_sizes(joined))
+
+  (total, sizes), (joined, joined_sizes) = met(first, second)
+  assert_is(total, coefficients(first) + coefficients(second), sizes)
   assert isinstance(total, Local) == isinstance(second, Local)
-  joined = merging.concatenate([first, second], [(3, size)] * 2, -1)
   assert_is(joined, np.concatenate(
       [coefficients(first), coefficients(second)], axis=-1
-  ))
+  ), joined_sizes)

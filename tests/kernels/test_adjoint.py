@@ -21,8 +21,8 @@ def test_gradients_are_those_of_the_bilinear_map(
     stride, padding, dilation, groups, adjoint, channels
 ):
   rng = np.random.default_rng(0)
-  x = jnp.asarray(rng.normal(size=(3, 7, 6, channels)), jnp.float32)
-  kernel = jnp.asarray(rng.normal(size=(3, 3, channels // groups, 4)), jnp.float32)
+  draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
+  x, kernel = draw(3, 7, 6, channels), draw(3, 3, channels // groups, 4)
   pair = lambda n: (n, n) if isinstance(n, int) else n
   edges = [pair(edge) for edge in pair(padding)]
 
@@ -32,7 +32,7 @@ def test_gradients_are_those_of_the_bilinear_map(
         dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups,
     )
 
-  rows = jnp.asarray(rng.normal(size=convolved(x, kernel).shape), jnp.float32)
+  rows = draw(*jax.eval_shape(convolved, x, kernel).shape)
   geometry = stride, padding, dilation, groups
 
   @jax.jit

@@ -1,5 +1,8 @@
 """Affine transformers: sound at every value of the symbols, and exact."""
 
+import dataclasses
+import functools
+
 import elements
 import jax
 import jax.numpy as jnp
@@ -7,8 +10,8 @@ import numpy as np
 import pytest
 
 from diffai_jax import domains, transformers
-from diffai_jax.domains import HybridZonotope, Product
-from diffai_jax.domains.generators import Local, to_dense
+from diffai_jax.domains import Product
+from diffai_jax.domains.generators import Local
 
 RNG = np.random.default_rng(7)
 IMAGE = (7, 6, 2)
@@ -76,11 +79,24 @@ CASES = {
     "scale_channel": scale_case((2,)),
     "scale_all": scale_case(IMAGE),
 }
-# Compiled once for each kind of element; what is eager is `__wrapped__`.
-CASES = {
-    name: (jax.jit(transform), concrete, shape)
-    for name, (transform, concrete, shape) in CASES.items()
-}
+
+
+@functools.cache
+def mapped(case, kind):
+  """A random element, and what a case makes of it: in one program.
+
+  Returns:
+    By whether they have uncorrelated error: the element, and its image.
+  """
+  transform, _, shape = CASES[case]
+  given = elements.random_element(np.random.default_rng(0), shape, kind)
+  given = {True: given, False: dataclasses.replace(given, uncorrelated=None)}
+  with_error, without = jax.jit(
+      lambda x, y: (transform(x), transform(y))
+  )(given[True], given[False])
+  return {True: (given[True], with_error), False: (given[False], without)}
+
+
 KINDS_OF = [
     (case, kind)
     for case in CASES
@@ -93,26 +109,19 @@ pytestmark = pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("case, kind", KINDS_OF)
 @pytest.mark.parametrize("uncorrelated", [True, False])
 def test_covers_the_image_of_every_point(case, kind, uncorrelated):
-  transform, concrete, shape = CASES[case]
-  rng = np.random.default_rng(0)
-  element = elements.random_element(
-      rng, shape, kind, uncorrelated=uncorrelated
-  )
-  result = transform(element)
+  _, concrete, _ = CASES[case]
+  element, result = mapped(case, kind)[uncorrelated]
   assert set(result.correlated) == set(element.correlated)
-  for corner in [False] * 10 + [True] * 10:
-    noise = elements.draw_noise(rng, element, corner)
-    image = concrete(elements.point_of(element, noise))
-    elements.assert_covers(result, noise, image)
+  elements.assert_images_covered(
+      np.random.default_rng(0), element, result, concrete, 20
+  )
 
 
 @pytest.mark.parametrize("case, kind", KINDS_OF)
 def test_is_exact(case, kind):
   """c' = A(c) + b, g' = A(g) and r' = |A|(r), but for rounding."""
-  transform, concrete, shape = CASES[case]
-  rng = np.random.default_rng(1)
-  element = elements.random_element(rng, shape, kind)
-  result = transform(element)
+  _, concrete, shape = CASES[case]
+  element, result = mapped(case, kind)[True]
   shift = concrete(np.zeros((1, *shape)))
   np.testing.assert_allclose(result.center, concrete(element.center),
                              rtol=0, atol=1e-12)
@@ -125,10 +134,10 @@ def test_is_exact(case, kind):
       rtol=1e-12, atol=1e-11,
   )
   for name, block in element.correlated.items():
-    before = elements.coefficients(block)
+    before = elements.dense_numbers(block)
     images = concrete(before.reshape(-1, *shape)) - shift
     np.testing.assert_allclose(
-        elements.coefficients(result.correlated[name]),
+        elements.dense_numbers(result.correlated[name]),
         images.reshape(before.shape[:2] + images.shape[1:]),
         rtol=0, atol=1e-12,
     )
@@ -137,26 +146,29 @@ def test_is_exact(case, kind):
 @pytest.mark.parametrize("case", CASES)
 def test_arrays_products_and_points_agree(case):
   transform, concrete, shape = CASES[case]
-  rng = np.random.default_rng(2)
-  x = jnp.asarray(rng.normal(size=(3, *shape)))
-  element = elements.random_element(rng, shape, "several")
-  np.testing.assert_allclose(transform(x), concrete(x), rtol=0, atol=1e-12)
+  x = np.random.default_rng(2).normal(size=(3, *shape))
+  element, alone = mapped(case, "several")[True]
 
-  alone = transform(element)
-  product = transform(Product((x, element, domains.point(x))))
-  np.testing.assert_allclose(product[0], transform(x), rtol=0, atol=1e-12)
+  @jax.jit
+  def program(x, element):
+    product = transform(Product((x, element, domains.point(x))))
+    return transform(x), product, domains.radius(product[2])
+
+  run, product, radius = program(x, element)
+  np.testing.assert_allclose(run, concrete(x), rtol=0, atol=1e-12)
+  np.testing.assert_allclose(product[0], run, rtol=0, atol=1e-12)
   for one, other in zip(jax.tree.leaves(product[1]), jax.tree.leaves(alone)):
     np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
   degenerate = product[2]
-  np.testing.assert_allclose(degenerate.center, transform(x), atol=1e-12)
-  assert np.all(np.asarray(domains.radius(degenerate)) < 2e-12)
+  np.testing.assert_allclose(degenerate.center, run, atol=1e-12)
+  assert np.all(radius < 2e-12)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_jit_equals_eager(case):
   transform, _, shape = CASES[case]
-  element = elements.random_element(np.random.default_rng(3), shape, "several")
-  eager, jitted = transform.__wrapped__(element), transform(element)
+  element, jitted = mapped(case, "several")[True]
+  eager = transform(element)
   assert jax.tree.structure(eager) == jax.tree.structure(jitted)
   for one, other in zip(jax.tree.leaves(eager), jax.tree.leaves(jitted)):
     np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-13)
@@ -164,15 +176,18 @@ def test_jit_equals_eager(case):
 
 def test_float32_covers_exact_and_float32_runs():
   """Rounding is allowed for: both runs stay inside, however long the sums."""
+
+  @jax.jit
+  def bounds(center, radius, kernel, bias):
+    result = transformers.dense(domains.box(center, radius), kernel, bias)
+    return domains.lower(result), domains.upper(result)
+
   rng = np.random.default_rng(4)
   for size, spread in ((3000, 1e-9), (3000, 1e-3), (50, 1e-9)):
     kernel = rng.normal(size=(size, 20)).astype(np.float32)
     bias = rng.normal(size=20).astype(np.float32)
     center = rng.normal(size=(8, size)).astype(np.float32)
-    element = domains.box(jnp.asarray(center), jnp.float32(spread))
-    result = transformers.dense(element, kernel, bias)
-    low = np.asarray(domains.lower(result), np.float64)
-    high = np.asarray(domains.upper(result), np.float64)
+    low, high = np.float64(bounds(center, np.float32(spread), kernel, bias))
     for _ in range(10):
       noise = rng.uniform(-1, 1, center.shape)
       x = center.astype(np.float64) + np.float32(spread) * noise
@@ -185,22 +200,22 @@ def test_float32_covers_exact_and_float32_runs():
 
 def test_windows_stay_windows_only_while_they_are_small():
   """A first layer's generators are small; large windows become images."""
+  conv = jax.jit(lambda x, *weights: transformers.conv(x, *weights, padding=1))
   kernel, bias = RNG.normal(size=(3, 3, 1, 2)), np.zeros(2)
   deeper = RNG.normal(size=(3, 3, 2, 2))
-  element = domains.correlated_box(jnp.zeros((1, 12, 12, 1)), 1.0, "input")
-  element = transformers.conv(element, kernel, bias, padding=1)
+  image = domains.correlated_box(np.zeros((1, 12, 12, 1)), 1.0, "input")
+  element = conv(image, kernel, bias)
   (block,) = element.correlated.values()
   assert isinstance(block, Local) and block.extent == (3, 3)
   assert block.coefficients.size == 144 * 9 * 2
-  dense = HybridZonotope(element.center, None, {"input": to_dense(block)})
+  dense = elements.dense(dataclasses.replace(element, uncorrelated=None))
   kinds = []
   for _ in range(5):
-    element = transformers.conv(element, deeper, bias, padding=1)
-    dense = transformers.conv(dense, deeper, bias, padding=1)
+    element, dense = conv(element, deeper, bias), conv(dense, deeper, bias)
     kinds.append(type(element.correlated["input"]).__name__)
     np.testing.assert_allclose(
-        elements.coefficients(element.correlated["input"]),
-        elements.coefficients(dense.correlated["input"]), atol=1e-9,
+        elements.dense_numbers(element.correlated["input"]),
+        elements.dense_numbers(dense.correlated["input"]), atol=1e-9,
     )
   assert kinds[0] == "Local" and kinds[-1] == "Dense"
 

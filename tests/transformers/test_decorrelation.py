@@ -2,7 +2,6 @@
 
 import elements
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -33,13 +32,28 @@ def assert_correlates(result, element, chosen):
   np.testing.assert_array_equal(
       np.asarray(result.uncorrelated).reshape(rest.shape), rest
   )
-  found = elements.coefficients(result.correlated["new"])
+  found = elements.dense_numbers(result.correlated["new"])
   found = found.reshape(found.shape[:2] + (SIZE,))
   for b, rows in enumerate(new):
     used = found[b][np.abs(found[b]).sum(axis=1) > 0]
     np.testing.assert_array_equal(used, rows[np.abs(rows).sum(axis=1) > 0])
   for name, block in element.correlated.items():
-    assert result.correlated[name] is block
+    np.testing.assert_array_equal(
+        result.correlated[name].coefficients, block.coefficients
+    )
+
+
+def compiled(correlate):
+  """It in one program, in which known blocks are the same objects."""
+
+  @jax.jit
+  def program(x):
+    result = correlate(x)
+    for name, block in x.correlated.items():
+      assert result.correlated[name] is block
+    return result
+
+  return program
 
 
 @pytest.fixture
@@ -50,19 +64,20 @@ def element():
 @pytest.mark.parametrize("k", [1, 3, 7, 39])
 def test_correlate_fixed(element, k):
   chosen = [{i * SIZE // k for i in range(k)}] * 3
-  result = transformers.correlate_fixed(element, k, "new")
+  result = compiled(
+      lambda x: transformers.correlate_fixed(x, k, "new")
+  )(element)
   assert_correlates(result, element, chosen)
 
 
 @pytest.mark.parametrize("k", [1, 6, 39])
 def test_correlate_max_is_per_example_and_ties_go_to_the_lowest(element, k):
-  tied = HybridZonotope(
-      jnp.round(element.center), jnp.full((3, *SHAPE), 0.5), element.correlated
-  )
-  for one in (element, HybridZonotope(tied.center, tied.uncorrelated)):
+  tied = HybridZonotope(np.round(element.center), np.full((3, *SHAPE), 0.5))
+  correlate = compiled(lambda x: transformers.correlate_max(x, k, "new"))
+  for one in (element, tied):
     bounds = np.asarray(domains.upper(one)).reshape(3, SIZE)
     chosen = [set(np.argsort(-row, kind="stable")[:k]) for row in bounds]
-    assert_correlates(transformers.correlate_max(one, k, "new"), one, chosen)
+    assert_correlates(correlate(one), one, chosen)
 
 
 @pytest.mark.parametrize("by_center", [False, True])
@@ -83,22 +98,26 @@ def test_correlate_max_pool(element, window, stride, by_center):
                   slice(c, c + window[2]))
           picked.add(int(numbers[here].ravel()[example[here].argmax()]))
     chosen.append(picked)
-  result = transformers.correlate_max_pool(
-      element, window, stride, "new", by_center=by_center
-  )
+  result = compiled(lambda x: transformers.correlate_max_pool(
+      x, window, stride, "new", by_center=by_center
+  ))(element)
   assert_correlates(result, element, chosen)
 
 
 def test_correlate_random_draws_k_different_variables(element):
-  result = transformers.correlate_random(element, 6, jax.random.key(3), "new")
-  own = elements.coefficients(result.correlated["new"]).reshape(3, 6, SIZE)
+
+  @jax.jit
+  def correlate(x):
+    result = transformers.correlate_random(x, 6, jax.random.key(3), "new")
+    return result, domains.radius(result), domains.radius(x)
+
+  result, radius, before = correlate(element)
+  own = elements.dense_numbers(result.correlated["new"]).reshape(3, 6, SIZE)
   places = {tuple(np.flatnonzero(np.asarray(result.uncorrelated)[b].ravel()
                                  != np.asarray(element.uncorrelated)[b].ravel()))
             for b in range(3)}
   assert own.shape[1] == 6 and all(len(p) <= 6 for p in places)
-  np.testing.assert_allclose(
-      domains.radius(result), domains.radius(element), rtol=1e-12
-  )
+  np.testing.assert_allclose(radius, before, rtol=1e-12)
 
 
 @pytest.mark.parametrize("correlate", [
@@ -107,14 +126,16 @@ def test_correlate_random_draws_k_different_variables(element):
     lambda x, k: transformers.correlate_random(x, k, jax.random.key(0), "new"),
 ])
 def test_no_variable_and_more_than_all(element, correlate):
-  assert set(correlate(element, 0).correlated) == set(element.correlated)
-  everything = correlate(element, 1000)
+  nothing, everything = jax.jit(
+      lambda x: (correlate(x, 0), correlate(x, 1000))
+  )(element)
+  assert set(nothing.correlated) == set(element.correlated)
   assert everything.uncorrelated is None
 
 
 def all_symbols(element):
   names = sorted(element.correlated)
-  blocks = [elements.coefficients(element.correlated[n]) for n in names]
+  blocks = [elements.dense_numbers(element.correlated[n]) for n in names]
   return np.concatenate([b.reshape(3, -1, SIZE) for b in blocks], axis=1)
 
 
@@ -122,9 +143,11 @@ def all_symbols(element):
 def test_decorrelate_min_is_the_formula(kind):
   element = elements.random_element(np.random.default_rng(1), SHAPE, kind)
   symbols = all_symbols(element)
-  for k in (1, 3):
-    result = transformers.decorrelate_min(element, k, "kept")
-    found = elements.coefficients(result.correlated["kept"])
+  results = jax.jit(lambda x: [
+      transformers.decorrelate_min(x, k, "kept") for k in (1, 3)
+  ])(element)
+  for k, result in zip((1, 3), results):
+    found = elements.dense_numbers(result.correlated["kept"])
     assert set(result.correlated) == {"kept"} and found.shape[1] == k
     for b in range(3):
       sizes = np.abs(symbols[b]).sum(axis=1)
@@ -144,15 +167,19 @@ def test_decorrelate_bounds(element):
   for k in (count, count + 5):  # DiffAI v3 dropped everything here.
     same = transformers.decorrelate_min(element, k, "kept")
     assert set(same.correlated) == set(element.correlated)
-  for none in (
-      transformers.decorrelate_all(element),
-      transformers.decorrelate_min(element, 0, "kept"),
-      transformers.decorrelate_random(element, 0, jax.random.key(0), "kept"),
-  ):
-    assert not none.correlated
-    np.testing.assert_allclose(
-        none.uncorrelated, domains.radius(element), rtol=1e-12
+
+  @jax.jit
+  def drop_all(x):
+    return domains.radius(x), (
+        transformers.decorrelate_all(x),
+        transformers.decorrelate_min(x, 0, "kept"),
+        transformers.decorrelate_random(x, 0, jax.random.key(0), "kept"),
     )
+
+  radius, dropped = drop_all(element)
+  for none in dropped:
+    assert not none.correlated
+    np.testing.assert_allclose(none.uncorrelated, radius, rtol=1e-12)
 
 
 @pytest.mark.parametrize("decorrelate", [
@@ -164,16 +191,14 @@ def test_decorrelate_bounds(element):
 def test_decorrelation_covers_every_point(kind, decorrelate):
   rng = np.random.default_rng(2)
   element = elements.random_element(rng, SHAPE, kind)
-  result = decorrelate(element)
-  for corner in [False] * 10 + [True] * 10:
-    noise = elements.draw_noise(rng, element, corner)
-    elements.assert_covers(result, noise, elements.point_of(element, noise))
+  result = jax.jit(decorrelate)(element)
+  elements.assert_images_covered(rng, element, result, lambda x: x, 20)
 
 
 def test_jit_equals_eager_whatever_the_order_of_names():
   block = lambda seed: Dense(np.random.default_rng(seed).normal(size=(2, 3, 5)))
   element = HybridZonotope(
-      jnp.zeros((2, 5)), jnp.ones((2, 5)), {"z": block(0), "a": block(1)}
+      np.zeros((2, 5)), np.ones((2, 5)), {"z": block(0), "a": block(1)}
   )
   decorrelate = lambda e: transformers.decorrelate_min(e, 2, "kept")
   for one, other in zip(jax.tree.leaves(decorrelate(element)),
@@ -182,15 +207,21 @@ def test_jit_equals_eager_whatever_the_order_of_names():
 
 
 def test_both_domains(element):
-  pure = transformers.to_zonotope(element, "new", relu="deepz")
+
+  @jax.jit
+  def convert(x):
+    pure = transformers.to_zonotope(x, "new", relu="deepz")
+    return pure, transformers.to_hybrid(pure)
+
+  pure, hybrid = convert(element)
   assert pure.zonotope and pure.uncorrelated is None and pure.relu == "deepz"
-  hybrid = transformers.to_hybrid(pure)
   assert not hybrid.zonotope and hybrid.relu == "deepz"
-  result = transformers.relu(pure, symbol="fresh")
+  relu = jax.jit(transformers.relu, static_argnames="symbol")
+  result = relu(pure, symbol="fresh")
   assert result.uncorrelated is None and "fresh" in result.correlated
   with pytest.raises(ValueError, match="already has noise symbols named"):
     transformers.relu(pure, symbol="new")
-  assert len(transformers.relu(pure).correlated) == len(result.correlated)
+  assert len(relu(pure).correlated) == len(result.correlated)
 
 
 @pytest.mark.parametrize("decorrelate", [
@@ -209,7 +240,9 @@ def test_a_known_name_is_refused(decorrelate):
 def test_equal_upper_bounds_tie_though_they_round_apart():
   """Exactly 1 both; of outward rounded bounds the second would be larger."""
   element = HybridZonotope(
-      jnp.array([[0.75, -1.0]]), jnp.array([[0.25, 2.0]])
+      np.array([[0.75, -1.0]]), np.array([[0.25, 2.0]])
   )
-  picked = transformers.correlate_max(element, 1, "s").uncorrelated
+  picked = jax.jit(
+      lambda x: transformers.correlate_max(x, 1, "s").uncorrelated
+  )(element)
   np.testing.assert_array_equal(picked, [[0, 2]])

@@ -1,6 +1,7 @@
 """Strides, paddings, dilations and groups by axis: against XLA in float64."""
 
 import dataclasses
+import functools
 
 import elements
 import jax
@@ -38,12 +39,27 @@ def by_side(value):
   return value if isinstance(value, tuple) else ((value, value),) * 2
 
 
-def lax_conv(x, kernel, bias, stride=1, padding=0, dilation=1, groups=1):
-  return np.asarray(lax.conv_general_dilated(
+@functools.partial(
+    jax.jit, static_argnames=("stride", "padding", "dilation", "groups")
+)
+def compiled_lax_conv(x, kernel, stride, padding, dilation, groups):
+  return lax.conv_general_dilated(
       x, kernel, by_axis(stride), by_side(padding),
       rhs_dilation=by_axis(dilation), feature_group_count=groups,
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
-  )) + bias
+  )
+
+
+def lax_conv(x, kernel, bias, stride=1, padding=0, dilation=1, groups=1):
+  """XLA's, of batches of one size, whatever the size of the batch."""
+  size = 512
+  x = np.asarray(x)
+  batches = [x[i : i + size] for i in range(0, len(x), size)]
+  fill = [(0, size * len(batches) - len(x))] + [(0, 0)] * 3
+  return np.concatenate([
+      compiled_lax_conv(batch, kernel, stride, padding, dilation, groups)
+      for batch in np.split(np.pad(x, fill), len(batches))
+  ])[: len(x)] + bias
 
 
 def scattered(x, kernel, bias, stride=1, padding=0, dilation=1, groups=1):
@@ -135,10 +151,10 @@ def test_affine_maps_are_exact_and_sound(case, kind):
   np.testing.assert_allclose(result.center, array, atol=1e-12)
   shift = concrete(np.zeros((1, *SHAPE)))
   for name, block in element.correlated.items():
-    before = elements.coefficients(block)
+    before = elements.dense_numbers(block)
     images = concrete(before.reshape((-1, *SHAPE))) - shift
     np.testing.assert_allclose(
-        elements.coefficients(result.correlated[name]),
+        elements.dense_numbers(result.correlated[name]),
         images.reshape(before.shape[:2] + images.shape[1:]), atol=1e-12,
     )
   basis = np.eye(168).reshape(168, *SHAPE)
@@ -147,10 +163,7 @@ def test_affine_maps_are_exact_and_sound(case, kind):
   np.testing.assert_allclose(
       np.reshape(result.uncorrelated, radius.shape), radius, atol=1e-11
   )
-  for corner in (False, True):
-    noise = elements.draw_noise(rng, element, corner)
-    image = concrete(elements.point_of(element, noise))
-    elements.assert_covers(result, noise, image)
+  elements.assert_images_covered(rng, element, result, concrete, 2)
 
 
 @pytest.mark.parametrize("case", [
@@ -159,18 +172,25 @@ def test_affine_maps_are_exact_and_sound(case, kind):
 ])
 def test_pixels_become_windows(case):
   element = domains.correlated_box(np.zeros((1, *SHAPE)), 1.0, "input")
-  assert isinstance(CASES[case][0](element).correlated["input"], Local)
+  result = jax.eval_shape(CASES[case][0], element)
+  assert isinstance(result.correlated["input"], Local)
 
 
 def test_small_windows_stay_windows_with_same_padding():
   """Photographs: three convolutions, one of stride 2, one in groups."""
-  x = domains.correlated_box(np.zeros((1, 16, 16, 2)), 1.0, "input")
   kernel = np.ones((3, 3, 2, 2))
-  x = transformers.conv(
-      x, kernel, np.zeros(2), stride=2, padding=((0, 1), (0, 1))
-  )
-  x = transformers.conv(x, kernel[:, :, :1], np.zeros(2), padding=1, groups=2)
-  block = x.correlated["input"]
+
+  def network(x):
+    x = domains.correlated_box(x, 1.0, "input")
+    x = transformers.conv(
+        x, kernel, np.zeros(2), stride=2, padding=((0, 1), (0, 1))
+    )
+    return transformers.conv(
+        x, kernel[:, :, :1], np.zeros(2), padding=1, groups=2
+    )
+
+  result = jax.eval_shape(network, np.zeros((1, 16, 16, 2)))
+  block = result.correlated["input"]
   assert isinstance(block, Local) and max(block.extent) < 5
 
 
@@ -185,19 +205,16 @@ def test_small_windows_stay_windows_with_same_padding():
 ], ids=["pool", "global", "channels", "two"])
 def test_maxima_cover_every_point(act, concrete, rule, spread):
   rng = np.random.default_rng(1)
-  act = jax.jit(act)
   element = elements.random_element(rng, SHAPE, "several", spread=spread)
   # Some inputs are the largest for sure.
   center = np.asarray(element.center) + 9 * (rng.uniform(size=SHAPE) < 0.1)
   element = dataclasses.replace(element, center=center, relu=rule)
-  result = act(element)
-  for corner in [False] * 10 + [True] * 10:
-    noise = elements.draw_noise(rng, element, corner)
-    image = concrete(elements.point_of(element, noise))
-    elements.assert_covers(result, noise, image)
-  degenerate = domains.point(center)
-  np.testing.assert_array_equal(act(center), concrete(center))
-  np.testing.assert_array_equal(act(degenerate).center, concrete(center))
+  result, run, degenerate = jax.jit(
+      lambda x: (act(x), act(x.center), act(domains.point(x.center)))
+  )(element)
+  elements.assert_images_covered(rng, element, result, concrete, 20)
+  np.testing.assert_array_equal(run, concrete(center))
+  np.testing.assert_array_equal(degenerate.center, concrete(center))
 
 
 def test_maxima_are_exact_where_one_input_dominates():
@@ -206,11 +223,11 @@ def test_maxima_are_exact_where_one_input_dominates():
   center = np.zeros((3, *SHAPE))
   center[:, 5, 2] = 99.0
   element = dataclasses.replace(element, center=center)
-  result = transformers.max_axes(element, (0, 1))
+  result = jax.jit(lambda x: transformers.max_axes(x, (0, 1)))(element)
   for name, block in element.correlated.items():
     np.testing.assert_array_equal(
-        elements.coefficients(result.correlated[name]),
-        elements.coefficients(block)[:, :, 5, 2],
+        elements.dense_numbers(result.correlated[name]),
+        elements.dense_numbers(block)[:, :, 5, 2],
     )
   np.testing.assert_array_equal(
       result.uncorrelated, np.asarray(element.uncorrelated)[:, 5, 2]
@@ -223,8 +240,9 @@ def test_products_of_matrices_equal_the_library():
   for geometry in GEOMETRIES.values():
     kernel = RNG.normal(size=(3, 2, 4 // geometry.get("groups", 1), 4))
     given = dict(stride=1, padding=0, dilation=1, groups=1) | geometry
+    multiply = jax.jit(functools.partial(taps.multiply_groups, **given))
     np.testing.assert_allclose(
-        taps.multiply_groups(x, kernel, **given),
+        multiply(x, kernel),
         lax_conv(x, kernel, 0.0, **geometry), atol=1e-12,
     )
 
@@ -237,11 +255,12 @@ def test_gradients_are_differences_of_losses(act, fast):
   geometry = dict(stride=(2, 1), padding=((0, 1), (1, 0)), groups=2)
   x, kernel = RNG.normal(size=(2, *SHAPE)), RNG.normal(size=(3, 2, 2, 4))
 
+  @jax.jit
   def loss(x, kernel):
     with precision.for_losses(fast):
       return jnp.sum(jnp.sin(act(x, kernel, BIAS, **geometry)))
 
-  by_x, by_kernel = jax.grad(loss, (0, 1))(x, kernel)
+  by_x, by_kernel = jax.jit(jax.grad(loss, (0, 1)))(x, kernel)
   step = 1e-6
   for value, gradient in ((x, by_x), (kernel, by_kernel)):
     direction = RNG.normal(size=value.shape)

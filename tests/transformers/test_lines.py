@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -29,13 +28,29 @@ def intervals(name, rng, count=600):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def made(name, low, high, shares):
-  """Slopes, and lines with those by default and with random ones."""
+def compiled_lines(name, low, high, shares):
   arrays = CLIP if name == "clip" else {}
   slopes = lines.slopes(name, arrays, {}, low, high)
   at = lambda share: slopes.least + share * (slopes.most - slopes.least)
   build = functools.partial(lines.lines, name, arrays, {}, low, high)
   return build(slopes.lower, slopes.upper), build(*map(at, shares))
+
+
+def made(name, low, high, shares, count=600):
+  """Lines with the slopes by default and with random ones.
+
+  Of fewer intervals too, in the programs that `intervals` takes.
+  """
+  more = [(0, 0), (0, count - len(low))]
+  low, high = np.pad([low, high], more, mode="edge")
+  found = compiled_lines(name, low, high, np.pad(shares, more, mode="edge"))
+  size = shares.shape[1]
+  return jax.tree.map(lambda values: np.asarray(values)[:size], found)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def values_of(name, x):
+  return TRANSFORMERS[name](x, **(CLIP if name == "clip" else {}))
 
 
 def distances(name, found, low, high, rng):
@@ -46,8 +61,7 @@ def distances(name, found, low, high, rng):
   ])
   x = low.astype(float) + (high.astype(float) - low) * share
   x = np.clip(x.astype(np.float32), low, high)
-  arrays = CLIP if name == "clip" else {}
-  y = np.asarray(TRANSFORMERS[name](jnp.asarray(x), **arrays), float)
+  y = np.asarray(values_of(name, x), float)
   wide = lambda a: np.asarray(a, float)
   below = y - wide(found.lower_slope) * x - wide(found.lower_offset)
   return below, wide(found.upper_slope) * x + wide(found.upper_offset) - y
@@ -63,9 +77,7 @@ def test_functions_are_between_their_lines_whatever_the_slopes(name):
     assert np.all(below >= 0) and np.all(above >= 0)
     # Sharp: each line comes near to the function somewhere on the interval.
     width = np.maximum(high - low, 1e-6).astype(float)
-    size = 1 + np.abs(np.asarray(TRANSFORMERS[name](
-        jnp.stack([low, high]), **(CLIP if name == "clip" else {})
-    ))).max(0)
+    size = 1 + np.abs(np.asarray(values_of(name, np.stack([low, high])))).max(0)
     for apart in (below, above):
       assert np.median(apart.min(0) / (width + 1e-3 * size)) < 0.02
 

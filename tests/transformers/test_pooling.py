@@ -73,9 +73,6 @@ AFFINE = {
 
 # Compiled once for each kind of element.
 AFFINE = {name: (jax.jit(f), g) for name, (f, g) in AFFINE.items()}
-max_pool = jax.jit(
-    transformers.max_pool, static_argnames=("window", "stride", "padding")
-)
 
 
 @pytest.mark.parametrize("kind", elements.KINDS)
@@ -89,16 +86,13 @@ def test_affine_pools_are_exact_and_sound(case, kind):
       result.center, concrete(np.asarray(element.center)), atol=1e-12
   )
   for name, block in element.correlated.items():
-    before = elements.coefficients(block)
+    before = elements.dense_numbers(block)
     images = concrete(before.reshape((-1, *SHAPE)))
     np.testing.assert_allclose(
-        elements.coefficients(result.correlated[name]),
+        elements.dense_numbers(result.correlated[name]),
         images.reshape(before.shape[:2] + images.shape[1:]), atol=1e-12,
     )
-  for corner in [False] * 5 + [True] * 5:
-    noise = elements.draw_noise(rng, element, corner)
-    image = concrete(elements.point_of(element, noise))
-    elements.assert_covers(result, noise, image)
+  elements.assert_images_covered(rng, element, result, concrete, 10)
 
 
 @pytest.mark.parametrize("case", ["average2", "average3", "transposed"])
@@ -107,24 +101,29 @@ def test_windows_stay_windows(case):
   assert isinstance(AFFINE[case][0](element).correlated["input"], Local)
 
 
+# Window by window, so that those which share operations follow each other.
+@pytest.mark.parametrize("rule", ["box", "switch", "deepz"])
+@pytest.mark.parametrize("kind", elements.KINDS)
 @pytest.mark.parametrize("window, stride, padding", [
     (2, 2, 0), (3, 2, 1), (3, 1, 1), (1, 1, 0),
 ])
-@pytest.mark.parametrize("rule", ["box", "switch", "deepz"])
-@pytest.mark.parametrize("kind", elements.KINDS)
 def test_max_pool_covers_every_point(kind, rule, window, stride, padding):
   rng = np.random.default_rng(1)
-  for spread in (0.01, 1.0):
-    element = elements.random_element(rng, SHAPE, kind, spread=spread)
-    element = dataclasses.replace(element, relu=rule)
-    result = max_pool(
-        element, window, stride=stride, padding=padding
-    )
-    for corner in [False] * 6 + [True] * 6:
-      noise = elements.draw_noise(rng, element, corner)
-      image = numpy_pool(elements.point_of(element, noise), np.max, window,
-                         stride, padding, -np.inf)
-      elements.assert_covers(result, noise, image)
+  element = elements.random_element(rng, SHAPE, kind, batch=6)
+  # The symbols of one half of the batch move little, those of the other much.
+  spread = np.repeat([0.01, 1.0], 3)
+  spreads = lambda v: v * spread.reshape(6, *[1] * (v.ndim - 1))
+  element = dataclasses.replace(
+      element, uncorrelated=spreads(element.uncorrelated),
+      correlated=jax.tree.map(spreads, element.correlated), relu=rule,
+  )
+  result = transformers.max_pool(
+      element, window, stride=stride, padding=padding
+  )
+  elements.assert_images_covered(
+      rng, element, result,
+      lambda x: numpy_pool(x, np.max, window, stride, padding, -np.inf), 12,
+  )
 
 
 def test_max_pool_is_exact_where_one_input_dominates():
@@ -133,13 +132,14 @@ def test_max_pool_is_exact_where_one_input_dominates():
   center = np.zeros((3, 4, 4, 2))
   center[:, ::2, 1::2] = 5.0
   element = dataclasses.replace(element, center=center)
-  result = transformers.max_pool(element, 2)
+  result = jax.jit(lambda x: transformers.max_pool(x, 2))(element)
   np.testing.assert_allclose(
-      elements.coefficients(result.correlated["a"]),
-      elements.coefficients(element.correlated["a"])[:, :, ::2, 1::2],
+      elements.dense_numbers(result.correlated["a"]),
+      elements.dense_numbers(element.correlated["a"])[:, :, ::2, 1::2],
   )
   np.testing.assert_allclose(
-      result.uncorrelated, element.uncorrelated[:, ::2, 1::2], atol=1e-12
+      result.uncorrelated, np.asarray(element.uncorrelated)[:, ::2, 1::2],
+      atol=1e-12,
   )
 
 
@@ -147,12 +147,14 @@ def test_max_pool_of_arrays_and_without_generators():
   rng = np.random.default_rng(3)
   x = rng.normal(size=(2, *SHAPE))
   np.testing.assert_array_equal(
-      transformers.max_pool(x, 3, stride=2, padding=1),
+      jax.jit(lambda x: transformers.max_pool(x, 3, stride=2, padding=1))(x),
       numpy_pool(x, np.max, 3, 2, 1, -np.inf),
   )
-  box = transformers.max_pool(domains.box(x, 0.5), 2)
+  upper = jax.jit(
+      lambda x: domains.upper(transformers.max_pool(domains.box(x, 0.5), 2))
+  )(x)
   np.testing.assert_allclose(
-      domains.upper(box), numpy_pool(x, np.max, 2, 2, 0, 0) + 0.5, atol=1e-12
+      upper, numpy_pool(x, np.max, 2, 2, 0, 0) + 0.5, atol=1e-12
   )
   with pytest.raises(ValueError, match="must be below the window"):
     transformers.max_pool(x, 2, padding=2)
@@ -161,11 +163,16 @@ def test_max_pool_of_arrays_and_without_generators():
 def test_pools_keep_the_type_of_numbers(float64):
   """Also float32 arrays where float64 is enabled."""
   image = np.zeros((1, 4, 4, 1), np.float32)
-  for x in (image, domains.box(image, np.float32(0.1))):
-    for y in (
+
+  @jax.jit
+  def pooled(x):
+    return (
         transformers.average_pool(x, 2), transformers.global_average_pool(x),
         transformers.max_pool(x, 2), transformers.scale_shift(x, 0.5, 0.1),
-    ):
+    )
+
+  for x in (image, domains.box(image, np.float32(0.1))):
+    for y in pooled(x):
       dtype = y.dtype if hasattr(y, "dtype") else y.center.dtype
       assert dtype == np.float32
 
@@ -182,11 +189,14 @@ def test_windows_that_do_not_fit_are_refused(pool):
 
 def test_a_convolution_that_only_sees_padding_keeps_its_block():
   """No window meets an output: coefficients 0, not a block without entries."""
-  element = transformers.correlate_all(
-      domains.box(np.ones((1, 1, 1, 1)), 0.1), "s"
-  )
-  image = transformers.conv(
-      element, np.ones((2, 2, 1, 1)), np.zeros(1), stride=4, padding=2
-  )
-  flat = transformers.flatten(image)
-  np.testing.assert_array_equal(domains.radius(flat) < 1e-6, True)
+
+  @jax.jit
+  def radius(center):
+    element = transformers.correlate_all(domains.box(center, 0.1), "s")
+    image = transformers.conv(
+        element, np.ones((2, 2, 1, 1)), np.zeros(1), stride=4, padding=2
+    )
+    return domains.radius(transformers.flatten(image))
+
+  found = radius(np.ones((1, 1, 1, 1)))
+  np.testing.assert_array_equal(found < 1e-6, [[True] * found.size])

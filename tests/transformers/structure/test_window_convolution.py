@@ -1,6 +1,7 @@
 """Blocks of windows, convolved, pooled and multiplied as windows or as images."""
 
-import jax.numpy as jnp
+import elements
+import jax
 import numpy as np
 import pytest
 
@@ -28,14 +29,19 @@ def block_of(extent: int, channels: int = 2) -> Local:
               0 <= row + p < SHAPE[0] and 0 <= column + q < SHAPE[1]
           )
   coefficients *= inside[:, :, None, :, :, None]
-  return Local(jnp.asarray(coefficients), ROWS, COLUMNS, SHAPE)
+  return Local(coefficients, ROWS, COLUMNS, SHAPE)
 
 
 def assert_same(ours, expected):
   assert isinstance(expected, Dense)
   np.testing.assert_allclose(
-      to_dense(ours).coefficients, expected.coefficients, atol=1e-12
+      elements.dense_numbers(ours), expected.coefficients, atol=1e-12
   )
+
+
+def both(act, block):
+  """What becomes of a block, and of its dense form."""
+  return jax.jit(lambda block: (act(block), act(to_dense(block))))(block)
 
 
 @pytest.mark.parametrize("extent", [1, 2, 4])
@@ -45,10 +51,9 @@ def assert_same(ours, expected):
 )
 def test_convolved_windows_are_convolved_images(extent, taps, stride, padding):
   kernel = np.random.default_rng(0).normal(size=(taps, taps, 2, 3))
-  block = block_of(extent)
-  ours = convolution.convolve_block(block, kernel, stride, padding)
-  expected = convolution.convolve_block(
-      to_dense(block), kernel, stride, padding
+  ours, expected = both(
+      lambda x: convolution.convolve_block(x, kernel, stride, padding),
+      block_of(extent),
   )
   assert_same(ours, expected)
   # All of these take fewer products than whole images would.
@@ -60,12 +65,12 @@ def test_convolved_windows_are_convolved_images(extent, taps, stride, padding):
 def test_pooled_windows_are_pooled_images(extent, taps, stride, padding):
   weights = np.full((taps, taps), 1 / taps**2)
   weights[0, -1] = 0
-  block = block_of(extent)
-  ours = convolution.pool_block(block, weights, stride, padding)
-  assert isinstance(ours, Local)
-  assert_same(
-      ours, convolution.pool_block(to_dense(block), weights, stride, padding)
+  ours, expected = both(
+      lambda x: convolution.pool_block(x, weights, stride, padding),
+      block_of(extent),
   )
+  assert isinstance(ours, Local)
+  assert_same(ours, expected)
 
 
 @pytest.mark.parametrize("most", [0, 256])
@@ -76,7 +81,8 @@ def test_a_dense_layer_of_windows(most, extent, monkeypatch):
   block = block_of(extent)
   flat = reshape(block, (SHAPE[0] * SHAPE[1] * 2,))
   kernel = np.random.default_rng(1).normal(size=(SHAPE[0] * SHAPE[1] * 2, 3))
-  ours = convolution.multiply_windows(flat, jnp.asarray(kernel))
+  multiply = jax.jit(lambda x: convolution.multiply_windows(x, kernel))
   np.testing.assert_allclose(
-      ours.coefficients, to_dense(flat).coefficients @ kernel, atol=1e-12
+      multiply(flat).coefficients, elements.dense_numbers(flat) @ kernel,
+      atol=1e-12,
   )
