@@ -1,6 +1,9 @@
 """What tests of the application share."""
 
+import functools
+
 import pytest
+from sklearn import datasets
 
 from diffai_jax.app import job, report
 from diffai_jax.training import optimizers
@@ -48,6 +51,16 @@ def shared_steps():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(optimizers, "create", optimizer)
     patch.setattr(job, "make_step", step)
+    yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def digits_file():
+  """scikit-learn's file of digits, a compressed text, is read once."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(
+        datasets, "load_digits", functools.cache(datasets.load_digits)
+    )
     yield
 
 
