@@ -2,11 +2,14 @@
 
 import functools
 
+import jax
+import numpy as np
 import pytest
 from sklearn import datasets
 
-from diffai_jax.app import job, report
+from diffai_jax.app import certify_run, fit, job, report, train
 from diffai_jax.training import optimizers
+from diffai_jax.training.state import create_state
 from diffai_jax.verification.program_cache import structure
 
 _STEPS = 200  # More than any run here takes.
@@ -30,10 +33,11 @@ def pictures():
 def shared_steps():
   """Runs of one module that ask for equal training steps take the same one.
 
-  A step is traced and compiled for each run, most of what a small run takes.
-  Two are equal if all arguments of `make_step` are: of the optimiser those
-  that it was made of, of the clock its times. Networks with a layer class of
-  their own (`watched`) have steps of their own.
+  A step is traced and compiled for each run, and so is what draws the first
+  weights: most of what a small run takes. Two are equal if all arguments of
+  `make_step` and `create_state` are: of the optimiser those that it was made
+  of, of the clock its times. Networks with a layer class of their own
+  (`watched`) have steps and weights of their own.
   """
   make_step, create = job.make_step, optimizers.create
   made = {}
@@ -48,7 +52,18 @@ def shared_steps():
     key = "step", structure(parts)
     return _kept(made, key, lambda: (arguments, make_step(*arguments)))[1]
 
+  def state(network, optimizer, image_shape, seed):
+    key = "state", structure([network, id(optimizer), image_shape, seed])
+    first = _kept(made, key, lambda: (
+        optimizer, create_state(network, optimizer, image_shape, seed)
+    ))[1]
+    return jax.tree.map(  # The run's own: steps take what they are given.
+        lambda leaf: jax.device_put(np.array(leaf), leaf.sharding), first
+    )
+
   with pytest.MonkeyPatch.context() as patch:
+    for room in (certify_run, fit, train):
+      patch.setattr(room, "create_state", state)
     patch.setattr(optimizers, "create", optimizer)
     patch.setattr(job, "make_step", step)
     yield
