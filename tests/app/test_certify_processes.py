@@ -10,16 +10,22 @@ import sys
 import pytest
 
 from diffai_jax.app import certify_run, config_file, train
+from diffai_jax.networks import NETWORKS
 from diffai_jax.storage import journal
 from diffai_jax.verification import certification
 
 _EPSILON = 0.03
+# The processes know the network by the config's file alone.
 _CONFIG = """
+import functools
+
 from diffai_jax.app.config import base_config
+from diffai_jax.networks import NETWORKS, ffnn
 
 def get_config():
+  NETWORKS["Tiny"] = functools.partial(ffnn, hidden=(9,))
   config = base_config("digits")
-  config.network, config.goal = "FFNN", "Point"
+  config.network, config.goal = "Tiny", "Point"
   config.epochs, config.batch_size = 1.0, 220
   config.xla_flags = False
   config.certify.methods = ("Box",)
@@ -32,6 +38,15 @@ def get_config():
 
 class _Killed(BaseException):
   pass
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_network_is_left():
+  """What the config adds to the networks is gone afterwards."""
+  before = dict(NETWORKS)
+  yield
+  NETWORKS.clear()
+  NETWORKS.update(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """A whole run in an object store: trained, resumed, certified, reported."""
 
 import collections
+import functools
 import json
 from unittest import mock
 
@@ -14,11 +15,20 @@ from diffai_jax.app import config as config_room
 from diffai_jax.app import report
 from diffai_jax.app.certify_run import certify_checkpoint
 from diffai_jax.app.train import train_and_certify
+from diffai_jax.networks import NETWORKS, ffnn
 from diffai_jax.storage import lines, store
 from diffai_jax.training import checkpoints, metrics, saving
 from diffai_jax.types import UsageError
 
 _FOLDER = "gs://bucket/runs/lr=0.1"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _tiny_network():
+  """A network that compiles in no time, by the name of Tiny."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(NETWORKS, "Tiny", functools.partial(ffnn, hidden=(8,)))
+    yield
 
 
 @pytest.fixture
@@ -76,7 +86,7 @@ def test_a_run_from_python_is_the_same_in_a_bucket(bucket, tmp_path):
 
 def _config(epochs):
   config = config_room.base_config("digits,0.02")
-  config.network, config.goal = "FFNN", "Mix(Point, Box, 0.3)"
+  config.network, config.goal = "Tiny", "Mix(Point, Box, 0.3)"
   config.epochs, config.batch_size = epochs, 500
   config.schedule_epochs, config.checkpoint_minutes = 2.0, 0.0
   config.certify.examples = 6

@@ -16,12 +16,12 @@ import pytest
 from watched import watched
 from weights import layers
 
-from diffai_jax.app import certify_run, interrupts, job, train
+from diffai_jax.app import certify_run, config_dict, interrupts, job, train
 from diffai_jax.app.config import base_config
 from diffai_jax.data import load
 from diffai_jax.domains import Product
 from diffai_jax.networks import NETWORKS, describe, ffnn
-from diffai_jax.training import checkpoints, loop, metrics
+from diffai_jax.training import checkpoints, loop, metrics, optimizers
 from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.types import UsageError
 
@@ -98,12 +98,19 @@ def _files(folder: pathlib.Path) -> dict[str, bytes]:
 def _state(config, workdir) -> TrainState:
   """The state in the latest checkpoint of a work folder."""
   made = train.Job.from_config(config)
-  like = create_state(
-      made.network, made.optimizer(1), (8, 8, 1), seed=0
-  )
+  like = _like(made.network, config.optimizer.to_json())
   paths = checkpoints.steps_of(os.path.join(workdir, checkpoints.FOLDER))
   found = checkpoints.restore(paths, like)
   return found and found.state
+
+
+@functools.cache
+def _like(network, optimizer: str) -> TrainState:
+  """Some state of a network and an optimiser, for its shapes."""
+  made = optimizers.create(
+      config_dict.ConfigDict(json.loads(optimizer)), lambda step: step
+  )
+  return create_state(network, made, (8, 8, 1), seed=0)
 
 
 def _bits(state: TrainState) -> list[bytes]:

@@ -11,7 +11,7 @@ import pytest
 from running import TINY, run
 from training_run import watched
 
-from diffai_jax.app import command_line, config_file, train
+from diffai_jax.app import command_line, config_file, report, train
 from diffai_jax.networks import NETWORKS
 from diffai_jax.training import checkpoints, loop, metrics, snapshot
 
@@ -84,6 +84,10 @@ def _assert_same(workdir: pathlib.Path, other: pathlib.Path) -> None:
 def _tiny_network():
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(NETWORKS, "Tiny", TINY)
+    # Drawing takes longer than training.
+    patch.setattr(
+        report, "_image", lambda figure, description: f"<p>{description}</p>"
+    )
     yield
 
 

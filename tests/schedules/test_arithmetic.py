@@ -1,5 +1,6 @@
 """Arithmetic of schedules: values, bounds, text."""
 
+import functools
 import operator
 
 import jax
@@ -35,11 +36,14 @@ def values(schedule):
   )
 
 
+leaf_values = functools.cache(values)
+
+
 def draw(rng, depth=0):
   """A random tree, with what Python makes of it at each of TIMES."""
   if depth > 3 or rng.random() < 0.25:
     leaf = LEAVES[rng.integers(len(LEAVES))]
-    return leaf, values(leaf) + np.zeros_like(TIMES)
+    return leaf, leaf_values(leaf) + np.zeros_like(TIMES)
   (left, a), (right, b) = draw(rng, depth + 1), draw(rng, depth + 1)
   kind = KINDS[rng.integers(4)]
   if kind is Over:  # By something that is surely not 0.

@@ -4,11 +4,10 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_step import _BATCH, _DATASET, _EPSILON, _RATE, _data
-from test_step import _optimizer, run_on_two_devices
+from test_step import _optimizer, fresh
 
 from diffai_jax import objectives
 from diffai_jax.data import Dataset
@@ -40,6 +39,11 @@ NORMALISED = ffnn(3, (0.4,), (0.5,), hidden=(9,), batch_norm=True)
 
 
 def state_of(network):
+  return fresh(first_state(network))
+
+
+@functools.cache
+def first_state(network):
   """The first state, every number of its weights random."""
   rng = np.random.default_rng(3)
   state = create_state(network, _optimizer(), (4, 4, 1), seed=1)
@@ -86,8 +90,8 @@ def test_parts_make_the_step_of_the_whole(network, goal, dataset, parts):
   assert_close(rows, expected)
   assert_close(found.params, wanted.params)
   moved = jax.tree.map(
-      lambda new, old: np.max(np.abs(new - old)),
-      found.params, state_of(network).params,
+      lambda new, old: np.max(np.abs(np.asarray(new) - np.asarray(old))),
+      found.params, first_state(network).params,
   )
   assert all(change > 1e-3 for change in jax.tree.leaves(moved))
   assert int(found.step) == 2
@@ -112,7 +116,9 @@ def test_normalisation_and_regularisers_see_a_part(network, regularize):
       step_of(network, goal, 2, regularize=regularize), network, [_data()]
   )
   (one, (first,)), (two, (second,)) = halves
-  mean = functools.partial(jax.tree.map, lambda a, b: (a + b) / 2)
+  mean = functools.partial(
+      jax.tree.map, lambda a, b: (np.asarray(a) + np.asarray(b)) / 2
+  )
   assert_close(found.params, mean(one.params, two.params))
   assert_close(found.statistics, mean(one.statistics, two.statistics))
   assert bool(jax.tree.leaves(found.statistics)) == (network is NORMALISED)
@@ -121,8 +127,8 @@ def test_normalisation_and_regularisers_see_a_part(network, regularize):
   for name in ("epsilon", "largest_bound"):
     assert_close(row[name], max(first[name], second[name]))
   gradient = jax.tree.leaves(jax.tree.map(
-      lambda new, old: (new - old) / _RATE, found.params,
-      state_of(network).params,
+      lambda new, old: (np.asarray(new) - np.asarray(old)) / _RATE,
+      found.params, first_state(network).params,
   ))
   norm = np.sqrt(sum(np.sum(np.square(part)) for part in gradient))
   np.testing.assert_allclose(row["gradient_norm"], norm, rtol=1e-4)
@@ -170,51 +176,7 @@ def test_a_normalised_network_learns():
   network, params = fold(
       NORMALISED, {"params": state.params, POPULATION: state.statistics}
   )
-  logits = network.apply({"params": params}, jnp.asarray(images) / 255)
+  logits = jax.jit(network.apply)(
+      {"params": params}, images / np.float32(255)
+  )
   assert np.mean(np.argmax(logits, axis=1) == labels) > 0.9
-
-
-_TWO_DEVICES = """
-    import jax
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-    import numpy as np
-    from diffai_jax import objectives
-    from diffai_jax.data import Dataset
-    from diffai_jax.networks import ffnn
-    from diffai_jax.training import optimizers
-    from diffai_jax.training.state import create_state
-    from diffai_jax.training.step import make_step
-    from ml_collections import config_dict
-
-    assert jax.local_device_count() == 2
-    network = ffnn(3, (0.4,), (0.5,), hidden=(5,))
-    optimizer = optimizers.create(config_dict.ConfigDict(dict(
-        name="sgd", learning_rate=0.1, milestones=(), decay=0.1,
-        momentum=0.0, l2=0.0, clip_norm=1e9)), lambda step: step)
-    data = Dataset((4, 4, 1), 3, (0.4,), (0.5,), 0.1, crop_padding=1)
-    goal = objectives.parse("Sample(0.5, 0.5, Normal, Box)")
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (2, 12, 4, 4, 1)).astype(np.uint8)
-    labels = random.integers(0, 3, (2, 12)).astype(np.int32)
-
-    def run(devices, parts):
-      step = make_step(network, goal, optimizer, data, 0.1, 5,
-                       lambda step: step + 1.0, accumulate=parts)
-      state = create_state(network, optimizer, (4, 4, 1), seed=1)
-      rows = []
-      for x, y in zip(images, labels):
-        state, metrics = jax.block_until_ready(step(
-            state, x.reshape(devices, -1, 4, 4, 1), y.reshape(devices, -1)))
-        rows.append([float(metrics[name]) for name in sorted(metrics)])
-      flat = [np.ravel(x) for x in jax.tree.leaves(state.params)]
-      return np.concatenate(flat), np.array(rows)
-
-    (one, reported_one), (two, reported_two) = run(1, 1), run(2, 3)
-    np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(reported_two, reported_one, rtol=1e-4, atol=1e-5)
-    print("equal")
-"""
-
-
-def test_parts_on_two_devices_equal_the_whole_on_one():
-  run_on_two_devices(_TWO_DEVICES)

@@ -1,11 +1,7 @@
 """The pmapped step against the objective written out in plain JAX."""
 
 import dataclasses
-import os
-import pathlib
-import subprocess
-import sys
-import textwrap
+import functools
 
 from flax import linen as nn
 import jax
@@ -23,7 +19,6 @@ from diffai_jax.training.state import TrainState, create_state
 from diffai_jax.training.step import example_keys, make_step
 from diffai_jax.types import AXIS
 
-_ROOT = pathlib.Path(__file__).parents[2]
 _DATASET = Dataset((4, 4, 1), 3, (0.4,), (0.5,), epsilon=0.1)
 _EPSILON = 0.1
 _BATCH = 12
@@ -62,8 +57,20 @@ def _step(network, text: str):
   )
 
 
-def _state(network) -> TrainState:
+def fresh(state: TrainState) -> TrainState:
+  """A copy on the same devices, which a step may take as its own."""
+  return jax.tree.map(
+      lambda leaf: jax.device_put(np.array(leaf), leaf.sharding), state
+  )
+
+
+@functools.cache
+def _first_state(network) -> TrainState:
   return create_state(network, _optimizer(), (4, 4, 1), seed=1)
+
+
+def _state(network) -> TrainState:
+  return fresh(_first_state(network))
 
 
 def _objective(params, images, labels, scale: float, weight: float):
@@ -139,6 +146,7 @@ def test_steps_follow_the_objective_and_report_it():
     )
     state, metrics = step(state, images, labels)
 
+    gradient = jax.device_get(gradient)
     params = jax.tree.map(lambda w, g: w - _RATE * g, params, gradient)
     jax.tree.map(
         lambda got, want: np.testing.assert_allclose(
@@ -193,18 +201,21 @@ def test_nothing_recompiles_as_time_passes():
   assert counts == [1] * 12
 
 
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def keys(count, step, purpose):
+  """The keys' numbers of a batch's examples on so many devices."""
+  split = jax.vmap(
+      lambda _: example_keys(
+          jax.random.key(3), step, purpose, _BATCH // count
+      ),
+      axis_name=AXIS,
+  )(jnp.arange(count))
+  return jax.random.key_data(split).reshape(_BATCH, -1)
+
+
 @pytest.mark.parametrize("devices", [2, 4, 12])
 def test_keys_do_not_depend_on_the_number_of_devices(devices):
   """An example's key is folded from its index in the whole batch."""
-
-  def keys(count, step, purpose):
-    split = jax.vmap(
-        lambda _: example_keys(
-            jax.random.key(3), step, purpose, _BATCH // count
-        ),
-        axis_name=AXIS,
-    )(jnp.arange(count))
-    return jax.random.key_data(split).reshape(_BATCH, -1)
 
   alone = keys(1, 7, 0)
   np.testing.assert_array_equal(keys(devices, 7, 0), alone)
@@ -216,11 +227,7 @@ def test_keys_differ_by_step_and_purpose():
   rows = []
   for step in range(3):
     for purpose in range(2):
-      found = jax.vmap(
-          lambda _: example_keys(jax.random.key(3), step, purpose, _BATCH),
-          axis_name=AXIS,
-      )(jnp.arange(1))
-      rows += map(tuple, np.asarray(jax.random.key_data(found[0])))
+      rows += map(tuple, np.asarray(keys(1, step, purpose)))
   assert len(set(rows)) == len(rows)
 
 
@@ -247,72 +254,3 @@ def test_augmentation_is_drawn_by_step_and_seed():
   assert first[0] == first[2] != first[1]
   assert other[0] == other[2] != other[1]
   assert first[0] != other[0]
-
-
-_TWO_DEVICES = """
-    import jax
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-    import numpy as np
-    from diffai_jax import objectives
-    from diffai_jax.data import Dataset
-    from diffai_jax.networks import ffnn
-    from diffai_jax.training import optimizers
-    from diffai_jax.training.state import create_state
-    from diffai_jax.training.step import make_step
-    from ml_collections import config_dict
-
-    assert jax.local_device_count() == 2
-    network = ffnn(3, (0.4,), (0.5,), hidden=(5,))
-    optimizer = optimizers.create(config_dict.ConfigDict(dict(
-        name="adam", learning_rate=0.01, milestones=(), decay=0.1,
-        momentum=0.0, l2=0.001, clip_norm=1.0)), lambda step: step / 2)
-    data = Dataset((4, 4, 1), 3, (0.4,), (0.5,), 0.1, crop_padding=1,
-                   flip=True)
-    goal = objectives.parse("Sub(Lin(0, 1, 1), Box)")
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (3, 12, 4, 4, 1)).astype(np.uint8)
-    labels = random.integers(0, 3, (3, 12)).astype(np.int32)
-
-    def run(devices):
-      step = make_step(network, goal, optimizer, data, 0.1, 5,
-                       lambda step: step / 2)
-      state = create_state(network, optimizer, (4, 4, 1), seed=1)
-      rows = []
-      for x, y in zip(images, labels):
-        state, metrics = jax.block_until_ready(step(
-            state, x.reshape(devices, -1, 4, 4, 1), y.reshape(devices, -1)))
-        rows.append([float(metrics[name]) for name in sorted(metrics)])
-      for leaf in jax.tree.leaves(state):
-        assert leaf.is_fully_replicated
-        assert len(leaf.devices()) == devices
-      flat = [np.ravel(x) for x in jax.tree.leaves(state.params)]
-      return np.concatenate(flat), np.array(rows)
-
-    (one, reported_one), (two, reported_two) = run(1), run(2)
-    np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(reported_two, reported_one, rtol=1e-4, atol=1e-5)
-    print("equal")
-"""
-
-
-def run_on_two_devices(script: str) -> None:
-  """Runs a script where JAX has two CPU devices; it must print "equal"."""
-  path = os.pathsep.join(filter(None, (
-      str(_ROOT), os.environ.get("PYTHONPATH")
-  )))
-  run = subprocess.run(
-      [sys.executable, "-c", textwrap.dedent(script)],
-      env=os.environ | {
-          "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')}"
-                       " --xla_force_host_platform_device_count=2",
-          "PYTHONPATH": path, "JAX_PLATFORMS": "cpu",
-      },
-      capture_output=True, text=True, timeout=300, check=False,
-  )
-  assert run.returncode == 0, run.stderr
-  assert run.stdout == "equal\n"
-
-
-def test_two_devices_equal_one():
-  """Three steps with augmentation give the same weights and metrics."""
-  run_on_two_devices(_TWO_DEVICES)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_step import _BATCH, _DATASET, _EPSILON, _RATE, _data
-from test_step import _optimizer, _state, run_on_two_devices
+from test_step import _optimizer, _state
 
 from diffai_jax import domains, goals, objectives
 from diffai_jax.losses import regularizers
@@ -57,7 +57,7 @@ def metrics_of(network, goal="Mix(Point, Box, 0.5)", regularize=Regularizers()):
 
 
 @jax.jit
-def terms(params, scale=1.0):
+def terms(params, scale):
   """Tightness and balance of the input box, its radius multiplied."""
   images = np.reshape(_data()[0], (_BATCH, 4, 4, 1)).astype(np.float32) / 255
   low, high = goals.ball(jnp.asarray(images), _EPSILON)
@@ -72,6 +72,12 @@ def terms(params, scale=1.0):
                     regularizers.relu_balance(inputs, 0.9)])
 
 
+@jax.jit
+def added_and_slope(weights, params):
+  """What terms of these weights add to the loss, and its gradient."""
+  return jax.value_and_grad(lambda p: weights @ terms(p, 1.0))(params)
+
+
 @pytest.mark.parametrize("one, two", [
     (0.5, 0), (0, Lin(0, 2, 6)), (Lin(1, 0, 4), 3)
 ])
@@ -79,19 +85,18 @@ def test_regularisers_are_added_with_their_weights(one, two):
   """To the loss and its gradient, which SGD follows; numbers and schedules."""
   plain, before = first_step(NETWORK)
   found, reported = first_step(NETWORK, regularize=Regularizers(one, two, 0.9))
-  weights = jnp.array([w(EPOCH) if callable(w) else w for w in (one, two)])
-  params = _state(NETWORK).params
+  weights = np.float32([w(EPOCH) if callable(w) else w for w in (one, two)])
   # One element of the Mix has bounds, the box.
-  added, slope = jax.value_and_grad(lambda p: weights @ terms(p))(params)
+  added, slope = added_and_slope(weights, _state(NETWORK).params)
   assert added > 0.03
   np.testing.assert_allclose(
       reported["loss"], before["loss"] + float(added), rtol=1e-5
   )
   jax.tree.map(
       lambda got, without, gradient: np.testing.assert_allclose(
-          got, without - _RATE * gradient, rtol=1e-4, atol=1e-5
+          got, without - _RATE * np.asarray(gradient), rtol=1e-4, atol=1e-5
       ),
-      found.params, plain.params, slope,
+      found.params, jax.device_get(plain.params), slope,
   )
   assert max(np.max(np.abs(leaf)) for leaf in jax.tree.leaves(slope)) > 1e-3
 
@@ -101,9 +106,9 @@ def test_the_elements_of_a_mix_have_the_mean_of_their_terms():
   plain = metrics_of(NETWORK, goal)["loss"]
   found = metrics_of(NETWORK, goal, Regularizers(2, 1, 0.9))["loss"]
   params = _state(NETWORK).params
-  one, two = (terms(params, scale) for scale in (1.0, 0.5))
+  one, two = (np.asarray(terms(params, scale)) for scale in (1.0, 0.5))
   assert np.max(np.abs(one - two)) > 1e-3
-  expected = plain + float(jnp.array([2, 1]) @ (one + two) / 2)
+  expected = plain + float(np.array([2, 1]) @ (one + two) / 2)
   np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -138,71 +143,28 @@ def test_a_convolutional_network_with_scheduled_dropout():
   )
   assert all(map(np.isfinite, reported.values()))
   moved = jax.tree.map(
-      lambda old, new: float(np.max(np.abs(new - old))), before, state.params
+      lambda old, new: float(np.max(np.abs(np.asarray(new) - old))),
+      jax.device_get(before), state.params,
   )
   assert all(0 < change < np.inf for change in jax.tree.leaves(moved))
 
   images = data_of(size)[0].reshape(-1, *size)[:3].astype(np.float32) / 255
-  images = jnp.asarray(images)
-  box = domains.box(images, jnp.full(images.shape, 0.05))
   params = {"params": state.params}
   # Outside training it is off also for a run that knows the epoch.
   known = params | training_state(EPOCH, jax.random.split(jax.random.key(0), 3))
-  for mode, value in ((Mode.CONCRETE, images), (Mode.CERTIFY, box)):
-    expected = plain.apply(params, value, mode)
-    for variables in (params, known):
-      found = network.apply(variables, value, mode)
+  for mode in (Mode.CONCRETE, Mode.CERTIFY):
+
+    @jax.jit
+    def outputs(variables, images):
+      value = images if mode is Mode.CONCRETE else domains.box(
+          images, jnp.full(images.shape, 0.05)
+      )
+      return [net.apply(v, value, mode)
+              for net, v in zip((plain, network, network), variables)]
+
+    expected, *others = outputs((params, params, known), images)
+    for found in others:
       # Leaves alone: each run's symbols have names of their own.
       for ours, theirs in zip(
           jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-
-
-_TWO_DEVICES = """
-    import jax
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-    import numpy as np
-    from diffai_jax import objectives
-    from diffai_jax.data import Dataset
-    from diffai_jax.networks import ffnn
-    from diffai_jax.training import optimizers
-    from diffai_jax.training.state import create_state
-    from diffai_jax.training.step import Regularizers, make_step
-    from ml_collections import config_dict
-
-    assert jax.local_device_count() == 2
-    network = ffnn(3, (0.4,), (0.5,), hidden=(9,), dropout=0.3)
-    optimizer = optimizers.create(config_dict.ConfigDict(dict(
-        name="sgd", learning_rate=0.1, milestones=(), decay=0.1,
-        momentum=0.0, l2=0.0, clip_norm=1.0)), lambda step: step)
-    data = Dataset((4, 4, 1), 3, (0.4,), (0.5,), 0.1, crop_padding=1)
-    goal = objectives.parse(
-        "Weighted((PGD(2, 0.5, 2), 1),"
-        " (Mix(Point, Sample(0.5, 0.5, Normal, Box), 0.5), 1),"
-        " (Coin((NormalSub(1, Box), 1), (Uniform, 1)), 1))")
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (2, 12, 4, 4, 1)).astype(np.uint8)
-    labels = random.integers(0, 3, (2, 12)).astype(np.int32)
-
-    def run(devices):
-      step = make_step(network, goal, optimizer, data, 0.1, 5,
-                       lambda step: step + 1.0, Regularizers(0.5, 0.5, 0.9))
-      state = create_state(network, optimizer, (4, 4, 1), seed=1)
-      rows = []
-      for x, y in zip(images, labels):
-        state, metrics = jax.block_until_ready(step(
-            state, x.reshape(devices, -1, 4, 4, 1), y.reshape(devices, -1)))
-        rows.append([float(metrics[name]) for name in sorted(metrics)])
-      flat = [np.ravel(x) for x in jax.tree.leaves(state.params)]
-      return np.concatenate(flat), np.array(rows)
-
-    (one, reported_one), (two, reported_two) = run(1), run(2)
-    np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(reported_two, reported_one, rtol=1e-4, atol=1e-5)
-    print("equal")
-"""
-
-
-def test_random_goals_dropout_and_regularisers_on_two_devices_equal_one():
-  """Draws follow the example, means are those of the whole batch."""
-  run_on_two_devices(_TWO_DEVICES)
