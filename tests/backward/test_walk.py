@@ -20,7 +20,7 @@ def bound(
     graph, region, images, rows, *, refine=False, to_box=False, **options
 ):
   """Upper bounds [B, S] of rows [S, ...] on the output."""
-  rows = jnp.broadcast_to(rows, images.shape[:1] + rows.shape)
+  rows = np.broadcast_to(rows, images.shape[:1] + rows.shape)
 
   @jax.jit
   def run(images):
@@ -90,7 +90,7 @@ def graph_of_chain(weights):
   value = builder.input
   for number, (kernel, bias) in enumerate(weights):
     value = transformers.relu(value) if number else value
-    value = transformers.dense(value, jnp.asarray(kernel), jnp.asarray(bias))
+    value = transformers.dense(value, kernel, bias)
   return builder.graph(value)
 
 
@@ -102,8 +102,8 @@ def test_chains_have_the_bounds_that_numpy_computes(float64, inner):
     images = rng.uniform(0.2, 0.8, (3, sizes[0]))
     rows = rng.normal(size=(4, sizes[-1]))
     found = bound(
-        graph_of_chain(weights), Linf(0.1), jnp.asarray(images),
-        jnp.asarray(rows), refine=inner == "crown",
+        graph_of_chain(weights), Linf(0.1), images, rows,
+        refine=inner == "crown",
     )
     for image, own in zip(images, found):
       expected = crown_of_numpy(weights, image - 0.1, image + 0.1, rows, inner)
@@ -115,8 +115,7 @@ def test_to_a_box_is_an_interval_before_the_last_layer(float64):
   weights = random_chain(rng, (5, 12, 9, 3))
   images, rows = rng.uniform(0.2, 0.8, (3, 5)), rng.normal(size=(4, 3))
   found = bound(
-      graph_of_chain(weights), Linf(0.1), jnp.asarray(images),
-      jnp.asarray(rows), to_box=True,
+      graph_of_chain(weights), Linf(0.1), images, rows, to_box=True
   )
   low, high = images - 0.1, images + 0.1
   for kernel, bias in weights[:-1]:
@@ -135,8 +134,7 @@ def test_to_a_box_is_an_interval_before_the_last_layer(float64):
 def test_chunks_of_any_size_find_the_same(float64):
   rng = np.random.default_rng(1)
   graph = graph_of_chain(random_chain(rng, (6, 23, 17, 3)))
-  images = jnp.asarray(rng.uniform(0.2, 0.8, (4, 6)))
-  rows = jnp.eye(3)
+  images, rows = rng.uniform(0.2, 0.8, (4, 6)), np.eye(3)
   whole = bound(graph, Linf(0.2), images, rows, refine=True)
   for chunk in (1e-6, 0.05):  # MiB: one neuron at a time, and a few.
     parts = bound(graph, Linf(0.2), images, rows, refine=True, chunk_mb=chunk)
@@ -149,21 +147,19 @@ class Images(nn.Module):
   @nn.compact
   def __call__(self, x):
     x = nn.relu(nn.Conv(3, (3, 3), strides=2)(x))
-    y = nn.relu(nn.Conv(3, (3, 3))(x)) + x
+    y = nn.Conv(3, (3, 3))(x) + x
     z = nn.max_pool(y, (2, 2), strides=(2, 2)) - nn.avg_pool(y, (2, 2), (2, 2))
     z = jnp.concatenate([z, z.mean((1, 2), keepdims=True) + 0 * z], -1)
     return nn.Dense(3)(z.transpose(0, 3, 1, 2).reshape(len(z), -1))
 
 
 class Meeting(nn.Module):
-  """Values that meet in products, maxima and minima."""
+  """Values that meet in products and minima."""
 
   @nn.compact
   def __call__(self, x):
-    x = jnp.tanh(nn.Dense(6)(x))
-    y = nn.Dense(6)(x) * nn.sigmoid(x)
-    y = jnp.minimum(y, jnp.maximum(x, 0.1)) + jnp.abs(y)
-    return nn.Dense(3)(y * y)
+    x = nn.Dense(6)(x)
+    return nn.Dense(3)(jnp.minimum(nn.sigmoid(x) + x * (1 - x), x))
 
 
 class Choosing(nn.Module):
@@ -172,25 +168,52 @@ class Choosing(nn.Module):
   @nn.compact
   def __call__(self, x):
     x = nn.Dense(6)(x)
-    y = jnp.maximum(jnp.abs(x), nn.Dense(6)(x)) + jnp.clip(x, -0.2, 0.3)
+    y = jnp.maximum(x, 0.3 - x) + jnp.abs(x) + jnp.clip(x, -0.2, 0.3)
     return nn.Dense(3)(nn.softmax(y) + y.max(1, keepdims=True) + y * y)
 
 
-class Curved(nn.Module):
-  """A dense network of one activation."""
+ACTIVATIONS = (
+    nn.relu, nn.leaky_relu, nn.tanh, nn.gelu, nn.silu, nn.elu, nn.softplus,
+    jax.nn.selu, jnp.square, jnp.exp,
+)
 
-  activation: callable
+
+class Curved(nn.Module):
+  """Dense networks side by side, each of its own activation and then of tanh.
+
+  What one of them computes has no weight in the others (`apart`), so that each
+  has bounds of its own, and one walk for all is traced and compiled.
+  """
 
   @nn.compact
   def __call__(self, x):
-    x = self.activation(nn.Dense(7)(x))
-    return nn.Dense(3)(self.activation(nn.Dense(6)(x)))
+    count = len(ACTIVATIONS)
+    parts = jnp.split(nn.Dense(7 * count)(x), count, axis=-1)
+    x = [active(part) for active, part in zip(ACTIVATIONS, parts)]
+    x = nn.tanh(nn.Dense(6 * count)(jnp.concatenate(x, -1)))
+    return nn.Dense(3 * count)(x)
 
 
-NETWORKS = (Images(), Meeting(), Choosing(), *map(Curved, (
-    nn.relu, nn.leaky_relu, nn.tanh, nn.gelu, nn.silu, nn.elu, nn.softplus,
-    jax.nn.selu, jnp.square, jnp.exp,
-)))
+def apart(variables):
+  """Weights between networks side by side are 0."""
+  count = len(ACTIVATIONS)
+
+  def blocks(leaf):
+    if leaf.ndim < 2 or leaf.shape[0] % count:
+      return leaf
+    within = np.ones([size // count for size in leaf.shape])
+    # As far apart, the numbers that a part sums have the size of one network's.
+    return np.asarray(leaf * np.kron(np.eye(count), within) * count**0.5,
+                      np.float32)
+
+  return jax.tree.map(blocks, variables)
+
+
+# Networks, and which of those side by side is meant.
+CASES = (
+    *((network, 0) for network in (Images(), Meeting(), Choosing())),
+    *((Curved(), number) for number in range(len(ACTIVATIONS))),
+)
 
 
 @functools.cache
@@ -198,14 +221,16 @@ def made(network):
   """The forward function, the graph, 3 images, and what bounds their rows."""
   rng = np.random.default_rng(2)
   shape = (6, 6, 2) if isinstance(network, Images) else (5,)
-  images = jnp.asarray(rng.uniform(0.1, 0.9, (3, *shape)), jnp.float32)
-  variables = network.init(jax.random.key(2), images)
+  images = rng.uniform(0.1, 0.9, (3, *shape)).astype(np.float32)
+  variables = jax.jit(network.init)(jax.random.key(2), images)
+  if isinstance(network, Curved):
+    variables = apart(variables)
   forward = jax.jit(lambda x: network.apply(variables, x))
   graph = from_jax(forward, shape)
 
   @jax.jit
   def bounds(images, radius, rows):
-    """Of rows [S, 3]: by walks, and to a box, [3, S] each; of the output."""
+    """Of rows [S, K]: by walks, and to a box, [3, S] each; of the output."""
     region, rows = Linf(radius), jnp.broadcast_to(rows, (3, *rows.shape))
     known = inner_bounds(graph, region, images)
     way = way_to(graph, known.steps, known.bounds)
@@ -216,32 +241,58 @@ def made(network):
   return forward, graph, images, bounds
 
 
-def name_of(network):
-  activation = getattr(network, "activation", None)
-  return activation.__name__ if activation else type(network).__name__
+RADIUS = 0.05
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=name_of)
-def test_no_point_escapes_and_more_work_pays(network):
+@functools.cache
+def searched(network):
+  """Of four rows on each three outputs, [N, 3, 4] for N networks side by side.
+
+  Returns:
+    Bounds of refined lines, of plain ones, to a box, and of intervals; and the
+    largest values that points have.
+  """
   forward, graph, images, bounds = made(network)
+  count = graph.output_shape[0] // 3
   rng = np.random.default_rng(3)
-  rows = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)
-  radius = 0.05
+  rows = rng.normal(size=(4, 3))
+  rows = np.kron(np.eye(count), rows).astype(np.float32)
   with HIGHEST():
-    plain, boxed, (low, high) = bounds(images, radius, rows)
+    plain, boxed, (low, high) = jax.tree.map(
+        np.asarray, bounds(images, RADIUS, rows)
+    )
   refined = bound(
-      graph, Linf(radius), images, rows, refine=True, alpha_steps=2
+      graph, Linf(RADIUS), images, rows, refine=True, alpha_steps=2
+  )
+  ends = rows * low[:, None], rows * high[:, None]
+  interval = np.maximum(*ends).sum(-1)
+  corners = rng.choice([-RADIUS, RADIUS], (60, *images.shape))
+  inside = rng.uniform(-RADIUS, RADIUS, (40, *images.shape))
+  points = np.clip(images + np.concatenate([corners, inside]), 0, 1)
+  points = points.astype(np.float32).reshape(-1, *images.shape[1:])
+  values = np.asarray(forward(points), float) @ rows.astype(float).T
+  attained = values.reshape(100, 3, -1).max(0)
+  return [
+      array.reshape(3, count, 4).swapaxes(0, 1)
+      for array in (refined, plain, boxed, interval, attained)
+  ]
+
+
+def name_of(case):
+  network, number = case
+  if isinstance(network, Curved):
+    return ACTIVATIONS[number].__name__
+  return type(network).__name__
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_no_point_escapes_and_more_work_pays(case):
+  network, number = case
+  refined, plain, boxed, interval, attained = (
+      array[number] for array in searched(network)
   )
   assert refined.mean() < plain.mean()
-  ends = rows * low[:, None], rows * high[:, None]
-  interval = np.asarray(jnp.maximum(*ends).sum(-1))
   assert np.all(boxed <= interval + 1e-5)
-  corners = rng.choice([-radius, radius], (60, *images.shape))
-  inside = rng.uniform(-radius, radius, (40, *images.shape))
-  points = jnp.clip(images + np.concatenate([corners, inside]), 0, 1)
-  points = jnp.asarray(points, jnp.float32).reshape(-1, *images.shape[1:])
-  values = np.asarray(forward(points), float) @ np.asarray(rows, float).T
-  attained = values.reshape(100, 3, 4).max(0)
   for above in (refined, plain, boxed):
     assert np.all(attained <= above)
 
@@ -250,14 +301,13 @@ def test_regions_end_walks_in_their_own_way(float64):
   rng = np.random.default_rng(3)
   kernel, bias = rng.normal(size=(6, 3)), rng.normal(size=3)
   graph = graph_of_chain([(kernel, bias)])
-  images = jnp.asarray(rng.uniform(0.4, 0.6, (2, 6)))
-  rows = jnp.asarray(rng.normal(size=(5, 3)))
-  combined = kernel @ np.asarray(rows).T
-  at = np.asarray(images) @ combined + bias @ np.asarray(rows).T
+  images, rows = rng.uniform(0.4, 0.6, (2, 6)), rng.normal(size=(5, 3))
+  combined = kernel @ rows.T
+  at = images @ combined + bias @ rows.T
   radius = rng.uniform(0, 0.1, 6)
   fixed = radius * (np.arange(6) % 2)
   for region, expected in (
-      (Linf(jnp.asarray(radius)), at + radius @ np.abs(combined)),
+      (Linf(radius), at + radius @ np.abs(combined)),
       (L2(0.1, None), at + 0.1 * np.linalg.norm(combined, axis=0)),
       (Bounds(images - fixed, images + fixed), at + fixed @ np.abs(combined)),
   ):
@@ -265,12 +315,18 @@ def test_regions_end_walks_in_their_own_way(float64):
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("network", NETWORKS[:4], ids=name_of)
+@pytest.mark.parametrize(
+    "network", (Images(), Meeting(), Choosing(), Curved()),
+    ids=lambda network: type(network).__name__,
+)
 def test_degenerate_regions_are_exact(network):
-  forward, _, images, bounds = made(network)
-  with HIGHEST():  # Four rows, as above: one program.
-    found, _, _ = bounds(images, 0.0, jnp.eye(4, 3))
-  found, exact = np.asarray(found)[:, :3], np.asarray(forward(images))
+  forward, graph, images, bounds = made(network)
+  size, = graph.output_shape
+  # As many rows as above: one program.
+  rows = np.eye(size // 3 * 4, size, dtype=np.float32)
+  with HIGHEST():
+    found, _, _ = bounds(images, 0.0, rows)
+  found, exact = np.asarray(found)[:, :size], np.asarray(forward(images))
   assert np.all(found >= exact)
   np.testing.assert_allclose(found, exact, atol=2e-3)
 
@@ -282,15 +338,16 @@ def test_what_cancels_costs_no_bound():
   graph = builder.graph(transformers.subtract(
       transformers.relu(x), transformers.relu(transformers.reshape(x, (3,)))
   ))
-  images = jnp.full((1, 3), 0.5)
-  found = bound(graph, Linf(0.25), images, jnp.eye(3))
+  images = np.full((1, 3), 0.5, np.float32)
+  found = bound(graph, Linf(0.25), images, np.eye(3, dtype=np.float32))
   np.testing.assert_allclose(found, 0, atol=1e-5)
 
 
 def test_nan_bounds_prove_nothing():
   graph = graph_of_chain([(np.full((2, 2), 3e38, np.float32),
                            np.zeros(2, np.float32))] * 2)
-  found = bound(graph, Linf(0.1), jnp.full((1, 2), 0.5), jnp.eye(2))
+  images = np.full((1, 2), 0.5, np.float32)
+  found = bound(graph, Linf(0.1), images, np.eye(2, dtype=np.float32))
   assert not np.any(found < 0)
-  spec = labels(jnp.array([0]), 2)
+  spec = labels(np.array([0]), 2)
   assert not bool(spec.proved(jnp.asarray(found[:, :1]))[0])

@@ -17,8 +17,7 @@ from diffai_jax.regions import L2, Linf
 def _conv(value, rng, channels, filters, size=3, groups=1, **options):
   kernel = rng.normal(size=(size, size, channels // groups, filters))
   return transformers.conv(
-      value, jnp.asarray(kernel / size), jnp.asarray(rng.normal(size=filters)),
-      groups=groups, **options,
+      value, kernel / size, rng.normal(size=filters), groups=groups, **options
   )
 
 
@@ -31,7 +30,7 @@ def _plain(value, rng):
 
 def _of_all_geometries(value, rng):
   value = transformers.scale_shift(
-      value, jnp.asarray([0.5, 2.0]), jnp.asarray([0.1, -0.2])
+      value, np.array([0.5, 2.0]), np.array([0.1, -0.2])
   )
   value = _conv(value, rng, 2, 4, size=2, dilation=2, stride=(2, 1),
                 padding=((1, 0), (0, 2)))
@@ -42,8 +41,7 @@ def _of_all_geometries(value, rng):
 def _residual(value, rng):
   """Ways of different windows meet, one of them through the identity."""
   begin = transformers.relu(_conv(value, rng, 2, 3, stride=2, padding=1))
-  inner = transformers.relu(_conv(begin, rng, 3, 3, padding=1))
-  value = transformers.add(_conv(inner, rng, 3, 3, padding=1), begin)
+  value = transformers.add(_conv(begin, rng, 3, 3, padding=1), begin)
   return _conv(transformers.relu(value), rng, 3, 2, size=1)
 
 
@@ -54,11 +52,11 @@ def test_are_the_dense_walk(network, region, float64):
   rng = np.random.default_rng(0)
   builder = Builder((9, 8, 2), jnp.float64)
   graph = builder.graph(network(builder.input, rng))
-  images = jnp.asarray(rng.uniform(0.2, 0.8, (2, 9, 8, 2)))
+  images = rng.uniform(0.2, 0.8, (2, 9, 8, 2))
   shape, number = graph.output_shape, graph.outputs[0]
   count = int(np.prod(shape))
-  examples = jnp.asarray(np.arange(2 * count) // count)
-  neurons = jnp.asarray(np.arange(2 * count) % count)
+  examples = np.arange(2 * count) // count
+  neurons = np.arange(2 * count) % count
 
   @jax.jit
   def run(images):
@@ -85,11 +83,11 @@ def test_slopes_under_windows_are_those_of_dense_rows(network, float64):
   rng = np.random.default_rng(1)
   builder = Builder((9, 8, 2), jnp.float64)
   graph = builder.graph(network(builder.input, rng))
-  images = jnp.asarray(rng.uniform(0.2, 0.8, (2, 9, 8, 2)))
+  images = rng.uniform(0.2, 0.8, (2, 9, 8, 2))
   number, region = graph.outputs[0], Linf(0.1)
   count = int(np.prod(graph.output_shape))
-  examples = jnp.asarray(np.arange(2 * count) // count)
-  neurons = jnp.asarray(np.arange(2 * count) % count)
+  examples = np.arange(2 * count) // count
+  neurons = np.arange(2 * count) % count
 
   @jax.jit
   def run(images):
@@ -117,4 +115,4 @@ def test_slopes_under_windows_are_those_of_dense_rows(network, float64):
   assert sizes[0] < sizes[1]  # Some slopes are of windows.
   np.testing.assert_allclose(again, first, rtol=1e-12)
   np.testing.assert_allclose(best, dense, rtol=1e-9, atol=1e-12)
-  assert jnp.mean(best < first) > 0.2
+  assert np.mean(np.asarray(best) < np.asarray(first)) > 0.2

@@ -4,7 +4,9 @@ import jax
 import numpy as np
 import small_networks
 
-from diffai_jax.branching.box_points import best_points
+from diffai_jax.branching import box_points
+
+best_points = jax.jit(box_points.best_points)
 
 
 def test_points_are_inside_and_near_the_maximum():

@@ -30,7 +30,7 @@ def found():
         small_networks.graph_of(weights), images,
         Bounds(images - 0.5, images + 0.5),
         linear(rows, offsets.astype(np.float32)[:, None]),
-        Settings(seconds=60, batch=4, few_inputs=0),
+        Settings(seconds=60, batch=8, few_inputs=0),
     )
     results.append([one.verified, one.falsified, one.subdomains])
   return np.array(results)

@@ -1,5 +1,6 @@
 """Proofs and their checker: what is written is accepted, what is wrong is not."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -196,14 +197,15 @@ def test_residual_networks_of_convolutions():
         np.sum(u * affine.transposed(v)),
     )
   at = network.bounds(x, x)[-1]
-  expected = np.asarray(graph(x.astype(np.float32)))
+  run = jax.jit(lambda x: graph(x))
+  expected = np.asarray(run(x.astype(np.float32)))
   np.testing.assert_allclose(at[0], expected, rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(*at, rtol=1e-9)
   bounds = network.bounds(x - 0.2, x + 0.2)
   rows = rng.normal(size=(1, 4, 2))
   found = network.walk(len(network.calls), rows, bounds)
   points = x + rng.uniform(-0.2, 0.2, (500, 2, 7, 6))
-  outputs = np.asarray(graph(points.astype(np.float32)))
+  outputs = np.asarray(run(points.astype(np.float32)))
   assert np.all(outputs @ rows[0].T <= found[0] + 1e-5)
   assert np.all(found < 3 * np.abs(outputs @ rows[0].T).max(axis=0) + 3)
 
@@ -224,9 +226,11 @@ def test_proofs_of_a_recorded_network_are_accepted(tmp_path):
   image = rng.uniform(size=(1, 8, 8, 1)).astype(np.float32)
   region, row = Linf(0.02, None), np.array([[1, -1]])
   proofs = Proofs(graph, region)
-  at = float((row @ np.asarray(graph(image))[0])[0])
+  at = float((row @ np.asarray(jax.jit(network)(image))[0])[0])
+  # Nothing is attacked, and roots have the lines' own slopes.
+  settings = dataclasses.replace(SETTINGS, attack_steps=0, root_steps=0)
   found = search(
-      graph, image, region, spec_of(row, [-at - 3.5]), SETTINGS, leaves=proofs
+      graph, image, region, spec_of(row, [-at - 3.5]), settings, leaves=proofs
   )
   assert found.verified.all()
   proofs.write(0, tmp_path / "proof.npz")

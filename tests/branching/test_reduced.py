@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import small_networks
 from test_proofs import residual_graph
-from test_search import SETTINGS, ball, problem, spec_of
+from test_search import ball, problem, spec_of
 
-from diffai_jax.branching import bounding, relu_splits, subdomains
+from diffai_jax.branching import bounding, roots, subdomains
+from diffai_jax.branching.compiling import Compiling
 from diffai_jax.branching.decisions import neurons_of
 from diffai_jax.branching.reduced import can_reduce, reduced
 from diffai_jax.branching.rounds import Rounds
@@ -33,28 +34,33 @@ def _cases(kind):
   return graph, images, region, spec_of(rows, [0.5, -0.5])
 
 
-def _ends(root, neurons):
-  """Bounds of the places' neurons, (l, u), [I, K]; 0 of those that are none."""
-  rows = jnp.arange(len(root.places))[:, None]
-  return [
-      end.at[rows, root.places].get(mode="fill", fill_value=0)
-      for end in neurons.ends(root.bounds)
-  ]
+def _start(graph, images, region, spec):
+  """What a search begins with, without slopes: none of it is about them."""
+  return roots.start(graph, images, region, spec, 0, 2, Compiling())
+
+
+@jax.jit
+def _reduced(graph, root, number):
+  """The maps of one image, of its first group."""
+  return reduced(graph, *(
+      jax.tree.map(lambda leaf: leaf[number], part)
+      for part in (
+          root.images, root.bounds, root.places, root.rows[:, 0],
+          root.offsets[:, 0],
+      )
+  ))
 
 
 @pytest.mark.parametrize("kind", ("dense", "residual", "ball"))
 def test_bounds_are_those_of_the_network(kind):
   """With random decisions, α and β, of two images in turn."""
   graph, images, region, spec = _cases(kind)
-  run = relu_splits.ReluSplits(
-      graph, images, region, spec, SETTINGS, lambda state: None, None
-  )
-  run.begin()
-  root, neurons = jax.tree.map(jnp.asarray, run._root), neurons_of(graph)
+  began = _start(graph, images, region, spec)
+  root, neurons = began.root, neurons_of(graph)
   rng, each = np.random.default_rng(0), 3
-  places = np.asarray(root.places)
+  places = root.places
   decisions = np.zeros((2 * each, 4), np.int32)
-  ends = [np.repeat(end, each, axis=0) for end in _ends(root, neurons)]
+  ends = [np.repeat(end, each, axis=0) for end in (began.low, began.high)]
   low, high = map(np.array, ends)
   for n, row in enumerate(decisions):
     own = places[n // each]
@@ -63,18 +69,14 @@ def test_bounds_are_those_of_the_network(kind):
     row[:3] = (own[at] + 1) * sign
     low[n, at[sign > 0]], high[n, at[sign < 0]] = 0, 0
   some = subdomains.Subdomains(
-      jnp.repeat(jnp.arange(2), each), jnp.zeros(2 * each, int), decisions,
+      np.repeat(np.arange(2, dtype=np.int32), each),
+      np.zeros(2 * each, np.int32), decisions,
       rng.uniform(size=(2 * each, 1, places.shape[1])).astype(np.float32),
       rng.uniform(size=(2 * each, 1, places.shape[1])).astype(np.float32),
-      jnp.zeros(2 * each), low, high,
+      np.zeros(2 * each, np.float32), low, high,
   )
-  to_open = jax.jit(lambda *of_image: reduced(graph, *of_image))
-  maps = [
-      to_open(
-          root.images[i], jax.tree.map(lambda b: b[i], root.bounds),
-          root.places[i], root.rows[i, 0], root.offsets[i, 0],
-      ) for i in range(2)
-  ]
+  root, some = jax.tree.map(jnp.asarray, (root, some))
+  maps = [_reduced(graph, root, number) for number in range(2)]
 
   @jax.jit
   def rough(low, high, maps):
@@ -85,7 +87,7 @@ def test_bounds_are_those_of_the_network(kind):
     )
     return bounds(some.alpha, some.beta)
 
-  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *maps)
+  stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *maps)
   found, expected = rough(low, high, stacked), rough(low, high, None)
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
   # Decisions, α and β matter: without them the bounds are others.
@@ -95,18 +97,12 @@ def test_bounds_are_those_of_the_network(kind):
 def test_open_neurons_run_as_in_the_network():
   """z = A·x + B·s + c at points of the region, s what their ReLUs give."""
   graph, images, region, spec = _cases("residual")
-  run = relu_splits.ReluSplits(
-      graph, images, region, spec, SETTINGS, lambda state: None, None
-  )
-  run.begin()
-  root, neurons = run._root, neurons_of(graph)
-  maps = jax.tree.map(np.asarray, reduced(
-      graph, root.images[0], jax.tree.map(lambda b: b[0], root.bounds),
-      root.places[0], root.rows[0, 0], root.offsets[0, 0],
-  ))
+  root = _start(graph, images, region, spec).root
+  neurons = neurons_of(graph)
+  maps = jax.tree.map(np.asarray, _reduced(graph, root, 0))
   low, high = map(np.asarray, region.bounds(images))
   points = np.random.default_rng(1).uniform(low[:1], high[:1], (50,) + low.shape[1:])
-  results = graph.results(points.astype(np.float32))
+  results = jax.jit(graph.results)(points.astype(np.float32))
   values = np.asarray(neurons.flat(results))
   own = root.places[0]
   inside = own < neurons.count

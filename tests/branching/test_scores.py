@@ -1,9 +1,15 @@
 """Scores of neurons to split."""
 
-import jax.numpy as jnp
+import functools
+
+import jax
 import numpy as np
 
 from diffai_jax.branching import scores
+
+# The two best of each kind.
+_candidates = jax.jit(functools.partial(scores.candidates, each=2))
+_with_best_children = jax.jit(scores.with_best_children)
 
 
 def test_candidates_are_the_largest_gaps_and_intercepts():
@@ -13,9 +19,7 @@ def test_candidates_are_the_largest_gaps_and_intercepts():
   low, high = -rng.uniform(0.1, 1, (1, 12)), rng.uniform(0.1, 1, (1, 12))
   low[0, :3], high[0, 3:5] = 0, 0
   slopes = rng.uniform(size=(1, 12))
-  found = scores.candidates(
-      *map(jnp.asarray, (coefficients, values, low, high, slopes)), 2
-  )
+  found = _candidates(coefficients, values, low, high, slopes)
   gaps, intercepts = {}, {}
   for n in range(5, 12):
     l, u, c = low[0, n], high[0, n], coefficients[0, n]
@@ -29,15 +33,15 @@ def test_candidates_are_the_largest_gaps_and_intercepts():
 
 
 def test_nothing_open_is_no_candidate():
-  ones = jnp.ones((1, 4))
-  found = scores.candidates(ones, ones, ones, ones, ones, 2)
-  assert np.all(np.asarray(found) == -1)
-  assert scores.with_best_children(jnp.full((1, 4), 3.0), found) == -1
+  ones = np.ones((1, 12))
+  found = np.asarray(_candidates(ones, ones, ones, ones, ones))
+  assert np.all(found == -1)
+  assert _with_best_children(np.full((1, 4), 3.0), found) == -1
 
 
 def test_the_best_children_are_taken():
   """NaN loses; of nothing but infinite ones the first that exists is taken."""
-  nan, inf = jnp.nan, jnp.inf
-  mean = jnp.array([[3, 1, nan, 0], [nan, inf, nan, 0]])
-  neurons = jnp.array([[5, 6, 7, -1], [8, -1, 9, -1]])
-  assert scores.with_best_children(mean, neurons).tolist() == [6, 9]
+  nan, inf = np.nan, np.inf
+  mean = np.array([[3, 1, nan, 0], [nan, inf, nan, 0]])
+  neurons = np.array([[5, 6, 7, -1], [8, -1, 9, -1]])
+  assert _with_best_children(mean, neurons).tolist() == [6, 9]

@@ -10,6 +10,12 @@ from diffai_jax.backward.windows import Frame, Windows
 from diffai_jax.regions import L2, Bounds, Cut, Linf, largest_cut, of_examples
 
 
+_linear_max = jax.jit(
+    lambda region, rows, images: region.linear_max(rows, images)
+)
+_bounds = jax.jit(lambda region, images: region.bounds(images))
+
+
 def _case(seed, region, leaves, shape=(5, 6)):
   """A cut that leaves a part of how far λ goes, images, rows, λ, c."""
   rng = np.random.default_rng(seed)
@@ -17,10 +23,10 @@ def _case(seed, region, leaves, shape=(5, 6)):
   rows = rng.normal(size=(2, 4) + shape).astype(np.float32)
   slopes = rng.normal(size=(2,) + shape).astype(np.float32)
   most, least = (
-      sign * np.asarray(region.linear_max(sign * slopes[:, None], images))[:, 0]
+      sign * np.asarray(_linear_max(region, sign * slopes[:, None], images))
       for sign in (1, -1)
   )
-  constants = np.float32(-(most - leaves * (most - least)))
+  constants = np.float32(-(most - leaves * (most - least)))[:, 0]
   return Cut(region, slopes, constants), images, rows
 
 
@@ -28,9 +34,9 @@ def _case(seed, region, leaves, shape=(5, 6)):
 def test_boxes_have_the_bounds_of_the_lp(leaves):
   for seed in range(3):
     cut, images, rows = _case(seed, Linf(0.1), leaves)
-    found = np.asarray(jax.jit(Cut.linear_max)(cut, rows, images), float)
-    whole = np.asarray(Linf(0.1).linear_max(rows, images), float)
-    low, high = (np.asarray(b, float) for b in cut.bounds(images))
+    found = np.asarray(_linear_max(cut, rows, images), float)
+    whole = np.asarray(_linear_max(Linf(0.1), rows, images), float)
+    low, high = (np.asarray(b, float) for b in _bounds(cut, images))
     for n in range(2):
       ends = list(zip(low[n].ravel(), high[n].ravel()))
       for s in range(4):
@@ -44,28 +50,45 @@ def test_boxes_have_the_bounds_of_the_lp(leaves):
 
 
 @jax.jit
-def _point(region, images, key, steps, share):
-  """Points of a region, moved towards where each of some rows is large."""
-  points = region.sample(jax.random.split(key, len(images)), images)
-  for step in steps:
-    points = region.project(points + share * region.steepest(step), images)
-  return points
+def _points(region, images, key, towards, shares):
+  """Points of a region, moved towards where rows are large.
+
+  Args:
+    region, images: which one.
+    key: of all draws.
+    towards: rows of each step, [draws, B, ...] each.
+    shares: how far each draw is moved, [draws].
+
+  Returns:
+    [draws, B, ...].
+  """
+  def point(draw, share, *steps):
+    keys = jax.random.split(jax.random.fold_in(key, draw), len(images))
+    points = region.sample(keys, images)
+    for step in steps:
+      points = region.project(points + share * region.steepest(step), images)
+    return points
+
+  return jax.vmap(point)(jnp.arange(len(shares)), shares, *towards)
 
 
 @pytest.mark.parametrize("region", (Linf(0.1), L2(0.3)), ids=("box", "ball"))
 def test_no_point_that_is_left_escapes(region):
   for seed in range(3):
     cut, images, rows = _case(seed, region, 0.4)
-    found = np.asarray(cut.linear_max(jnp.asarray(rows), images), float)
-    best = np.full((2, 4), -np.inf)
-    for draw in range(400):
-      key = jax.random.fold_in(jax.random.key(seed), draw)
-      points = np.asarray(_point(
-          region, images, key, (cut.rows, rows[:, draw % 4]), draw % 20 / 10
-      ), float)
-      left = np.sum(points * cut.rows, (1, 2)) + cut.constants >= 0
-      values = np.sum(rows * points[:, None], (2, 3))
-      best = np.where(left[:, None], np.maximum(best, values), best)
+    found = np.asarray(_linear_max(cut, rows, images), float)
+    draws = np.arange(400)
+    towards = (
+        np.broadcast_to(cut.rows, (400,) + cut.rows.shape),
+        rows.swapaxes(0, 1)[draws % 4],
+    )
+    points = np.asarray(_points(
+        region, images, jax.random.key(seed), towards,
+        np.float32(draws % 20 / 10),
+    ), float)
+    left = np.sum(points * cut.rows, (2, 3)) + cut.constants >= 0
+    values = np.sum(rows * points[:, :, None], (3, 4))
+    best = np.where(left[:, :, None], values, -np.inf).max(axis=0)
     assert np.isfinite(best).all() and np.all(best <= found)
     # Some of them escape from a bound that cuts too much.
     assert np.any(best > found - 0.2 * np.abs(found))
@@ -77,34 +100,41 @@ def test_windows_and_what_is_outside_are_the_whole():
   rng = np.random.default_rng(0)
   # Windows of 3 × 2 pixels, some of which begin outside of the image.
   frame = Frame(shape, (3, 2), (2, 2), (-1, 0), (3, 3))
-  places = jnp.asarray([[0, 0], [1, 2], [2, 1]])
-  inside = jnp.asarray(rng.normal(size=(3, 2, 3, 2, 2)), jnp.float32)
-  windows, examples = Windows(inside, places, frame).cut(), jnp.asarray([0, 1, 1])
-  own, around = of_examples(cut, images, examples)
-  whole = np.asarray(own.linear_max(windows.whole(), around))
-  under = lambda array: windows.under(jnp.asarray(array), examples)
-  box = Bounds(*map(under, region.bounds(images)))
-  slopes = under(cut.rows)
-  rest = cut.outside(images, box.lower, box.upper, slopes, examples)
-  found = largest_cut(
-      windows.inside, box.lower, box.upper, slopes, rest, box.linear_max
-  )
+  places = np.array([[0, 0], [1, 2], [2, 1]])
+  inside = rng.normal(size=(3, 2, 3, 2, 2)).astype(np.float32)
+  examples = np.array([0, 1, 1])
+
+  @jax.jit
+  def run(region, cut, images, inside):
+    """The bounds of windows, of whole rows, and of these without the cut."""
+    windows = Windows(inside, jnp.asarray(places), frame).cut()
+    own, around = of_examples(cut, images, examples)
+    whole = own.linear_max(windows.whole(), around)
+    alone = region.linear_max(windows.whole(), around)
+    under = lambda array: windows.under(jnp.asarray(array), examples)
+    box = Bounds(*map(under, region.bounds(images)))
+    slopes = under(cut.rows)
+    rest = cut.outside(images, box.lower, box.upper, slopes, examples)
+    return largest_cut(
+        windows.inside, box.lower, box.upper, slopes, rest, box.linear_max
+    ), whole, alone
+
+  found, whole, alone = map(np.asarray, run(region, cut, images, inside))
   np.testing.assert_allclose(found, whole, atol=2e-3)
-  alone = np.asarray(region.linear_max(windows.whole(), around))
   assert np.all(whole <= alone) and np.mean(whole < alone - 0.01) > 0.5
 
 
 def test_a_cut_that_says_nothing_cuts_nothing():
   images = np.full((1, 4), 0.5, np.float32)
   rows = np.float32([[[1, -2, 3, 0]]])
-  whole = np.asarray(Linf(0.1).linear_max(rows, images))
+  whole = np.asarray(_linear_max(Linf(0.1), rows, images))
   for slopes, constant in (
       (np.zeros((1, 4)), 1.0), (np.zeros((1, 4)), 0.0),
       (np.full((1, 4), np.nan), 0.0), (np.ones((1, 4)), np.inf),
       (np.ones((1, 4)), np.nan),
   ):
     cut = Cut(Linf(0.1), np.float32(slopes), np.float32([constant]))
-    np.testing.assert_array_equal(cut.linear_max(rows, images), whole)
+    np.testing.assert_array_equal(_linear_max(cut, rows, images), whole)
 
 
 def test_rounding_is_allowed_for():
@@ -118,11 +148,11 @@ def test_rounding_is_allowed_for():
     edge = np.nextafter(np.float32(-exact[:, 0]), np.float32(np.inf))
     region = Linf(0.0, None)
     for left in (region, Cut(region, rows[:, 0], edge)):
-      found = np.asarray(left.linear_max(jnp.asarray(rows), values))
+      found = np.asarray(_linear_max(left, rows, values))
       assert np.all(found >= exact)
       assert np.all(found <= exact * (1 + 1e-4))
     nothing = Cut(region, rows[:, 0], np.float32([-2.0 * count]))
-    found = np.asarray(nothing.linear_max(jnp.asarray(rows), values))
+    found = np.asarray(_linear_max(nothing, rows, values))
     assert np.all(found < exact)  # Anything holds of it.
 
 

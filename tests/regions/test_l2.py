@@ -17,6 +17,28 @@ _EPSILONS = {
     "tiny": 1e-6,
 }
 _RANGES = [(0.0, 1.0), (-3, 1.5), None]
+_linear_max = jax.jit(
+    lambda region, rows, images: region.linear_max(rows, images)
+)
+
+
+@jax.jit
+def _seen(region, far):
+  """Points drawn and nearest to some; the region's bounds and its element's."""
+  element = region.element(_IMAGES)
+  return (
+      (region.sample(_KEYS, _IMAGES), region.project(far, _IMAGES)),
+      region.bounds(_IMAGES), (lower(element), upper(element)),
+  )
+
+
+@jax.jit
+def _draws(region):
+  """40 points of each image's region, [40, 4, 3, 2]."""
+  draw = lambda seed: region.sample(
+      jax.random.split(jax.random.key(seed), 4), _IMAGES
+  )
+  return jax.vmap(draw)(jnp.arange(40))
 
 
 def _radius(epsilon):
@@ -25,7 +47,7 @@ def _radius(epsilon):
 
 def _distance(points):
   moved = np.asarray(points, float) - _IMAGES.astype(float)
-  return np.sqrt(np.sum(moved**2, (1, 2)))
+  return np.sqrt(np.sum(moved**2, (-2, -1)))
 
 
 @pytest.mark.parametrize("epsilon", _EPSILONS.values(), ids=_EPSILONS)
@@ -34,23 +56,19 @@ def test_points_of_the_region(epsilon, data_range):
   """Drawn, nearest: in the ball, exactly; and in the range."""
   region = L2(epsilon, data_range)
   far = _IMAGES + _RANDOM.normal(size=_IMAGES.shape).astype(np.float32)
-  drawn, near = region.sample(_KEYS, _IMAGES), region.project(far, _IMAGES)
-  low, high = region.bounds(_IMAGES)
-  element = region.element(_IMAGES)
-  jitted = jax.jit(lambda r, x, o: r.project(x, o))(region, far, _IMAGES)
-  for points in (drawn, near, jitted):
+  seen, (low, high), (least, most) = jax.tree.map(
+      np.asarray, _seen(region, far)
+  )
+  for points in seen:
     assert np.all(_distance(points) <= _radius(epsilon))
     assert np.all(low <= points) and np.all(points <= high)
-    assert np.all(lower(element) <= points) and np.all(points <= upper(element))
+    assert np.all(least <= points) and np.all(points <= most)
     if data_range is not None:
       assert np.all(points >= data_range[0]) and np.all(points <= data_range[1])
   # They fill the ball: half of what is drawn is near to its border.
   if data_range is None:
-    many = [
-        _distance(region.sample(jax.random.split(jax.random.key(n), 4), _IMAGES))
-        for n in range(40)
-    ]
-    share = np.mean(np.array(many) > 0.85 * _radius(epsilon), 0)
+    many = _distance(_draws(region))
+    share = np.mean(many > 0.85 * _radius(epsilon), 0)
     assert np.all((share > 0.4) | (_radius(epsilon) < 1e-3))
 
 
@@ -59,6 +77,7 @@ def test_the_nearest_point_is_that_of_an_optimiser(data_range):
   region = L2(0.4, data_range)
   far = (_IMAGES + _RANDOM.normal(size=_IMAGES.shape)).astype(np.float32)
   near = np.asarray(region.project(far, _IMAGES))
+  assert np.all(_distance(near) <= 0.4)
   for image, point, found in zip(_IMAGES, far, near):
     shape, bounds = image.shape, None
     if data_range:
@@ -75,8 +94,8 @@ def test_the_nearest_point_is_that_of_an_optimiser(data_range):
 
 def test_points_inside_stay():
   region = L2(0.4)
-  inside = region.sample(_KEYS, _IMAGES)
-  inside = _IMAGES + 0.9 * (inside - _IMAGES)
+  inside = np.asarray(region.sample(_KEYS, _IMAGES))
+  inside = _IMAGES + np.float32(0.9) * (inside - _IMAGES)
   np.testing.assert_array_equal(region.project(inside, _IMAGES), inside)
 
 
@@ -100,15 +119,12 @@ def test_the_largest_of_a_linear_function(epsilon, data_range):
   rows = _RANDOM.normal(size=(4, 5, 3, 2)).astype(np.float32)
   rows[:, 1] *= 1e-30
   rows[:, 2] *= 1e30
-  found = np.asarray(region.linear_max(rows, _IMAGES), float)
+  found = np.asarray(_linear_max(region, rows, _IMAGES), float)
   assert np.all(found <= np.asarray(
-      Linf(epsilon, data_range).linear_max(rows, _IMAGES), float))
+      _linear_max(Linf(epsilon, data_range), rows, _IMAGES), float))
   wide = rows.astype(float)
-  for n in range(20):
-    points = np.asarray(
-        region.sample(jax.random.split(jax.random.key(n), 4), _IMAGES), float
-    )
-    assert np.all(found >= np.einsum("bsij,bij->bs", wide, points))
+  points = np.asarray(_draws(region), float)
+  assert np.all(found >= np.einsum("bsij,nbij->nbs", wide, points))
   at = np.einsum("bsij,bij->bs", wide, _IMAGES.astype(float))
   norm = np.sqrt(np.einsum("bsij,bsij->bs", wide, wide))
   attained = at + _radius(epsilon)[:, None] * norm
@@ -123,9 +139,9 @@ def test_the_largest_of_a_linear_function(epsilon, data_range):
 def test_float64(float64):
   """The bounds of float32 are around those of float64."""
   rows = _RANDOM.normal(size=(4, 5, 3, 2)).astype(np.float32)
-  narrow = L2(np.float32(0.4)).linear_max(rows, _IMAGES)
-  wide = L2(float(np.float32(0.4))).linear_max(
-      rows.astype(float), _IMAGES.astype(float)
+  narrow = _linear_max(L2(np.float32(0.4)), rows, _IMAGES)
+  wide = _linear_max(
+      L2(float(np.float32(0.4))), rows.astype(float), _IMAGES.astype(float)
   )
   assert narrow.dtype == np.float32 and wide.dtype == np.float64
   assert np.all(narrow >= wide)

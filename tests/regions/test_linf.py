@@ -121,21 +121,28 @@ def test_what_is_no_range(data_range):
 def test_points_of_the_region(epsilon):
   """Drawn ones and nearest ones are inside; the box is around all of them."""
   region = Linf(epsilon)
-  low, high = region.bounds(_IMAGES)
-  drawn = region.sample(_KEYS, _IMAGES)
   far = _IMAGES + _RANDOM.normal(size=_IMAGES.shape).astype(np.float32)
-  near = region.project(far, _IMAGES)
+
+  @jax.jit
+  def run(far):
+    """Bounds, the element's, points drawn and nearest, and 40 more drawn."""
+    element = region.element(_IMAGES)
+    draw = lambda seed: region.sample(
+        jax.random.split(jax.random.key(seed), 4), _IMAGES
+    )
+    return (
+        *region.bounds(_IMAGES), lower(element), upper(element),
+        region.sample(_KEYS, _IMAGES), region.project(far, _IMAGES),
+        jax.vmap(draw)(jnp.arange(40)),
+    )
+
+  low, high, least, most, drawn, near, many = map(np.asarray, run(far))
   for points in (drawn, near):
     assert np.all(low <= points) and np.all(points <= high)
   inside = (low <= far) & (far <= high)
   np.testing.assert_array_equal(near[inside], far[inside])
-  element = region.element(_IMAGES)
-  assert np.all(lower(element) <= low) and np.all(high <= upper(element))
+  assert np.all(least <= low) and np.all(high <= most)
   # They fill the region: half of a ball that was drawn is seldom empty.
-  many = np.stack([
-      region.sample(jax.random.split(jax.random.key(n), 4), _IMAGES)
-      for n in range(40)
-  ])
   seen = (many.max(0) - many.min(0)) / np.maximum(high - low, 1e-9)
   assert np.all(seen[high > low] > 0.7)
 

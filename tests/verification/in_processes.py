@@ -40,7 +40,7 @@ def network_and_examples(count: int):
   network = nn.Sequential([nn.Linear(5), nn.ReLU(), nn.Linear(4)])
   images = rng.integers(0, 256, (count, 6), dtype=np.uint8)
   params = jax.jit(network.init)(jax.random.key(3), images / np.float32(255))
-  logits = network.apply(params, images / np.float32(255))
+  logits = jax.jit(network.apply)(params, images / np.float32(255))
   labels = np.asarray(logits.argmax(axis=1)).astype(np.int32)
   labels[::4] = (labels[::4] + 1) % 4
   return network, params["params"], Examples(images, labels)

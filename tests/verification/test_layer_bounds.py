@@ -2,7 +2,6 @@
 
 from flax import linen
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -42,8 +41,10 @@ def variables():
   found = jax.jit(_NETWORK.init)(jax.random.key(0), _IMAGES)
   random = np.random.default_rng(1)
   return jax.tree.map(
-      lambda w: jnp.asarray(random.uniform(0.1, 0.6, w.shape), jnp.float32)
-      * random.choice([-1, 1], w.shape) ** (w.ndim > 1), found,
+      lambda w: np.float32(
+          random.uniform(0.1, 0.6, w.shape)
+          * random.choice([-1, 1], w.shape) ** (w.ndim > 1)
+      ), found,
   )
 
 
@@ -62,17 +63,25 @@ def _layers(variables, x, network=_NETWORK) -> dict:
   return found
 
 
+_run = jax.jit(lambda variables, x: _layers(variables, x))
+
+
 @pytest.mark.parametrize("method", ["Box", "HBox", "ZSwitch"])
 def test_no_point_is_outside_of_any_layers_bounds(variables, method):
   inputs = checked(_IMAGES, None, _REGION)
   found = layer_bounds(_NETWORK, variables, inputs, methods.parse(method))
   assert list(found) == _PATHS
-  _assert_inside(_NETWORK, variables, _IMAGES, found)
+  _assert_inside(_run, variables, _IMAGES, found)
 
 
-def _assert_inside(network, variables, images, found):
-  """No output of a layer is outside of its bounds, and these say something."""
-  run = jax.jit(lambda x: _layers(variables, x, network))
+def _assert_inside(run, variables, images, found):
+  """No output of a layer is outside of its bounds, and these say something.
+
+  Args:
+    run: `_layers` of the network, of these variables and points.
+    variables, images: its own.
+    found: the bounds.
+  """
   random = np.random.default_rng(2)
   low, high = map(np.asarray, _REGION.bounds(images))
   for share in (0, 0.5, 1, 1, 1):  # Inside, and corners.
@@ -80,7 +89,7 @@ def _assert_inside(network, variables, images, found):
     noise = np.sign(noise) if share == 1 else share * noise
     points = (low + high) / 2 + noise * (high - low) / 2
     points = np.clip(points, low, high).astype(np.float32)
-    outputs = run(points)
+    outputs = jax.tree.map(np.asarray, run(variables, points))
     for path, (lower, upper) in found.items():
       assert np.all(lower <= outputs[path]), path
       assert np.all(outputs[path] <= upper), path
@@ -104,16 +113,16 @@ def test_linear_methods_have_narrower_bounds(middle, last, pairs):
   images = _IMAGES.reshape(3, 16)[:, :5]
   random = np.random.default_rng(1)
   variables = jax.tree.map(
-      lambda w: jnp.asarray(0.5 * random.normal(size=w.shape), jnp.float32),
+      lambda w: np.float32(0.5 * random.normal(size=w.shape)),
       jax.eval_shape(network.init, jax.random.key(0), images),
   )
-  every = {}
+  every, run = {}, jax.jit(lambda v, x: _layers(v, x, network))
   for method in dict.fromkeys(sum(pairs, ())):
     every[method] = found = layer_bounds(
         network, variables, checked(images, None, _REGION), methods.parse(method)
     )
     assert list(found) == list(next(iter(every.values())))
-    _assert_inside(network, variables, images, found)
+    _assert_inside(run, variables, images, found)
   width = lambda method, path: np.mean(np.subtract(*every[method][path][::-1])[2])
   for weaker, stronger in pairs:
     for path in every[weaker]:
@@ -144,7 +153,7 @@ def test_what_has_no_graph_or_no_bounds_is_told(variables):
 
 
 def test_one_layer_is_as_all_of_them_have_it(variables):
-  inputs = checked(_IMAGES, None, Linf(0.1))
+  inputs = checked(_IMAGES, None, _REGION)
   every = layer_bounds(_NETWORK, variables, inputs, methods.Box())
   for path in ("layers_4/first", "layers_3#2"):
     one = layer_bounds(_NETWORK, variables, inputs, methods.Box(), path)
@@ -160,7 +169,7 @@ def test_rematerialised_networks_have_the_same_bounds():
       for remat in (False, True)
   )
   images = _IMAGES.reshape(3, 16)
-  variables = plain.init(jax.random.key(0), images)
+  variables = jax.jit(plain.init)(jax.random.key(0), images)
   inputs = checked(images, None, Linf(0.1))
   one, other = (
       layer_bounds(network, variables, inputs, methods.Box())
@@ -176,7 +185,7 @@ def test_rematerialised_networks_have_the_same_bounds():
 def test_a_layer_alone_is_the_network_itself():
   images = _IMAGES.reshape(3, 16)
   network = nn.Linear(2)
-  variables = network.init(jax.random.key(0), images)
+  variables = jax.jit(network.init)(jax.random.key(0), images)
   inputs = checked(images, None, Linf(0.1))
   found = layer_bounds(network, variables, inputs, methods.Box())
   assert list(found) == [""]

@@ -34,6 +34,10 @@ def _network(name):
   return correlate_before_last(simplify(from_onnx(_SHARED / name)))
 
 
+# Networks are arguments: those of one architecture share a program.
+_run = jax.jit(lambda graph, inputs: graph(inputs))
+
+
 @pytest.mark.parametrize("path", _FILES, ids=lambda path: path.stem)
 def test_networks_say_what_onnxruntime_says(path):
   from tests.onnx_models import run
@@ -42,7 +46,7 @@ def test_networks_say_what_onnxruntime_says(path):
   inputs = inputs.astype(np.float32)
   expected = run(str(path), inputs)
   for one in (graph, simplify(graph)):
-    found = np.asarray(one(inputs)).reshape(4, -1)
+    found = np.asarray(_run(one, inputs)).reshape(4, -1)
     np.testing.assert_allclose(
         found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
     )
@@ -67,13 +71,16 @@ def _property(name, text):
   return read_vnnlib(_SHARED / text, _network(name).input_shape)
 
 
-@functools.cache
-def _program(name, method):
+@functools.partial(jax.jit, static_argnums=0)
+def _bounds(method, graph, region, spec):
   """Upper bounds of a spec over boxes; of one program for a kind of spec."""
-  graph = _network(name)
-  return jax.jit(lambda region, spec: upper_bounds(
-      graph(method.element(None, region)), spec
-  ))
+  return upper_bounds(graph(method.element(None, region)), spec)
+
+
+@jax.jit
+def _values(graph, region, spec, key):
+  """What the spec asks about, at a point of the region."""
+  return spec.values(graph(region.sample(jax.random.split(key, 1))))
 
 
 @pytest.mark.parametrize("method, least", [
@@ -87,7 +94,7 @@ def test_nothing_with_a_counterexample_is_proved(method, least):
       continue
     pairs = _property(name, text)
     if all(
-        spec.proved(_program(name, method)(region, spec))[0]
+        spec.proved(_bounds(method, _network(name), region, spec))[0]
         for region, spec in pairs
     ):
       assert verdict != "sat", (name, text)
@@ -101,8 +108,8 @@ def test_nothing_with_a_counterexample_is_proved(method, least):
 ], ids=str)
 def test_points_of_a_property_are_within_its_bounds(name, text, method):
   (region, spec), = _property(name, text)
-  bounds = _program(name, method)(region, spec)
+  bounds = np.asarray(_bounds(method, _network(name), region, spec))
   assert np.all(np.isfinite(bounds))
   for seed in range(5):
-    points = region.sample(jax.random.split(jax.random.key(seed), 1))
-    assert np.all(spec.values(_network(name)(points)) <= bounds)
+    key = jax.random.key(seed)
+    assert np.all(_values(_network(name), region, spec, key) <= bounds)
