@@ -1,5 +1,6 @@
 """Every operator and attribute of ONNX files, against onnxruntime."""
 
+import contextlib
 import functools
 
 import jax
@@ -355,21 +356,24 @@ _TOGETHER = 30  # So many cases are one program.
 
 @functools.cache
 def _of_cases(number):
-  """By name: (model, inputs, answers) of some cases that follow each other."""
+  """By name: (inputs, answers) of some cases that follow each other."""
   names = list(_CASES)[number * _TOGETHER : (number + 1) * _TOGETHER]
-  models = {name: model(*_CASES[name]) for name in names}
-  graphs = {name: from_onnx(proto) for name, proto in models.items()}
+  graphs = {}
+  for name in names:
+    with contextlib.suppress(UsageError):  # Which that case's own test shows.
+      graphs[name] = from_onnx(model(*_CASES[name]))
   inputs = {n: _normal(3, *graph.input_shape) for n, graph in graphs.items()}
   found = jax.jit(lambda inputs: {
       name: answers(graphs[name], x) for name, x in inputs.items()
   })(inputs)
-  return {name: (models[name], inputs[name], found[name]) for name in names}
+  return {name: (inputs[name], found[name]) for name in graphs}
 
 
 @pytest.mark.parametrize("name", _CASES)
 def test_operators(name):
-  number = list(_CASES).index(name) // _TOGETHER
-  proto, inputs, found = _of_cases(number)[name]
+  proto = model(*_CASES[name])
+  from_onnx(proto)
+  inputs, found = _of_cases(list(_CASES).index(name) // _TOGETHER)[name]
   compare(found, proto, inputs)
 
 
