@@ -162,9 +162,8 @@ def test_attacks_stay_in_the_box_and_in_the_data(goal, float64):
     assert np.all((low <= found) & (found <= high))
   # Where the box is known, as it is not while a program is traced.
   with pytest.raises(ValueError, match="outside of the data's range"):
-    goal.abstract(
-        jnp.asarray(LOWER), jnp.asarray(UPPER), context_at(data_range=(0.3, 0.5))
-    )
+    context = context_at(data_range=(0.3, 0.5))
+    goal.abstract(jnp.asarray(LOWER), jnp.asarray(UPPER), context)
 
 
 def test_no_gradient_reaches_parameters_through_the_attack(float64):

@@ -30,7 +30,7 @@ def network_of(name):
 
 
 def two_blocks():
-  """As `network_of`, of a residual network like the paper's, with less of all."""
+  """As `network_of`, of a residual network like the paper's, but narrow."""
   shape = SHAPES["ResNet-Tiny"]
   network = resnets.wide_resnet(
       3, (0.4,) * 3, (0.3,) * 3, widths=(4, 6), hidden=5, after={}, dropout=0,
@@ -99,7 +99,8 @@ def test_random_networks_are_recorded(seed):
   x = np.random.default_rng(seed).uniform(size=(2, *shape)).astype(np.float32)
   variables = drawn_weights.variables(network, shape, seed)
   graph = record(lambda v: network.apply(variables, v, Mode.CERTIFY), shape)
-  found, expected = jax.jit(lambda x: (graph(x), network.apply(variables, x)))(x)
+  run = jax.jit(lambda x: (graph(x), network.apply(variables, x)))
+  found, expected = run(x)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -277,7 +277,7 @@ def test_gradients_are_those_of_the_formulas():
     element = domains.box(jnp.asarray(center), jnp.asarray(radius))
     return regularizers.relu_balance([element], 0.95)
 
-  value, slope = jax.jit(jax.value_and_grad(balance))(center)
+  value, slope = map(np.asarray, jax.jit(jax.value_and_grad(balance))(center))
   assert float(value) > 0.1
   for index in [(0, 0), (1, 5), (2, 11), (0, 7)]:
     step = np.zeros_like(center)
@@ -286,5 +286,6 @@ def test_gradients_are_those_of_the_formulas():
         float(relu_balance([domains.box(center + s * step, radius)], 0.95))
         for s in (1, -1)
     ]
-    np.testing.assert_allclose(np.asarray(slope)[index], (ends[0] - ends[1]) / 2e-6,
-                               rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(
+        slope[index], (ends[0] - ends[1]) / 2e-6, rtol=1e-5, atol=1e-8
+    )

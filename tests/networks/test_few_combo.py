@@ -4,7 +4,6 @@ import pathlib
 
 from flax import linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 

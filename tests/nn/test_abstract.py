@@ -26,9 +26,8 @@ def element():
   shape = (2, 4, 4, 2)
   generators = rng.normal(size=(2, 3, 4, 4, 2)).astype(np.float32)
   one = np.ones(shape, np.float32)
-  return jax.tree.map(
-      jnp.asarray, HybridZonotope(one, one, {"input": domains.Dense(generators)})
-  )
+  found = HybridZonotope(one, one, {"input": domains.Dense(generators)})
+  return jax.tree.map(jnp.asarray, found)
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda l: type(l).__name__)
