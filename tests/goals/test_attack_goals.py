@@ -18,8 +18,9 @@ KEYS = jax.random.split(jax.random.key(7), BATCH)
 
 
 def context_at(epoch=0.0, keys=KEYS, labels=LABELS, forward=linear, **others):
+  # A copy: JAX keeps the type that an array has had as another's constant.
   return Context(
-      forward, jnp.asarray(labels), jnp.asarray(epoch), keys, **others
+      forward, jnp.asarray(labels + 0), jnp.asarray(epoch), keys, **others
   )
 
 

@@ -48,14 +48,15 @@ def two_layers(value, mode):
 
 
 def context_at(epoch, forward=linear, labels=LABELS):
-  return Context(forward, jnp.asarray(labels), jnp.asarray(epoch))
+  # A copy: JAX keeps the type that an array has had as another's constant.
+  return Context(forward, jnp.asarray(labels + 0), jnp.asarray(epoch))
 
 
 def run(
     goal, epoch, lower=LOWER, upper=UPPER, forward=linear, labels=LABELS
 ):
   """Loss and margins of the goal, as a training step computes them."""
-  return map(np.asarray, _run(goal, epoch, lower, upper, forward, labels))
+  return map(np.asarray, _run(goal, epoch, lower, upper, forward, labels + 0))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
@@ -354,7 +355,8 @@ def test_goals_of_the_same_kind_share_one_compilation():
   def loss(goal, epoch):
     traces.append(goal)
     context = context_at(epoch)
-    value = goal.abstract(jnp.asarray(LOWER), jnp.asarray(UPPER), context)
+    lower, upper = of_default_type(LOWER, UPPER)
+    value = goal.abstract(lower, upper, context)
     return goal.loss(linear(value, Mode.TRAIN), context.labels, context)
 
   compiled = jax.jit(loss, static_argnums=0)
