@@ -40,6 +40,9 @@ def forward(x):
   return out @ OUT.astype(x.dtype) - SHIFT.astype(x.dtype)
 
 
+logits_of = jax.jit(forward)
+
+
 def problem(region, dtype, rows=slice(None), classes=4):
   """Of some rows; the region is of these alone."""
   keys = jax.vmap(jax.random.fold_in, (None, 0))(
@@ -73,17 +76,20 @@ class Steps:
       self.traced += 1
       return attack.advance(self.problem(region, rows), state)
 
+    self.begin = jax.jit(
+        lambda region, rows: attack.begin(self.problem(region, rows))
+    )
     self.step = jax.jit(advance)
+    self.points = jax.jit(attack.points)
 
   def problem(self, region, rows):
     return problem(region, self.dtype, rows, self.classes)
 
   def __call__(self, region, rows=np.arange(COUNT)):
-    one = self.problem(region, rows)
-    state = self.attack.begin(one)
+    state = self.begin(region, rows)
     for _ in range(self.attack.calls(self.classes)):
       state = self.step(region, rows, state)
-    return np.asarray(self.attack.points(state))
+    return np.asarray(self.points(state))
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
@@ -96,7 +102,7 @@ def test_points_stay_inside_and_are_found(float64, attack):
     region = some(REGIONS[name], dtype)
     points = steps[dtype](region)
     assert points.dtype == dtype, name
-    images = jnp.asarray(IMAGES, dtype)
+    images = IMAGES.astype(dtype)
     low, high = map(np.asarray, region.bounds(images))
     assert np.all(low <= points) and np.all(points <= high), name
     if name in ("by variable", "bounds"):
@@ -104,7 +110,7 @@ def test_points_stay_inside_and_are_found(float64, attack):
     if name == "L2":
       far = np.linalg.norm(np.float64(points) - np.float64(images), axis=1)
       assert np.all(far <= region.epsilon[:, 0])
-    logits = np.asarray(forward(jnp.asarray(points)))
+    logits = np.asarray(logits_of(points))
     broken += np.sum(logits.argmax(axis=1) != LABELS)
   assert broken > COUNT / 4
 
@@ -124,13 +130,13 @@ def test_neither_the_batch_nor_another_epsilon_matters(float64, attack):
 def test_more_starts_lose_nothing_and_a_found_point_is_kept(float64):
   """What one start breaks, more do, with the same point."""
   region = Linf(np.full((COUNT, 1), 0.04))
-  wrong, more_broken = problem(region, "float64").wrong, 0
+  wrong, more_broken = jax.jit(problem(region, "float64").wrong), 0
   for few, many in (
       (attacks.APGD(1), attacks.APGD(1, restarts=8)),
       (attacks.PGD(1, 0.1), attacks.PGD(1, 0.1, 8)),
   ):
     first, more = (Steps(attack)(region) for attack in (few, many))
-    broken = [np.asarray(wrong(forward(points))) for points in (first, more)]
+    broken = [np.asarray(wrong(logits_of(points))) for points in (first, more)]
     np.testing.assert_allclose(
         more[broken[0]], first[broken[0]], atol=1e-12
     )
@@ -145,8 +151,9 @@ def test_networks_of_few_classes(float64, classes):
   steps = Steps(attack, classes=classes)
   assert attack.starts(classes) == classes - 1
   one = steps.problem(Linf(0.3), np.arange(COUNT))
+  wrong = jax.jit(lambda x: one.wrong(one.forward(x)))
   before, after = (
-      np.asarray(one.wrong(one.forward(jnp.asarray(x))))
+      np.asarray(wrong(x))
       for x in (IMAGES, steps(Linf(0.3)))
   )
   assert np.any(after & ~before)
@@ -170,10 +177,15 @@ def test_no_gradient_and_nan_leave_finite_points(float64, value, wrong):
       problem(Linf(0.1), "float64").keys, 3,
   )
   for attack in (attacks.MIFGSM(2), attacks.APGD(2)):
-    state = attack.begin(one)
-    step = jax.jit(lambda state: attack.advance(one, state))
-    for _ in range(2):
-      state = step(state)
-    points = attack.points(state)
+
+    @jax.jit
+    def run():
+      state = attack.begin(one)
+      for _ in range(2):
+        state = attack.advance(one, state)
+      points = attack.points(state)
+      return points, one.wrong(one.forward(points))
+
+    points, found = run()
     assert np.isfinite(points).all()
-    np.testing.assert_array_equal(one.wrong(one.forward(points)), wrong)
+    np.testing.assert_array_equal(found, wrong)

@@ -1,5 +1,7 @@
 """Goals on points: samples and attacks, against NumPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,15 +18,26 @@ KEYS = jax.random.split(jax.random.key(7), BATCH)
 
 
 def context_at(epoch=0.0, keys=KEYS, labels=LABELS, forward=linear, **others):
+  # A copy: JAX keeps the type that an array has had as another's constant.
   return Context(
-      forward, jnp.asarray(labels), jnp.asarray(epoch), keys, **others
+      forward, jnp.asarray(labels + 0), jnp.asarray(epoch), keys, **others
   )
 
 
-def abstract(goal, lower=LOWER, upper=UPPER, **context):
-  return np.asarray(goal.abstract(
-      jnp.asarray(lower), jnp.asarray(upper), context_at(**context)
+def abstract(
+    goal, lower=LOWER, upper=UPPER, epoch=0.0, keys=KEYS, labels=LABELS,
+    **others,
+):
+  """The goal's points, by one program for all epochs."""
+  return np.asarray(_abstract(
+      goal, lower, upper, epoch, keys, labels, tuple(others.items())
   ))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 6))
+def _abstract(goal, lower, upper, epoch, keys, labels, others):
+  context = context_at(epoch, keys, labels, **dict(others))
+  return goal.abstract(lower, upper, context)
 
 
 # NumPy, an example at a time.
@@ -114,10 +127,16 @@ def test_restarts_of_mifgsm_begin_at_the_center(float64):
 
 @pytest.mark.parametrize("goal", [IFGSM(3), PGD(3), MIFGSM(3), FGSM()], ids=str)
 def test_loss_is_the_cross_entropy_at_the_point(goal, float64):
-  context = context_at()
-  point = goal.abstract(jnp.asarray(LOWER), jnp.asarray(UPPER), context)
-  loss = goal.loss(linear(point, Mode.TRAIN), context.labels, context)
-  expected = cross_entropy(point_margins(np.asarray(point), np.asarray(point)))
+
+  @jax.jit
+  def run(lower, upper):
+    context = context_at()
+    point = goal.abstract(lower, upper, context)
+    output = linear(point, Mode.TRAIN)
+    return point, goal.loss(output, context.labels, context)
+
+  point, loss = map(np.asarray, run(LOWER, UPPER))
+  expected = cross_entropy(point_margins(point, point))
   np.testing.assert_allclose(loss, expected, atol=1e-9)
 
 
@@ -142,8 +161,10 @@ def test_attacks_stay_in_the_box_and_in_the_data(goal, float64):
     found = abstract(goal, data_range=data_range)
     low, high = np.clip(LOWER, *data_range), np.clip(UPPER, *data_range)
     assert np.all((low <= found) & (found <= high))
+  # Where the box is known, as it is not while a program is traced.
   with pytest.raises(ValueError, match="outside of the data's range"):
-    abstract(goal, data_range=(0.3, 0.5))
+    context = context_at(data_range=(0.3, 0.5))
+    goal.abstract(jnp.asarray(LOWER), jnp.asarray(UPPER), context)
 
 
 def test_no_gradient_reaches_parameters_through_the_attack(float64):
@@ -161,12 +182,11 @@ def test_no_gradient_reaches_parameters_through_the_attack(float64):
       )
     return IFGSM(3).loss(point @ kernel + BIAS, context.labels, context).sum()
 
-  kernel = jnp.asarray(KERNEL)
-  fixed = jnp.asarray(from_center(3, 1 / 3))
-  np.testing.assert_allclose(
-      jax.grad(loss)(kernel), jax.grad(lambda k: loss(k, fixed))(kernel),
-      atol=1e-12,
-  )
+  fixed = from_center(3, 1 / 3)
+  found, expected = jax.jit(lambda kernel: (
+      jax.grad(loss)(kernel), jax.grad(loss)(kernel, fixed)
+  ))(KERNEL)
+  np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 # Samples.

@@ -1,5 +1,7 @@
 """Sample, BiSample, AdvDom and mixtures, against NumPy at three epochs."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,11 +25,27 @@ RAMPS = list(zip(EPOCHS, (0.2, 0.6, 1.0)))
 BATCH_KEY = jax.random.key(11)
 
 
-def loss_of(goal, epoch=0.0, **others):
-  context = context_at(epoch, batch_key=BATCH_KEY, **others)
-  value = goal.abstract(jnp.asarray(LOWER), jnp.asarray(UPPER), context)
-  output = linear(value, Mode.TRAIN)
-  return np.asarray(goal.loss(output, context.labels, context))
+def loss_of(goal, epoch=0.0, images=None):
+  """By one program for all epochs."""
+  return np.asarray(_loss(goal, LOWER, UPPER, epoch, images))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _loss(goal, lower, upper, epoch, images):
+  context = context_at(epoch, batch_key=BATCH_KEY, images=images)
+  value = goal.abstract(lower, upper, context)
+  return goal.loss(linear(value, Mode.TRAIN), context.labels, context)
+
+
+def box_around(goal, lower, upper, epoch, **others):
+  """Center and radii of a goal's boxes."""
+  return map(np.asarray, _box_around(goal, lower, upper, epoch, others))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _box_around(goal, lower, upper, epoch, others):
+  element = goal.abstract(lower, upper, context_at(epoch, **others))
+  return element.center, element.uncorrelated
 
 
 def box_loss(l, u):
@@ -61,14 +79,13 @@ def test_small_boxes_near_images_that_are_cut_off(epoch, share, float64):
   def cut(point, reach):
     return np.maximum(l, point - reach), np.minimum(u, point + reach)
 
-  context = context_at(epoch, images=jnp.asarray(images))
-  value = SmallBox(RAMP, IFGSM(2), Box()).abstract(
-      jnp.asarray(l), jnp.asarray(u), context
+  center, radii = box_around(
+      SmallBox(RAMP, IFGSM(2), Box()), l, u, epoch, images=images
   )
   found = attacked(*cut(images, (1 - share) * radius), 2)
   low, high = cut(found, share * radius)
-  np.testing.assert_allclose(value.center - value.uncorrelated, low, atol=1e-9)
-  np.testing.assert_allclose(value.center + value.uncorrelated, high, atol=1e-9)
+  np.testing.assert_allclose(center - radii, low, atol=1e-9)
+  np.testing.assert_allclose(center + radii, high, atol=1e-9)
   if share >= 0.5:
     assert np.all((low <= images + 1e-12) & (images <= high + 1e-12))
 
@@ -90,10 +107,9 @@ def test_small_boxes_of_a_scaled_box_begin_at_its_nearest_corner(float64):
       (np.array([[0, 0.3]]), [[0.075, 0.1125]], [[0.1875, 0.225]]),
       (None, [[0.1125, 0.1125]], [[0.1875, 0.1875]]),
   ):
-    context = context_at(images=None if images is None else jnp.asarray(images))
-    value = goal.abstract(jnp.asarray(l), jnp.asarray(u), context)
-    np.testing.assert_allclose(value.center - value.uncorrelated, low)
-    np.testing.assert_allclose(value.center + value.uncorrelated, high)
+    center, radius = box_around(goal, l, u, 0.0, images=images)
+    np.testing.assert_allclose(center - radius, low)
+    np.testing.assert_allclose(center + radius, high)
 
 
 def test_sample_of_a_region_takes_its_center(float64):
@@ -109,11 +125,10 @@ def test_sample_around_random_points_stays_in_the_box(source, float64):
   l, u = np.zeros((500, SIZE)), np.ones((500, SIZE))
 
   def bounds(reach):
-    element = Sample(0.4, reach, source, Box()).abstract(
-        jnp.asarray(l), jnp.asarray(u),
-        context_at(keys=keys, labels=np.zeros(500, int)),
+    goal = Sample(0.4, reach, source, Box())
+    center, radius = box_around(
+        goal, l, u, 0.0, keys=keys, labels=np.zeros(500, int)
     )
-    center, radius = map(np.asarray, (element.center, element.uncorrelated))
     np.testing.assert_allclose(radius, 0.2, atol=1e-12)
     return center - radius, center + radius
 
@@ -129,12 +144,12 @@ def test_normal_sub_is_sub_of_a_random_size(epoch, scale, float64):
   """Radii are |N(0, 1)| times Sub's, one number for each example."""
   keys = jax.random.split(jax.random.key(3), 3000)
   l, u = np.zeros((3000, SIZE)), np.linspace(0.5, 1, SIZE) * np.ones((3000, 1))
-  element = NormalSub(RAMP, Box()).abstract(
-      jnp.asarray(l), jnp.asarray(u),
-      context_at(epoch, keys=keys, labels=np.zeros(3000, int)),
+  center, radius = box_around(
+      NormalSub(RAMP, Box()), l, u, epoch, keys=keys,
+      labels=np.zeros(3000, int),
   )
-  np.testing.assert_allclose(element.center, (l + u) / 2, atol=1e-12)
-  sizes = np.asarray(element.uncorrelated) / (scale * (u - l) / 2)
+  np.testing.assert_allclose(center, (l + u) / 2, atol=1e-12)
+  sizes = radius / (scale * (u - l) / 2)
   np.testing.assert_allclose(sizes, sizes[:, :1].repeat(SIZE, 1), rtol=1e-9)
   assert stats.kstest(sizes[:, 0], stats.halfnorm.cdf).pvalue > 0.01
 
@@ -228,7 +243,8 @@ def test_expressive_losses_lie_between_their_ends(float64):
   p = attacked(LOWER, UPPER, 3)
   low, high = cross_entropy(point_margins(p, p)), box_loss(LOWER, UPPER)
   for kind in (Mix, MixMargins, MixLogs):
-    losses = [loss_of(kind(IFGSM(3), Box(), w)) for w in (0, 0.3, 0.7, 1)]
+    goal = kind(IFGSM(3), Box(), Lin(0, 1, 10))
+    losses = [loss_of(goal, epoch) for epoch in (0, 3, 7, 10)]
     np.testing.assert_allclose(losses[0], low, rtol=1e-9)
     np.testing.assert_allclose(losses[-1], high, rtol=1e-9)
     assert np.all(np.diff(losses, axis=0) > 0)
@@ -244,7 +260,7 @@ def test_mix_logs_of_losses_that_round_to_0_has_finite_gradients():
     goal = MixLogs(Point(), Point(), 0.5)
     return goal.loss(output, jnp.array([0]), context_at(keys=None))[0]
 
-  value, slope = jax.value_and_grad(loss)(1.0)
+  value, slope = jax.jit(jax.value_and_grad(loss))(1.0)
   assert np.isfinite(value) and np.isfinite(slope)
 
 
@@ -273,9 +289,12 @@ def test_a_coin_is_thrown_for_the_whole_batch(float64):
 def test_equal_coins_fall_alike_and_others_apart():
   one, two = Coin(((Point(), 1), (Box(), 1))), Coin(((Point(), 1), (HBox(), 1)))
   keys = jax.random.split(jax.random.key(1), 200)
-  throw = lambda coin: np.asarray(
-      jax.vmap(lambda key: coin.weights(jnp.asarray(0.0), key))(keys)
-  )[:, 0]
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def thrown(coin):
+    return jax.vmap(lambda key: coin.weights(jnp.asarray(0.0), key))(keys)
+
+  throw = lambda coin: np.asarray(thrown(coin))[:, 0]
   np.testing.assert_array_equal(throw(one), throw(one))
   assert 0.35 < np.mean(throw(one) == throw(two)) < 0.65
 
@@ -289,19 +308,24 @@ def test_a_coin_without_a_key_says_so():
 
 
 def test_two_samples_in_one_objective_are_different():
-  value = Mix(Normal(), Normal(), 0.5).abstract(
-      jnp.asarray(LOWER), jnp.asarray(UPPER), context_at()
-  )
-  assert np.all(value[0] != value[1])
+  goal = Mix(Normal(), Normal(), 0.5)
+  value = jax.jit(lambda l, u: goal.abstract(l, u, context_at()))(LOWER, UPPER)
+  first, second = map(np.asarray, value)
+  assert np.all(first != second)
 
 
 def test_accuracies_and_margins_of_mixtures(float64):
   """What is measured on points and on regions, each by its own name."""
   goal = Weighted(((Point(), 1), (Sub(0.1, Box()), 1), (HBox(), 1)))
-  context = context_at()
-  value = goal.abstract(jnp.asarray(LOWER), jnp.asarray(UPPER), context)
-  output = linear(value, Mode.TRAIN)
-  found = goal.accuracies(output, context.labels, context)
+
+  @jax.jit
+  def run(lower, upper):
+    context = context_at()
+    value = goal.abstract(lower, upper, context)
+    arguments = linear(value, Mode.TRAIN), context.labels, context
+    return goal.accuracies(*arguments), goal.margins(*arguments)
+
+  found, margins = run(LOWER, UPPER)
   assert set(found) == {"accuracy", "verified"}
   small = box_margins(*shrunk(0.1, LOWER, UPPER))
   others = np.arange(small.shape[1]) != LABELS[:, None]
@@ -311,9 +335,7 @@ def test_accuracies_and_margins_of_mixtures(float64):
   expected = np.maximum.reduce([
       point_margins(LOWER, UPPER), small, hbox_margins(LOWER, UPPER)
   ])
-  np.testing.assert_allclose(
-      goal.margins(output, context.labels, context), expected, atol=1e-9
-  )
+  np.testing.assert_allclose(margins, expected, atol=1e-9)
 
 
 def test_shared_points_need_someone_who_shares():

@@ -2,6 +2,7 @@
 
 import functools
 
+import drawn_weights
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +33,9 @@ def network(layers, value):
   for layer in hidden:
     value = transformers.relu(transformers.dense(value, *layer))
   return transformers.dense(value, *last)
+
+
+logits_of = jax.jit(network)
 
 
 def context(epoch=0.0):
@@ -163,9 +167,8 @@ def test_points_of_the_box_lose_no_more_than_the_bounds():
   corner = np.where(_rng.random(points.shape) < 0.5, LOWER, UPPER)
   points = np.concatenate([points, corner]).astype(np.float32)
   layers = jax.tree.map(np.float32, LAYERS)
-  logits = network(layers, points.reshape(-1, SIZES[0])).reshape(
-      len(points), BATCH, -1
-  )
+  logits = logits_of(layers, points.reshape(-1, SIZES[0]))
+  logits = np.asarray(logits).reshape(len(points), BATCH, -1)
   own = np.take_along_axis(logits, LABELS[None, :, None], axis=2)
   reached = np.max(logits - own, axis=0)
   lost = np.max([cross_entropy(m) for m in logits - own], axis=0)
@@ -199,7 +202,7 @@ def test_gradients_flow_through_bounds_and_lines(float64):
 
 def test_an_empty_box_is_its_point(float64):
   _, found, _ = computed(CROWN_IBP(), LAYERS, LOWER, LOWER)
-  logits = np.asarray(network(LAYERS, jnp.array(LOWER)))
+  logits = np.asarray(logits_of(LAYERS, LOWER))
   own = np.take_along_axis(logits, LABELS[:, None], axis=1)
   np.testing.assert_allclose(found, logits - own, atol=1e-9)
 
@@ -279,8 +282,9 @@ def test_an_image_network_has_the_bounds_that_certify():
       nn.Conv2D(4, 2), nn.ReLU(), nn.Flatten(),
       nn.Linear(SIZES[-1]),
   ))
-  images = jax.random.uniform(jax.random.key(0), (BATCH, 6, 6, 1))
-  variables = net.init(jax.random.key(1), images)
+  images = np.random.default_rng(0).uniform(size=(BATCH, 6, 6, 1))
+  images = images.astype(np.float32)
+  variables = drawn_weights.variables(net, images.shape[1:])
   region, goal = Linf(0.05), CROWN_IBP()
   forward = lambda value: net.apply(variables, value, Mode.TRAIN)
 

@@ -1,6 +1,7 @@
 """Goals against NumPy computations of the paper's Table 1."""
 
 from fractions import Fraction
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -27,35 +28,43 @@ HIDDEN = _rng.normal(size=(SIZE, 6)), _rng.normal(size=6) / 4
 HEAD = _rng.normal(size=(6, CLASSES)), _rng.normal(size=CLASSES)
 
 
+def of_default_type(*arrays):
+  """As float64 with the fixture of that name, else as float32."""
+  return [np.asarray(array, jnp.result_type(float)) for array in arrays]
+
+
 def linear(value, mode):
   """The network x @ KERNEL + BIAS."""
   del mode
-  return transformers.dense(value, jnp.asarray(KERNEL), jnp.asarray(BIAS))
+  return transformers.dense(value, *of_default_type(KERNEL, BIAS))
 
 
 def two_layers(value, mode):
   """A network with a ReLU."""
   del mode
-  value = transformers.dense(value, *map(jnp.asarray, HIDDEN))
+  value = transformers.dense(value, *of_default_type(*HIDDEN))
   value = transformers.relu(value, symbol="relu")
-  return transformers.dense(value, *map(jnp.asarray, HEAD))
+  return transformers.dense(value, *of_default_type(*HEAD))
 
 
 def context_at(epoch, forward=linear, labels=LABELS):
-  return Context(forward, jnp.asarray(labels), jnp.asarray(epoch))
+  # A copy: JAX keeps the type that an array has had as another's constant.
+  return Context(forward, jnp.asarray(labels + 0), jnp.asarray(epoch))
 
 
 def run(
     goal, epoch, lower=LOWER, upper=UPPER, forward=linear, labels=LABELS
 ):
   """Loss and margins of the goal, as a training step computes them."""
+  return map(np.asarray, _run(goal, epoch, lower, upper, forward, labels + 0))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _run(goal, epoch, lower, upper, forward, labels):
   context = context_at(epoch, forward, labels)
-  value = goal.abstract(jnp.asarray(lower), jnp.asarray(upper), context)
-  output = forward(value, Mode.TRAIN)
-  return (
-      np.asarray(goal.loss(output, context.labels, context)),
-      np.asarray(goal.margins(output, context.labels, context)),
-  )
+  output = forward(goal.abstract(lower, upper, context), Mode.TRAIN)
+  arguments = output, context.labels, context
+  return goal.loss(*arguments), goal.margins(*arguments)
 
 
 # Independent computations, an example at a time.
@@ -280,7 +289,7 @@ def test_no_point_of_the_ball_is_worse(name, epsilon, forward):
   rng = np.random.default_rng(2)
   images = rng.uniform(size=(BATCH, SIZE)).astype(np.float32)
   images[0, 0], images[1, 1] = 0, 1
-  lower, upper = ball(jnp.asarray(images), epsilon)
+  lower, upper = map(np.asarray, ball(jnp.asarray(images), epsilon))
   loss, margins = run(REGIONS[name], 0.0, lower, upper, forward)
   steps = rng.uniform(-1, 1, (300, BATCH, SIZE))
   steps[::2] = np.sign(steps[::2])
@@ -314,9 +323,14 @@ def test_accuracies(goal, names, float64):
   labels = np.argmax((LOWER + UPPER) / 2 @ KERNEL + BIAS, axis=1)
   labels[0] = (labels[0] + 1) % CLASSES
   upper = LOWER + np.array([1e-3, 1e-3, 0.9])[:, None] * (UPPER - LOWER)
-  context = Context(linear, jnp.asarray(labels), jnp.asarray(0.0))
-  value = goal.abstract(jnp.asarray(LOWER), jnp.asarray(upper), context)
-  found = goal.accuracies(linear(value, Mode.TRAIN), context.labels, context)
+
+  @jax.jit
+  def run(lower, upper, labels):
+    context = context_at(0.0, labels=labels)
+    output = linear(goal.abstract(lower, upper, context), Mode.TRAIN)
+    return goal.accuracies(output, context.labels, context)
+
+  found = run(LOWER, upper, labels)
   assert set(found) == set(names.split())
 
   z = (LOWER + upper) / 2 @ KERNEL + BIAS
@@ -341,14 +355,16 @@ def test_goals_of_the_same_kind_share_one_compilation():
   def loss(goal, epoch):
     traces.append(goal)
     context = context_at(epoch)
-    value = goal.abstract(jnp.asarray(LOWER), jnp.asarray(UPPER), context)
+    lower, upper = of_default_type(LOWER, UPPER)
+    value = goal.abstract(lower, upper, context)
     return goal.loss(linear(value, Mode.TRAIN), context.labels, context)
 
   compiled = jax.jit(loss, static_argnums=0)
   for epoch in (*EPOCHS, 17.5):
     goal = Mix(Point(), Sub(Lin(0, 1, 150, 10), Box()), Lin(0, 0.5, 150, 10))
     actual = compiled(goal, jnp.asarray(epoch))
-    np.testing.assert_allclose(actual, run(goal, epoch)[0], rtol=1e-5)
+    expected, _ = run(goal, epoch)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
   assert len(traces) == 1
 
 

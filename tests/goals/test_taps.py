@@ -2,6 +2,7 @@
 
 import functools
 
+import drawn_weights
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -186,31 +187,37 @@ def test_masks_of_dropout_are_each_examples_own(float64):
 
 
 def test_the_connector_where_the_box_is_a_point():
-  share = lambda c: jax.grad(
+  share = jax.jit(lambda c: jax.grad(
       lambda ends: connected(ends[0], ends[1], jnp.ones(1), c).sum()
-  )(jnp.ones((2, 1)))
+  )(jnp.ones((2, 1))))
   np.testing.assert_array_equal(share(0.5), [[0.5], [0.5]])
 
 
 def test_of_several_starts_the_best_is_kept():
   """A margin with two hills, of which the lower one draws in more starts."""
   hills = lambda z: jnp.sum(jnp.maximum(-3 * z, 5 * (z - 0.7)), axis=-1)
-  low, high = -jnp.ones((20, 1)), jnp.ones((20, 1))
-  keys = jax.random.split(jax.random.key(1), 20)
-  ends = [
-      np.asarray(largest_margins(hills, low, high, 2, 20, 0.2, n, keys))
-      for n in (1, 4)
-  ]
-  assert set(np.unique(ends[0])) == {-1, 1}
-  assert (hills(ends[1]) >= hills(ends[0])).all()
-  assert (hills(ends[1]) > hills(ends[0])).any()
+  high = np.ones((20, 1), np.float32)
+
+  @jax.jit
+  def run(key):
+    """Where one start and four of them end, and how high."""
+    keys = jax.random.split(key, 20)
+    ends = [
+        largest_margins(hills, -high, high, 2, 20, 0.2, n, keys) for n in (1, 4)
+    ]
+    return ends[0], *map(hills, ends)
+
+  ends, one, four = map(np.asarray, run(jax.random.key(1)))
+  assert set(np.unique(ends)) == {-1, 1}
+  assert (four >= one).all()
+  assert (four > one).any()
 
 
 # Where the network is cut.
 
 
 def graph_of(network, shape=(6, 6, 1)):
-  variables = network.init(jax.random.key(0), jnp.zeros((1, *shape)))
+  variables = drawn_weights.variables(network, shape)
   return record(lambda x: network.apply(variables, x, Mode.TRAIN), shape)
 
 
@@ -250,8 +257,8 @@ def test_cuts_are_named_by_layers_too():
   assert place_of(graph, "layers_2") == place_of(graph, 3)
   with pytest.raises(UsageError, match="the network has 4"):
     place_of(graph, 5)
-  image = jnp.zeros((1, 6, 6, 1))
-  variables = RESIDUAL.init(jax.random.key(0), image)
+  image = np.zeros((1, 6, 6, 1), np.float32)
+  variables = drawn_weights.variables(RESIDUAL, image.shape[1:])
   with named_by_layers():
     output = RESIDUAL.apply(
         variables, follow(from_bounds(image, image + 0.1)), Mode.TRAIN

@@ -1,5 +1,6 @@
 """Elements that are followed: the graph of their run, with its results."""
 
+import drawn_weights
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +16,7 @@ NETWORK = Sequential((
     Flatten(), Linear(4), par_sum([], [ReLU(), Linear(4)]), ReLU(), Linear(3),
 ))
 SHAPE = (2, 2, 1)
-VARIABLES = NETWORK.init(jax.random.key(0), jnp.zeros((1, *SHAPE)))
+VARIABLES = drawn_weights.variables(NETWORK, SHAPE)
 
 
 def forward(value):
@@ -23,32 +24,50 @@ def forward(value):
 
 
 def box(batch=2):
-  low = jax.random.uniform(jax.random.key(1), (batch, *SHAPE))
-  return from_bounds(low, low + 0.1)
+  low = np.random.default_rng(1).uniform(size=(batch, *SHAPE))
+  return from_bounds(low.astype(np.float32), (low + 0.1).astype(np.float32))
 
 
 def test_the_graph_is_that_of_the_network():
   """With the layers' names; and each result is what the graph makes of the box.
   """
-  with named_by_layers():
-    graph, values = forward(follow(box())).run()
-  assert str(graph) == str(record(forward, SHAPE))
-  for found, expected in zip(values, graph.results(box()), strict=True):
-    for end in (lower, upper):
-      np.testing.assert_allclose(end(found), end(expected), rtol=1e-6)
+  texts = []
+
+  @jax.jit
+  def run(element):
+    with named_by_layers():
+      graph, values = forward(follow(element)).run()
+    texts.append(str(graph))
+    return [
+        [(lower(e), upper(e)) for e in elements]
+        for elements in (values, graph.results(element))
+    ]
+
+  values, results = run(box())
+  assert texts == [str(record(forward, SHAPE))]
+  for found, expected in zip(values, results, strict=True):
+    for one, other in zip(found, expected, strict=True):
+      np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_parts_of_a_product_are_followed_beside_others():
   """The others are what they are without it, at any depth."""
-  points = jnp.ones((2, *SHAPE)) / 3
-  output = forward(Product((points, Product((follow(box()), box())))))
-  expected = forward(Product((points, Product((box(), box())))))
+  points = np.full((2, *SHAPE), 1 / 3, np.float32)
+  calls = []
+
+  @jax.jit
+  def run(points, element):
+    output = forward(Product((points, Product((follow(element), element)))))
+    followed, _ = output.parts[1].parts
+    calls.extend(followed.run()[0].calls)
+    expected = forward(Product((points, Product((element, element)))))
+    return plain(output), expected
+
   jax.tree.map(
       lambda found, wanted: np.testing.assert_allclose(found, wanted, atol=1e-5),
-      plain(output), expected,
+      *run(points, box()),
   )
-  followed, _ = output.parts[1].parts
-  assert len(followed.run()[0].calls) == 7
+  assert len(calls) == 7
 
 
 def test_two_elements_are_followed_apart():

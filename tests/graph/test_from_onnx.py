@@ -1,5 +1,9 @@
 """Every operator and attribute of ONNX files, against onnxruntime."""
 
+import contextlib
+import functools
+
+import jax
 import numpy as np
 import pytest
 
@@ -22,18 +26,27 @@ def _integers(*values):
   return np.array(values, np.int64)
 
 
-def check(proto, inputs=None, tolerance=1e-5):
-  """The graph, as it is read and simplified, says what onnxruntime says."""
-  graph = from_onnx(proto)
-  if inputs is None:
-    inputs = _normal(3, *graph.input_shape)
+def answers(graph, inputs):
+  """Of the graph, as it is read and simplified."""
+  return graph(inputs), simplify(graph)(inputs)
+
+
+def compare(found, proto, inputs, tolerance=1e-5):
+  """The answers are what onnxruntime says."""
   expected = run(proto, inputs)
-  for one in (graph, simplify(graph)):
-    found = np.asarray(one(inputs))
+  for one in found:
     np.testing.assert_allclose(
-        found.reshape(len(inputs), -1), expected, rtol=tolerance,
+        np.reshape(one, (len(inputs), -1)), expected, rtol=tolerance,
         atol=tolerance * max(1, np.abs(expected).max()),
     )
+
+
+def check(proto):
+  """The graph of a file, which says what onnxruntime says."""
+  graph = from_onnx(proto)
+  inputs = _normal(3, *graph.input_shape)
+  found = jax.jit(lambda inputs: answers(graph, inputs))(inputs)
+  compare(found, proto, inputs)
   return graph
 
 
@@ -338,10 +351,30 @@ _case("attention", [
 ], (1, 3, 4), {"q": _normal(4, 2), "k": _normal(4, 2)})
 
 
+_TOGETHER = 30  # So many cases are one program.
+
+
+@functools.cache
+def _of_cases(number):
+  """By name: (inputs, answers) of some cases that follow each other."""
+  names = list(_CASES)[number * _TOGETHER : (number + 1) * _TOGETHER]
+  graphs = {}
+  for name in names:
+    with contextlib.suppress(UsageError):  # Which that case's own test shows.
+      graphs[name] = from_onnx(model(*_CASES[name]))
+  inputs = {n: _normal(3, *graph.input_shape) for n, graph in graphs.items()}
+  found = jax.jit(lambda inputs: {
+      name: answers(graphs[name], x) for name, x in inputs.items()
+  })(inputs)
+  return {name: (inputs[name], found[name]) for name in graphs}
+
+
 @pytest.mark.parametrize("name", _CASES)
 def test_operators(name):
-  nodes, shape, arrays, opset = _CASES[name]
-  check(model(nodes, shape, arrays, opset))
+  proto = model(*_CASES[name])
+  from_onnx(proto)
+  inputs, found = _of_cases(list(_CASES).index(name) // _TOGETHER)[name]
+  compare(found, proto, inputs)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -1,7 +1,9 @@
 """Graphs: recorded networks run as the modules do, on arrays and elements."""
 
 import dataclasses
+import functools
 
+import drawn_weights
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ import random_networks
 from diffai_jax import networks, nn, transformers
 from diffai_jax.domains import Product, box, correlated_box, lower, upper
 from diffai_jax.graph import Builder, record
+from diffai_jax.networks import resnets
 from diffai_jax.types import Mode, UsageError
 
 SHAPES = {
@@ -23,7 +26,21 @@ def network_of(name):
   """The network, its variables with drawn statistics, and the example's shape."""
   shape = SHAPES[name]
   network = networks.create(name, 3, (0.4,) * shape[-1], (0.3,) * shape[-1])
-  like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *shape)))
+  return network, drawn(network, shape), shape
+
+
+def two_blocks():
+  """As `network_of`, of a residual network like the paper's, but narrow."""
+  shape = SHAPES["ResNet-Tiny"]
+  network = resnets.wide_resnet(
+      3, (0.4,) * 3, (0.3,) * 3, widths=(4, 6), hidden=5, after={}, dropout=0,
+      kernel_init=nn.initializers.INITIALIZERS["interval"], remat=False,
+  )
+  return network, drawn(network, shape), shape
+
+
+def drawn(network, shape):
+  like = drawn_weights.shapes(network, shape)
   rng = np.random.default_rng(0)
   draw = lambda leaf: rng.uniform(0.02, 0.2, leaf.shape) * rng.choice(
       [-1, 1], leaf.shape
@@ -31,27 +48,31 @@ def network_of(name):
   variables = jax.tree.map(draw, like)
   if "batch_stats" in variables:
     variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"])
-  return network, variables, shape
+  return variables
 
 
 def images(shape, count=2):
   return np.random.default_rng(1).uniform(size=(count, *shape))
 
 
-@pytest.mark.parametrize("name", ["ConvSmall", "ResNet-Tiny"])
-def test_a_recorded_network_is_the_network(name, float64):
-  network, variables, shape = network_of(name)
-  run = lambda mode: lambda x: network.apply(variables, x, mode)
+@pytest.mark.parametrize("make", [
+    functools.partial(network_of, "ConvSmall"), two_blocks
+], ids=["ConvSmall", "residual"])
+def test_a_recorded_network_is_the_network(make, float64):
+  network, variables, shape = make()
   x = images(shape)
-  for element in (
-      jnp.asarray(x), box(x, np.full(x.shape, 0.02)),
-      correlated_box(x, np.full(x.shape, 0.02)),
-  ):
-    graph = record(run(Mode.CERTIFY), shape, np.float64)
-    # As one program, each: what is compared is what they compute.
-    bounds = jax.jit(lambda f, e: _ends(f(e)), static_argnums=0)
-    expected = bounds(run(Mode.CERTIFY), element)
-    found = jax.jit(lambda graph, e: _ends(graph(e)))(graph, element)
+  run = lambda x: network.apply(variables, x, Mode.CERTIFY)
+  graph = record(run, shape, np.float64)
+
+  @jax.jit
+  def both(graph, x):
+    width = np.full(x.shape, 0.02)
+    return [
+        (_ends(graph(e)), _ends(run(e)))
+        for e in (x, box(x, width), correlated_box(x, width))
+    ]
+
+  for found, expected in both(graph, x):
     for a, b in zip(found, expected, strict=True):
       np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
@@ -76,11 +97,11 @@ def test_a_recorded_network_has_its_layers_names():
 def test_random_networks_are_recorded(seed):
   network, shape = random_networks.draw(np.random.default_rng(seed)), (6, 6, 2)
   x = np.random.default_rng(seed).uniform(size=(2, *shape)).astype(np.float32)
-  variables = network.init(jax.random.key(seed), x)
+  variables = drawn_weights.variables(network, shape, seed)
   graph = record(lambda v: network.apply(variables, v, Mode.CERTIFY), shape)
-  np.testing.assert_allclose(
-      graph(x), network.apply(variables, x), rtol=1e-5, atol=1e-6
-  )
+  run = jax.jit(lambda x: (graph(x), network.apply(variables, x)))
+  found, expected = run(x)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_modes_decide_which_abstract_layers_are_calls():
@@ -88,7 +109,7 @@ def test_modes_decide_which_abstract_layers_are_calls():
       nn.Linear(4), nn.CorrelateAll(only_train=True), nn.CorrelateMax(k=2),
       nn.Linear(2),
   ))
-  variables = network.init(jax.random.key(0), jnp.zeros((1, 3)))
+  variables = drawn_weights.variables(network, (3,))
 
   def names(mode):
     graph = record(lambda x: network.apply(variables, x, mode), (3,))
@@ -122,25 +143,30 @@ def test_each_run_and_each_call_has_symbols_of_its_own():
 def test_products_and_jit_and_gradients():
   network, variables, shape = network_of("FFNN")
   graph = record(lambda x: network.apply(variables, x), shape)
-  x = jnp.asarray(images(shape), jnp.float32)
-  both = graph(Product((x, box(x, jnp.full(x.shape, 0.1)))))
-  np.testing.assert_allclose(both[0], graph(x), rtol=1e-6)
-  loss = lambda graph: jnp.sum(upper(graph(box(x, jnp.full(x.shape, 0.1)))))
-  gradient = jax.jit(jax.grad(loss))(graph)
+  x = images(shape).astype(np.float32)
+  around = lambda x: box(x, np.full(x.shape, 0.1, np.float32))
+
+  @jax.jit
+  def run(graph, x):
+    both = graph(Product((x, around(x))))
+    loss = lambda graph: jnp.sum(upper(graph(around(x))))
+    return both[0], graph(x), jax.grad(loss)(graph)
+
+  of_product, alone, gradient = run(graph, x)
+  np.testing.assert_allclose(of_product, alone, rtol=1e-6)
   kernels = [c.arrays["kernel"] for c in gradient.calls if "kernel" in c.arrays]
-  assert all(float(jnp.abs(k).max()) > 0 for k in kernels)
+  assert all(np.abs(k).max() > 0 for k in kernels)
 
 
 def test_constants_meet_the_input():
-  one = jnp.ones((1, 2))
+  one = np.ones((1, 2), np.float32)
   graph = record(
       lambda x: transformers.concat([transformers.add(x, one), one], -1), (2,)
   )
-  np.testing.assert_array_equal(
-      graph(jnp.zeros((3, 2))), np.ones((3, 4), np.float32)
-  )
-  element = graph(box(jnp.zeros((3, 2)), jnp.ones((3, 2))))
-  assert bool(jnp.all(element.uncorrelated[:, 2:] == 0))
+  x = np.zeros((3, 2), np.float32)
+  points, element = jax.jit(lambda x: (graph(x), graph(box(x, x + 1))))(x)
+  np.testing.assert_array_equal(points, np.ones((3, 4), np.float32))
+  assert np.all(np.asarray(element.uncorrelated)[:, 2:] == 0)
 
 
 def test_names_are_found_and_guessed():

@@ -16,6 +16,9 @@ pytestmark = pytest.mark.usefixtures("float64")
 LABELS = np.array([0, 4, 2])
 
 
+margins = jax.jit(losses.margins)
+
+
 def logits_element(kind="several", seed=0):
   return elements.random_element(np.random.default_rng(seed), (5,), kind)
 
@@ -23,7 +26,8 @@ def logits_element(kind="several", seed=0):
 @pytest.mark.parametrize("kind", ["none", "dense", "diagonal", "several"])
 def test_margins_bound_every_difference_and_are_reached(kind):
   element = logits_element(kind)
-  margin = np.asarray(losses.margins(element, LABELS))
+  margin = np.asarray(margins(element, LABELS))
+  element = jax.tree.map(np.asarray, element)
   np.testing.assert_array_equal(margin[np.arange(3), LABELS], 0)
   rng = np.random.default_rng(1)
   for corner in [False] * 50 + [True] * 200:
@@ -72,17 +76,17 @@ def test_cross_entropy_is_that_of_logits_and_bounds_that_of_points():
 
   element = logits_element()
   bound = losses.cross_entropy(losses.margins(element, LABELS))
+  at = jax.jit(lambda x: losses.cross_entropy(losses.margins(x, LABELS)))
   for _ in range(50):
     point = elements.point_of(element, elements.draw_noise(rng, element, True))
-    margin = losses.margins(jnp.asarray(point), LABELS)
-    assert np.all(losses.cross_entropy(margin) <= bound)
+    assert np.all(at(point) <= bound)
 
 
 def test_cross_entropy_of_huge_margins_is_finite_with_a_useful_gradient():
   margin = jnp.array([[0.0, 1e30, -1e30]])
-  value, gradient = jax.value_and_grad(
+  value, gradient = jax.jit(jax.value_and_grad(
       lambda m: losses.cross_entropy(m).sum()
-  )(margin)
+  ))(margin)
   np.testing.assert_allclose(value, 1e30)
   np.testing.assert_allclose(gradient, [[0, 1, 0]])
 
@@ -135,13 +139,16 @@ def test_margins_of_logits_that_are_a_flat_image():
   rng = np.random.default_rng(3)
   image = elements.random_element(rng, (2, 3, 1), "local")
   labels = jnp.asarray([0, 3, 5])
-  flat = transformers.flatten(image)
-  dense = dataclasses.replace(flat, correlated={
-      name: to_dense(block) for name, block in flat.correlated.items()
-  })
-  np.testing.assert_allclose(
-      losses.margins(flat, labels), losses.margins(dense, labels), rtol=1e-12
-  )
+
+  @jax.jit
+  def both(image):
+    flat = transformers.flatten(image)
+    dense = dataclasses.replace(flat, correlated={
+        name: to_dense(block) for name, block in flat.correlated.items()
+    })
+    return losses.margins(flat, labels), losses.margins(dense, labels)
+
+  np.testing.assert_allclose(*both(image), rtol=1e-12)
 
 
 def test_unknown_kinds_are_refused():

@@ -4,7 +4,6 @@ import pathlib
 
 from flax import linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -71,16 +70,16 @@ def load():
 
   def conv(name, with_bias=True):
     kernel = np.transpose(values[f"w.{name}.weight"], (2, 3, 1, 0))
-    return {"kernel": jnp.asarray(kernel, jnp.float64),
-            "bias": jnp.asarray(values[f"w.{name}.bias"], jnp.float64)}
+    return {"kernel": kernel.astype(np.float64),
+            "bias": values[f"w.{name}.bias"].astype(np.float64)}
 
   def linear(name, rows=None):
     kernel = values[f"w.{name}.weight"]
     if rows:  # From the order (C, H, W) to (H, W, C).
       shaped = kernel.reshape(rows + (-1,))
       kernel = np.transpose(shaped, (1, 2, 0, 3)).reshape(kernel.shape)
-    return {"kernel": jnp.asarray(kernel, jnp.float64),
-            "bias": jnp.asarray(values[f"w.{name}.bias"], jnp.float64)}
+    return {"kernel": kernel.astype(np.float64),
+            "bias": values[f"w.{name}.bias"].astype(np.float64)}
 
   params = {"net1": conv("net.1.net.0")}
   for place in (3, 5, 7):
@@ -93,7 +92,7 @@ def load():
   params["net9"] = linear("net.9.net.0.net.1", (6, 8, 8))
   params["net10"] = linear("net.9.net.3")
   images = np.transpose(values["x"], (0, 2, 3, 1)).astype(np.float64)
-  return values, params, jnp.asarray(images)
+  return values, params, images
 
 
 def channels_last(array):
@@ -112,11 +111,22 @@ def sorted_symbols(blocks):
 @pytest.mark.parametrize("domain", ["Box", "HSwitch"])
 def test_every_layer_equals_diffai_v3(domain):
   values, params, images = load()
-  element = domains.box(images, float(values["eps"]))
-  if domain == "HSwitch":  # Its input is a box; the rule differs.
-    element = transformers.to_hybrid(element, relu="switch")
-  apply = jax.jit(FewCombo().apply, static_argnums=2)
-  seen = apply({"params": params}, element, Mode.TRAIN)
+
+  @jax.jit
+  def run(params, images):
+    """Of each layer: center, bounds, error, symbols; and the loss."""
+    element = domains.box(images, float(values["eps"]))
+    if domain == "HSwitch":  # Its input is a box; the rule differs.
+      element = transformers.to_hybrid(element, relu="switch")
+    seen = FewCombo().apply({"params": params}, element, Mode.TRAIN)
+    worst = losses.worst_case_logits(seen[-1], values["y"])
+    return [
+        (x.center, domains.lower(x), domains.upper(x), x.uncorrelated,
+         [to_dense(b).coefficients for b in x.correlated.values()])
+        for x in seen
+    ], losses.cross_entropy(losses.margins(worst, values["y"]))
+
+  seen, loss = jax.tree.map(np.asarray, run(params, images))
   exact = {"rtol": 1e-11, "atol": 1e-9}  # Bounds grow to thousands.
   for place, found in enumerate(seen):
     key = f"f64.{domain}.L{place}."
@@ -125,26 +135,21 @@ def test_every_layer_equals_diffai_v3(domain):
         for field in ("head", "beta", "errors", "lb", "ub")
         if key + field in values
     }
-    np.testing.assert_allclose(found.center, expected["head"], **exact)
-    np.testing.assert_allclose(domains.lower(found), expected["lb"], **exact)
-    np.testing.assert_allclose(domains.upper(found), expected["ub"], **exact)
+    center, lower, upper, uncorrelated, blocks = found
+    np.testing.assert_allclose(center, expected["head"], **exact)
+    np.testing.assert_allclose(lower, expected["lb"], **exact)
+    np.testing.assert_allclose(upper, expected["ub"], **exact)
     own = expected.get("beta", np.zeros_like(expected["head"]))
-    uncorrelated = found.uncorrelated
     if uncorrelated is None:
       uncorrelated = np.zeros_like(expected["head"])
     np.testing.assert_allclose(uncorrelated, own, **exact)
-    if found.correlated:
-      blocks = [np.asarray(to_dense(b).coefficients)
-                for b in found.correlated.values()]
+    if blocks:
       errors = np.moveaxis(expected["errors"], 0, 1)
       np.testing.assert_allclose(
           sorted_symbols(blocks), sorted_symbols([errors]), **exact
       )
     else:
       assert "errors" not in expected
-  labels = jnp.asarray(values["y"])
-  worst = losses.worst_case_logits(seen[-1], labels)
-  loss = losses.cross_entropy(losses.margins(worst, labels))
   np.testing.assert_allclose(
       loss, values[f"f64.{domain}.cross_loss"], **exact
   )
@@ -152,9 +157,10 @@ def test_every_layer_equals_diffai_v3(domain):
 
 def test_abstract_layers_leave_points_alone():
   values, params, images = load()
-  run = FewCombo().apply
-  for mode in Mode:
-    logits = run({"params": params}, images, mode)[-1]
+  in_every_mode = jax.jit(lambda params, images: [
+      FewCombo().apply({"params": params}, images, mode)[-1] for mode in Mode
+  ])
+  for logits in in_every_mode(params, images):
     np.testing.assert_allclose(
         logits, values["f64.point_logits"], rtol=0, atol=1e-9
     )
@@ -162,8 +168,9 @@ def test_abstract_layers_leave_points_alone():
 
 def test_only_train_layers_do_not_act_when_certifying():
   _, params, images = load()
-  element = domains.box(images, 0.05)
-  seen = FewCombo().apply({"params": params}, element, Mode.CERTIFY)
+  seen = jax.eval_shape(lambda params, images: FewCombo().apply(
+      {"params": params}, domains.box(images, 0.05), Mode.CERTIFY
+  ), params, images)
   assert all(not found.correlated for found in seen[:-1])
   (name,) = seen[-1].correlated
   assert name.startswith("CorrelateAll_0#")

@@ -2,6 +2,7 @@
 
 import functools
 
+import drawn_weights
 from flax import traverse_util
 import jax
 import jax.numpy as jnp
@@ -34,8 +35,8 @@ make = functools.partial(
 
 
 def shapes_of(network):
-  images = jax.ShapeDtypeStruct((1, *SHAPE), jnp.ones(()).dtype)
-  return jax.eval_shape(network.init, jax.random.key(0), images)
+  dtype = np.float64 if jax.config.jax_enable_x64 else np.float32
+  return drawn_weights.shapes(network, SHAPE, dtype)
 
 
 def drawn(network, seed=0):
@@ -47,7 +48,7 @@ def drawn(network, seed=0):
     size = rng.normal(size=leaf.shape)
     if path[-1].key == "variance":
       size = np.abs(size) * 10.0 ** rng.integers(-3, 3, leaf.shape)
-    return jnp.asarray(size / (3 if leaf.ndim > 1 else 1), leaf.dtype)
+    return np.asarray(size / (3 if leaf.ndim > 1 else 1), leaf.dtype)
 
   return jax.tree_util.tree_map_with_path(draw, variables)
 
@@ -60,16 +61,19 @@ def normalisations(params):
 
 def assert_equal_networks(network, variables, folded, params):
   """On points, and on all that the bounds of two elements are made of."""
-  images = jnp.asarray(np.random.default_rng(1).uniform(size=(3, *SHAPE)))
-  value = Product((
-      images, domains.box(images, 0.03), domains.correlated_box(images, 0.02)
-  ))
-  before, after = (
-      jax.jit(lambda weights: each.apply(weights, value, Mode.TRAIN))(weights)
-      for each, weights in (
-          (network, variables), (folded, {"params": params})
-      )
-  )
+  images = np.random.default_rng(1).uniform(size=(3, *SHAPE))
+
+  @jax.jit
+  def both(images, *weights):
+    value = Product((
+        images, domains.box(images, 0.03), domains.correlated_box(images, 0.02)
+    ))
+    return [
+        each.apply(one, value, Mode.TRAIN)
+        for each, one in zip((network, folded), weights, strict=True)
+    ]
+
+  before, after = both(images, variables, {"params": params})
   # Leaves: symbols of lifted stages have names that no two runs share.
   before, after = jax.tree.leaves(before), jax.tree.leaves(after)
   for one, other in zip(before, after, strict=True):
@@ -270,23 +274,20 @@ def test_modules_of_ones_own_that_normalise_inside_are_refused(nested):
 def test_a_normalised_conv_small_folds_into_conv_small():
   """Its folded weights are the plain network's, and so are its answers."""
   normalised = create("ConvSmall", 10, batch_norm=True)
-  image = jax.random.uniform(jax.random.key(0), (3, 28, 28, 1))
-  variables = normalised.init(jax.random.key(1), image)
-  rng = np.random.default_rng(2)
-  variables = variables | {POPULATION: jax.tree.map(
-      lambda x: x + rng.uniform(size=x.shape), variables[POPULATION]
-  )}
+  shape = 28, 28, 1
+  image = np.random.default_rng(1).uniform(size=(3, *shape)).astype(np.float32)
+  variables = drawn_weights.variables(normalised, shape, 2)
   assert normalisations(variables["params"]) == 3
   network, params = fold(normalised, variables)
   plain = create("ConvSmall", 10, batch_norm=False)
   assert (
-      jax.tree.map(jnp.shape, params)
-      == jax.tree.map(jnp.shape, plain.init(jax.random.key(1), image)["params"])
+      jax.tree.map(np.shape, params)
+      == jax.tree.map(np.shape, drawn_weights.shapes(plain, shape)["params"])
   )
-  np.testing.assert_allclose(
-      plain.apply({"params": params}, image),
-      normalised.apply(variables, image), rtol=1e-4, atol=1e-5,
-  )
+  found, expected = jax.jit(lambda params, variables, image: (
+      plain.apply({"params": params}, image), normalised.apply(variables, image)
+  ))(params, variables, image)
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_batch_norm_is_refused_where_it_has_no_place():
@@ -294,6 +295,4 @@ def test_batch_norm_is_refused_where_it_has_no_place():
     create("ResNet-18", 10, batch_norm=True)
   create("ResNet-18", 10, batch_norm=False)
   plain = create("CNN7", 10, batch_norm=False)
-  assert not normalisations(plain.init(
-      jax.random.key(0), jnp.zeros((1, 8, 8, 1))
-  )["params"])
+  assert not normalisations(drawn_weights.shapes(plain, (8, 8, 1))["params"])

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 
+import drawn_weights
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +44,7 @@ def test_sizes_are_the_papers(name, dataset):
   description = networks.describe(network, shape)
   found = description.relus, description.parameters, description.depth
   assert found == SIZES[name, dataset]
-  params = network.init(jax.random.key(0), jnp.zeros((1, *shape)))["params"]
+  params = drawn_weights.shapes(network, shape)["params"]
   assert sum(leaf.size for leaf in jax.tree.leaves(params)) == found[1]
 
 
@@ -81,20 +82,20 @@ def reference(name):
 
 
 def weights(values, name):
-  return jnp.asarray(values[f"w.{name}.weight"], jnp.float64), jnp.asarray(
-      values[f"w.{name}.bias"], jnp.float64
+  return np.float64(values[f"w.{name}.weight"]), np.float64(
+      values[f"w.{name}.bias"]
   )
 
 
 def from_pytorch(kernel):
   """OIHW to HWIO."""
-  return jnp.transpose(kernel, (2, 3, 1, 0))
+  return np.transpose(kernel, (2, 3, 1, 0))
 
 
 def flat_rows(kernel, channels, height, width):
   """Rows of a dense kernel from the order (C, H, W) to (H, W, C)."""
   shaped = kernel.reshape(channels, height, width, -1)
-  return jnp.transpose(shaped, (1, 2, 0, 3)).reshape(kernel.shape)
+  return np.transpose(shaped, (1, 2, 0, 3)).reshape(kernel.shape)
 
 
 def ffnn_small():
@@ -102,7 +103,7 @@ def ffnn_small():
   network = networks.ffnn(5, (0.0,), (1.0,), hidden=(20, 20, 20))
   names = names_in(values)
   assert len(names) == 4
-  params = initial(network, (values["x"].shape[1], 1, 1))
+  params = drawn_weights.shapes(network, (values["x"].shape[1], 1, 1))["params"]
   for layer, name in zip(layers(params), names, strict=True):
     layer["kernel"], layer["bias"] = weights(values, name)
   return values, network, params
@@ -113,10 +114,6 @@ def names_in(values):
   return sorted({k[2:].rsplit(".", 1)[0] for k in values if k[:2] == "w."})
 
 
-def initial(network, shape):
-  return network.init(jax.random.key(0), jnp.zeros((1, *shape)))["params"]
-
-
 def conv_small():
   values = reference("conv_small.npz")
   data = DATASETS["cifar10"]
@@ -124,7 +121,7 @@ def conv_small():
       10, data.mean, data.std, ((4, 3, 1), (6, 4, 2)), 1, (20,)
   )
   _, channels, height, width = values["x"].shape
-  params = initial(network, (height, width, channels))
+  params = drawn_weights.shapes(network, (height, width, channels))["params"]
   for place, name in enumerate(names_in(values)):
     kernel, layer = weights(values, name), layers(params)[place]
     layer["kernel"], layer["bias"] = in_our_order(place, kernel[0]), kernel[1]
@@ -136,6 +133,14 @@ def in_our_order(place, kernel):
   if place < 2:
     return from_pytorch(kernel)
   return flat_rows(kernel, 6, 4, 4) if place == 2 else kernel
+
+
+def images_of(values):
+  """The reference's images, NHWC."""
+  images = np.float64(values["x"])
+  if images.ndim == 4:
+    return images.transpose(0, 2, 3, 1)
+  return images[..., None]
 
 
 def make_element(domain, images, epsilon):
@@ -159,33 +164,28 @@ def make_element(domain, images, epsilon):
 def test_bounds_and_losses_equal_diffai_v3(case, domain):
   """Values of an independent implementation, to 1e-9."""
   values, network, params = case()
-  if "x" in values and values["x"].ndim == 4:
-    images = jnp.asarray(values["x"].transpose(0, 2, 3, 1), jnp.float64)
-  else:
-    images = jnp.asarray(values["x"], jnp.float64)[..., None]
-  labels = jnp.asarray(values["y"])
+  images, labels = images_of(values), values["y"]
   exact = {"rtol": 0, "atol": 1e-9}
 
   @jax.jit
   def run(epsilon):
     value = Product((images, make_element(domain, images, epsilon)))
-    return network.apply({"params": params}, value, Mode.CERTIFY)
+    output = network.apply({"params": params}, value, Mode.CERTIFY)
+    logits, element = output.parts
+    worst = losses.worst_case_logits(element, labels)
+    plain, loss = (
+        losses.cross_entropy(losses.margins(x, labels)) for x in (logits, worst)
+    )
+    return logits, domains.lower(element), domains.upper(element), plain, loss
 
   for epsilon in values["epss"]:
-    logits, output = run(epsilon).parts
+    logits, lower, upper, plain, loss = run(epsilon)
     np.testing.assert_allclose(logits, values["f64.point_logits"], **exact)
     key = f"f64.eps{epsilon}.{domain}."
-    np.testing.assert_allclose(
-        domains.lower(output), values[key + "lb"], **exact
-    )
-    np.testing.assert_allclose(
-        domains.upper(output), values[key + "ub"], **exact
-    )
-    worst = losses.worst_case_logits(output, labels)
-    loss = losses.cross_entropy(losses.margins(worst, labels))
+    np.testing.assert_allclose(lower, values[key + "lb"], **exact)
+    np.testing.assert_allclose(upper, values[key + "ub"], **exact)
     np.testing.assert_allclose(loss, values[key + "cross_loss"], **exact)
-  plain = losses.cross_entropy(losses.margins(logits, labels))
-  np.testing.assert_allclose(plain, values["f64.point_ce"], **exact)
+    np.testing.assert_allclose(plain, values["f64.point_ce"], **exact)
 
 
 @pytest.mark.usefixtures("float64")
@@ -194,12 +194,7 @@ def test_bounds_and_losses_equal_diffai_v3(case, domain):
 def test_gradients_equal_diffai_v3(case, domain):
   """The gradient of the mean abstract loss by every weight."""
   values, network, params = case()
-  images = values["x"]
-  images = jnp.asarray(
-      images.transpose(0, 2, 3, 1) if images.ndim == 4 else images[..., None],
-      jnp.float64,
-  )
-  labels = jnp.asarray(values["y"])
+  images, labels = images_of(values), values["y"]
   epsilon = values["epss"][0]
 
   def loss(params):
@@ -215,7 +210,7 @@ def test_gradients_equal_diffai_v3(case, domain):
   weights_only = [n for n in names if n.endswith("weight")]
   found = layers(gradient)
   for place, name in enumerate(weights_only):
-    expected = jnp.asarray(values[prefix + name])
+    expected = values[prefix + name]
     if case is conv_small:
       expected = in_our_order(place, expected)
     np.testing.assert_allclose(
@@ -232,11 +227,18 @@ def test_no_point_of_the_ball_escapes(name, dtype, request):
     request.getfixturevalue("float64")
   network, shape = make(name, "digits")
   rng = np.random.default_rng(0)
-  images = jnp.asarray(rng.uniform(0, 1, (4, *shape)), dtype)
-  params = jax.jit(network.init)(jax.random.key(1), images)["params"]
-  params = jax.tree.map(lambda w: (2 * w).astype(dtype), params)
-  run = jax.jit(lambda x: network.apply({"params": params}, x))
-  push = jax.jit(jax.grad(lambda x, d: jnp.sum(run(x) * d)))
+  images = rng.uniform(0, 1, (4, *shape)).astype(dtype)
+  params = drawn_weights.variables(network, shape, 1, dtype)["params"]
+  params = jax.tree.map(lambda w: w / 2, params)  # Bounds grow less.
+
+  @jax.jit
+  def run(x):
+    return network.apply({"params": params}, x)
+
+  @jax.jit
+  def push(directions):
+    slope = jax.grad(lambda x, direction: jnp.sum(run(x) * direction))
+    return jax.vmap(slope, (None, 0))(images, directions)
 
   @jax.jit
   def bound(epsilon):
@@ -246,33 +248,31 @@ def test_no_point_of_the_ball_escapes(name, dtype, request):
     outputs = network.apply({"params": params}, Product(elements), Mode.CERTIFY)
     return [(domains.lower(o), domains.upper(o)) for o in outputs.parts]
 
-  for epsilon in (0.0, 1e-9, 0.01, 0.3):
-    epsilon = jnp.asarray(epsilon, dtype)
-    bounds = bound(epsilon)
-    for trial in range(60):
-      noise = rng.uniform(-1, 1, images.shape)
-      if trial % 3 == 1:
-        noise = np.sign(noise)
-      elif trial % 3 == 2:  # Towards the extreme of a random combination.
-        direction = jnp.asarray(rng.normal(size=(4, 10)), dtype)
-        noise = np.sign(np.asarray(push(images, direction)))
-      point = jnp.asarray(images + np.asarray(epsilon * noise, dtype), dtype)
-      logits = run(jnp.clip(point, images - epsilon, images + epsilon))
-      for low, high in bounds:
-        assert np.all(low <= logits) and np.all(logits <= high)
-    if epsilon == 0:
-      for low, high in bounds:
-        np.testing.assert_allclose(low, run(images), rtol=0, atol=1e-2)
+  trials = 60
+  for epsilon in np.asarray((0.0, 1e-9, 0.01, 0.3), dtype):
+    noise = rng.uniform(-1, 1, (trials, *images.shape))
+    noise[1::3] = np.sign(noise[1::3])
+    # Towards the extremes of random combinations.
+    directions = rng.normal(size=(trials // 3, 4, 10)).astype(dtype)
+    noise[2::3] = np.sign(push(directions))
+    points = images + (epsilon * noise).astype(dtype)
+    points = np.clip(points, images - epsilon, images + epsilon)
+    logits = np.asarray(run(points.reshape(-1, *shape))).reshape(trials, 4, 10)
+    for low, high in bound(epsilon):
+      assert np.all(low <= logits) and np.all(logits <= high)
+      if epsilon == 0:  # All points are the images.
+        np.testing.assert_allclose(low, logits[0], rtol=0, atol=1e-2)
 
 
 def test_symbols_are_named_by_the_layer_that_made_them():
   network, shape = make("ConvMed", "digits")
-  images = jnp.ones((1, *shape))
-  params = network.init(jax.random.key(0), images)
-  output = jax.eval_shape(
-      lambda element: network.apply(params, element, Mode.CERTIFY),
-      domains.correlated_box(images, 0.1, "input"),
-  )
+
+  def run(images):
+    element = domains.correlated_box(images, 0.1, "input")
+    params = network.init(jax.random.key(0), images)
+    return network.apply(params, element, Mode.CERTIFY)
+
+  output = jax.eval_shape(run, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
   (own,) = set(output.correlated) - {"input"}
   # CorrelateAll, in the last stage.
   assert own.startswith("layers_3/layers_2#")

@@ -1,5 +1,8 @@
 """The user's own networks: plain Flax modules, as ours in every respect."""
 
+import functools
+
+import drawn_weights
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -36,13 +39,24 @@ class Net(nn.Module):
 @pytest.fixture(scope="module")
 def case():
   rng = np.random.default_rng(0)
-  x = jnp.asarray(rng.uniform(size=(5, *SHAPE)), jnp.float32)
+  x = rng.uniform(size=(5, *SHAPE)).astype(np.float32)
   network = PlainNetwork(Net())
-  variables = network.init(jax.random.key(0), x)
-  variables = jax.tree.map(
-      lambda leaf: leaf + 0.1 * rng.uniform(size=leaf.shape), variables
-  )
-  return network, variables, x
+  return network, drawn_weights.variables(network, SHAPE), x
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def apply(network, variables, x, mode=Mode.CONCRETE):
+  return network.apply(variables, x, mode)
+
+
+@jax.jit
+def images_output(variables, x):
+  """What the module itself says."""
+  return Net().apply(variables, x, train=False)
+
+
+def small_box(x):
+  return box(x, np.full(x.shape, 0.01, x.dtype))
 
 
 def test_weights_have_the_modules_names_and_images_its_output(case):
@@ -50,24 +64,39 @@ def test_weights_have_the_modules_names_and_images_its_output(case):
   assert set(variables["params"]) == {
       "Conv_0", "BatchNorm_0", "Conv_1", "Dense_0"
   }
-  expected = Net().apply(variables, x, train=False)
-  np.testing.assert_array_equal(network.apply(variables, x), expected)
-  both = network.apply(
-      variables, Product((x, box(x, jnp.full(x.shape, 0.01)))), Mode.TRAIN
-  )
-  np.testing.assert_allclose(both[0], expected, rtol=1e-4, atol=1e-5)
-  assert bool(jnp.all((lower(both[1]) <= expected) & (expected <= upper(both[1]))))
+  expected = images_output(variables, x)
+  np.testing.assert_array_equal(apply(network, variables, x), expected)
+
+  @jax.jit
+  def run(variables, x):
+    point, element = network.apply(
+        variables, Product((x, small_box(x))), Mode.TRAIN
+    )
+    return point, lower(element), upper(element)
+
+  point, low, high = run(variables, x)
+  np.testing.assert_allclose(point, expected, rtol=1e-4, atol=1e-5)
+  assert np.all((low <= expected) & (expected <= high))
 
 
 def test_statistics_of_a_batch_are_those_of_flax(case):
   network, variables, x = case
-  found = batch_statistics(network, variables, x)
   # Flax keeps 0.99 of what was: of zeros it is a hundredth of the batch's.
-  zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
-  kept = Net().apply(
-      variables | {"batch_stats": zeros}, x, train=True,
-      mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)},
-  )[1]["batch_stats"]
+  zeros = jax.tree.map(np.zeros_like, variables["batch_stats"])
+
+  @jax.jit
+  def run(variables, x):
+    found = batch_statistics(network, variables, x)
+    kept = Net().apply(
+        variables | {"batch_stats": zeros}, x, train=True,
+        mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)},
+    )[1]["batch_stats"]
+    moving_mean(variables["batch_stats"], found)
+    normalised = network.apply(variables | {"statistics_of_batch": found}, x)
+    expected = Net().apply(variables | {"batch_stats": found}, x, train=False)
+    return found, kept, normalised, expected
+
+  found, kept, normalised, expected = run(variables, x)
   jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, 100 * b, rtol=2e-3, atol=1e-4),
       dict(found), dict(kept),
@@ -75,23 +104,23 @@ def test_statistics_of_a_batch_are_those_of_flax(case):
   assert jax.tree.structure(found) == jax.tree.structure(
       variables["batch_stats"]
   )
-  moving_mean(variables["batch_stats"], found)
-  normalised = network.apply(
-      variables | {"statistics_of_batch": found}, x
-  )
-  expected = Net().apply(
-      variables | {"batch_stats": found}, x, train=False
-  )
   np.testing.assert_allclose(normalised, expected, rtol=1e-5)
 
 
 def test_statistics_over_devices_are_those_of_the_whole(case):
   network, variables, x = case
-  whole = batch_statistics(network, variables, x[:4])
-  halves = jax.vmap(
-      lambda part: batch_statistics(network, variables, part, over="parts"),
-      axis_name="parts",
-  )(x[:4].reshape(2, 2, *SHAPE))
+
+  @jax.jit
+  def run(variables, x):
+    halves = jax.vmap(
+        lambda part: batch_statistics(network, variables, part, over="parts"),
+        axis_name="parts",
+    )
+    return batch_statistics(network, variables, x), halves(
+        x.reshape(2, 2, *SHAPE)
+    )
+
+  whole, halves = run(variables, x[:4])
   jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a[0], b, rtol=1e-4, atol=1e-6),
       dict(halves), dict(whole),
@@ -107,29 +136,32 @@ def test_abstract_layers_act_on_elements_alone(case):
       Net(), (("Dense_0", (dj.nn.CorrelateAll(),)),
               ("relu_0", (dj.nn.CorrelateMax(k=2, only_train=True),)))
   )
-  element = box(x, jnp.full(x.shape, 0.01))
-  trained = with_layers.apply(variables, element, Mode.TRAIN)
-  assert len(trained.correlated) == 2
-  assert len(with_layers.apply(variables, element, Mode.CERTIFY).correlated) == 1
+
+  def symbols(mode):
+    run = lambda variables, x: with_layers.apply(variables, small_box(x), mode)
+    return jax.eval_shape(run, variables, x).correlated
+
+  assert len(symbols(Mode.TRAIN)) == 2
+  assert len(symbols(Mode.CERTIFY)) == 1
   np.testing.assert_array_equal(
-      with_layers.apply(variables, x, Mode.TRAIN), network.apply(variables, x)
+      apply(with_layers, variables, x, Mode.TRAIN), apply(network, variables, x)
   )
   wrong = PlainNetwork(Net(), (("Dense", (dj.nn.CorrelateAll(),)),))
   with pytest.raises(UsageError, match="did you mean 'Dense_0'"):
-    wrong.apply(variables, element, Mode.TRAIN)
+    wrong.apply(variables, small_box(x), Mode.TRAIN)
 
 
 def test_what_is_certified_is_its_graph_without_normalisation(case):
   network, variables, x = case
   folded, params = certified(network, variables, SHAPE)
   np.testing.assert_allclose(
-      folded.apply({"params": params}, x), network.apply(variables, x),
+      apply(folded, {"params": params}, x), apply(network, variables, x),
       rtol=1e-4, atol=1e-5,
   )
   again = certified_network(network, SHAPE)
   assert again == folded and hash(again) == hash(folded)
   np.testing.assert_array_equal(
-      again.apply({"params": params}, x), folded.apply({"params": params}, x)
+      apply(again, {"params": params}, x), apply(folded, {"params": params}, x)
   )
   text = str(describe(network, SHAPE))
   assert "conv(" in text and "ReLUs: 72" in text and "Depth: 2" in text
@@ -137,8 +169,7 @@ def test_what_is_certified_is_its_graph_without_normalisation(case):
 
 def test_all_ways_to_certify_agree(case):
   network, variables, x = case
-  x = np.asarray(x)
-  labels = np.asarray(network.apply(variables, x)).argmax(1)
+  labels = np.asarray(apply(network, variables, x)).argmax(1)
   forward = lambda images: Net().apply(variables, images, train=False)
   graph = dj.from_jax(forward, SHAPE)
   ways = (
@@ -162,8 +193,7 @@ def test_all_ways_to_certify_agree(case):
 
 def test_regions_of_other_shapes(case):
   network, variables, x = case
-  x = np.asarray(x)
-  labels = np.asarray(network.apply(variables, x)).argmax(1)
+  labels = np.asarray(apply(network, variables, x)).argmax(1)
   run = network, variables
   radius = 0.001
   linf = dj.certify(run, x, labels, dj.Linf(radius), ["Box"])
@@ -179,8 +209,9 @@ def test_regions_of_other_shapes(case):
   for row, point in ball.counterexamples.items():
     distance = np.sqrt(np.sum(np.square(np.float64(point) - x[row])))
     assert distance <= 3.0 and point.min() >= 0 and point.max() <= 1
-    logits = network.apply(variables, jnp.asarray(point)[None])
-    assert int(jnp.argmax(logits)) != labels[row]
+    found = apply(network, variables, np.where(np.arange(5)[:, None, None, None]
+                                               == row, point, x))
+    assert np.argmax(np.asarray(found)[row]) != labels[row]
   # Equal bounds fix a variable; those that are not around the images are refused.
   fixed = dj.certify(run, x, labels, dj.Bounds(x, x), ["Box"], attack=None)
   assert fixed.verified["Box"].all()

@@ -24,8 +24,10 @@ LAYERS = (
 def element():
   rng = np.random.default_rng(0)
   shape = (2, 4, 4, 2)
-  block = domains.Dense(jnp.asarray(rng.normal(size=(2, 3, 4, 4, 2))))
-  return HybridZonotope(jnp.ones(shape), jnp.ones(shape), {"input": block})
+  generators = rng.normal(size=(2, 3, 4, 4, 2)).astype(np.float32)
+  one = np.ones(shape, np.float32)
+  found = HybridZonotope(one, one, {"input": domains.Dense(generators)})
+  return jax.tree.map(jnp.asarray, found)
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda l: type(l).__name__)
@@ -88,7 +90,8 @@ def test_selections_carry_no_gradient_and_coefficients_do():
     out = layers.CorrelateMax(2).apply({}, x, Mode.TRAIN)
     return domains.radius(out).sum()
 
-  np.testing.assert_allclose(jax.grad(total)(jnp.arange(5.0)[None]), 1)
+  radius = np.arange(5, dtype=np.float32)[None]
+  np.testing.assert_allclose(jax.jit(jax.grad(total))(radius), 1)
 
 
 def test_what_cannot_be_is_refused():

@@ -2,6 +2,7 @@
 
 import functools
 
+import drawn_weights
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,16 +40,16 @@ def moments(x):
 def weights(rng, dtype=np.float64):
   """Scales of both signs and any size, and biases."""
   scale = rng.normal(size=CHANNELS) * 10.0 ** rng.integers(-2, 3, CHANNELS)
-  return {"scale": jnp.asarray(scale, dtype),
-          "bias": jnp.asarray(rng.normal(size=CHANNELS), dtype)}
+  return {"scale": np.asarray(scale, dtype),
+          "bias": np.asarray(rng.normal(size=CHANNELS), dtype)}
 
 
 def statistics(rng, dtype=np.float64):
   """Means and variances of wildly different size."""
   variance = rng.permutation(np.geomspace(1e-8, 1e8, CHANNELS))
   mean = np.sqrt(variance) * rng.normal(size=CHANNELS) * 3
-  return {"mean": jnp.asarray(mean, dtype),
-          "variance": jnp.asarray(variance, dtype)}
+  return {"mean": np.asarray(mean, dtype),
+          "variance": np.asarray(variance, dtype)}
 
 
 class Chain(Sequential):
@@ -62,11 +63,14 @@ class Chain(Sequential):
 def chain(rng, image_shape=(4, 5, 2)):
   """A Chain, and variables whose every number is random."""
   network = Chain()
-  variables = network.init(jax.random.key(0), jnp.zeros((1, *image_shape)))
+  shapes = drawn_weights.shapes(network, image_shape)
   return network, jax.tree.map(
-      lambda w: jnp.asarray(rng.uniform(0.5, 2, w.shape)) * rng.choice([-1, 1]),
-      variables["params"],
-  ), variables[POPULATION]
+      lambda w: rng.uniform(0.5, 2, w.shape) * rng.choice([-1, 1]),
+      shapes["params"],
+  ), jax.tree_util.tree_map_with_path(
+      lambda path, w: np.full(w.shape, float(path[-1].key == "variance")),
+      shapes[POPULATION],
+  )
 
 
 def test_statistics_are_those_of_the_whole_batch(float64):
@@ -75,9 +79,14 @@ def test_statistics_are_those_of_the_whole_batch(float64):
   network, params, population = chain(rng)
   # Far from 0: what E[x²] - E[x]² would get wrong.
   images = 1e4 + np.arange(2) + rng.normal(size=(7, 4, 5, 2))
-  found = batch_statistics(
-      network, {"params": params, POPULATION: population}, jnp.asarray(images)
-  )
+  variables = {"params": params, POPULATION: population}
+
+  @jax.jit
+  def run(variables, images):
+    batch = batch_statistics(network, variables, images)
+    return batch, network.apply(variables | {BATCH: batch}, images, Mode.TRAIN)
+
+  found, output = run(variables, images)
   conv, first, linear, second = (
       params[f"layers_{number}"] for number in (0, 1, 4, 5)
   )
@@ -95,8 +104,6 @@ def test_statistics_are_those_of_the_whole_batch(float64):
     np.testing.assert_allclose(found[name]["variance"], variance, rtol=1e-6)
 
   # What a run with them gives is normal: shifted and scaled by the weights.
-  variables = {"params": params, POPULATION: population, BATCH: found}
-  output = network.apply(variables, jnp.asarray(images), Mode.TRAIN)
   mean, variance = moments(output)
   np.testing.assert_allclose(mean, second["bias"], rtol=1e-6)
   np.testing.assert_allclose(
@@ -106,7 +113,7 @@ def test_statistics_are_those_of_the_whole_batch(float64):
 
 def test_without_normalisation_there_are_no_statistics():
   network = Sequential((Linear(3), ReLU()))
-  variables = network.init(jax.random.key(0), jnp.zeros((1, 2)))
+  variables = drawn_weights.variables(network, (2,))
   assert batch_statistics(network, variables, jnp.ones((4, 2))) == {}
   assert moving_mean({}, {}) == {}
 
@@ -183,11 +190,11 @@ def test_the_gradient_flows_through_the_statistics(float64):
   """Of points and bounds, against finite differences in every weight."""
   rng = np.random.default_rng(4)
   network, params, population = chain(rng, (3, 3, 1))
-  images = jnp.asarray(rng.uniform(size=(5, 3, 3, 1)))
+  images = rng.uniform(size=(5, 3, 3, 1))
   value = Product((images, domains.correlated_box(images, 0.05)))
   leaves, tree = jax.tree.flatten(params)
   sizes = np.cumsum([leaf.size for leaf in leaves])
-  directions = jnp.asarray(rng.normal(size=(2, 5, 4)))
+  directions = rng.normal(size=(2, 5, 4))
 
   def loss(flat, held=None):
     parts = jnp.split(flat, sizes[:-1])
@@ -203,16 +210,21 @@ def test_the_gradient_flows_through_the_statistics(float64):
     total = jnp.sum(directions[0] * points)
     return total + jnp.sum(directions[1] * domains.radius(element)), batch
 
-  flat = jnp.concatenate([leaf.ravel() for leaf in leaves])
-  slope = jax.jit(jax.grad(loss, has_aux=True))
-  gradient, batch = slope(flat)
+  flat = np.concatenate([leaf.ravel() for leaf in leaves])
+
+  @jax.jit
+  def slopes_at(flat):
+    gradient, batch = jax.grad(loss, has_aux=True)(flat)
+    # With statistics that stand still it is another.
+    return gradient, jax.grad(loss, has_aux=True)(flat, batch)[0]
+
+  gradient, frozen = slopes_at(flat)
   step = 1e-6
-  changes = step * jnp.eye(flat.size)
+  changes = step * np.eye(flat.size)
   shifted = jax.jit(jax.vmap(lambda change: loss(flat + change)[0]))
-  slopes = (shifted(changes) - shifted(-changes)) / (2 * step)
+  up, down = np.split(shifted(np.concatenate([changes, -changes])), 2)
+  slopes = (up - down) / (2 * step)
   np.testing.assert_allclose(gradient, slopes, rtol=1e-5, atol=1e-6)
-  # With statistics that stand still it is another.
-  frozen, _ = slope(flat, batch)
   assert np.max(np.abs(frozen - slopes)) > 0.1
 
 
@@ -235,7 +247,7 @@ def test_the_population_is_a_moving_mean(float64):
 
 
 def runs(variables):
-  """The same concrete run as several programs."""
+  """The same concrete run as several programs, each compiled once."""
   apply = BatchNorm().apply
   baked = jax.jit(lambda x: apply(variables, x))
   given = jax.jit(apply)
@@ -245,7 +257,7 @@ def runs(variables):
       functools.partial(given, variables),
       one,
       functools.partial(apply, variables),  # One operation after the other.
-      lambda x: jax.jit(lambda x: apply(variables, 2 * x - x))(x),
+      jax.jit(lambda x: apply(variables, 2 * x - x)),
   )
 
 
@@ -261,10 +273,15 @@ def test_no_point_leaves_the_bounds(float64, dtype, trained):
     x = mean + spread * rng.normal(size=(400, CHANNELS)) * 3
     width = spread * np.abs(rng.normal(size=x.shape))
     width = width * (0.0, 1e-6, 1.0)[number]
-    low, high = (jnp.asarray(v, dtype) for v in (x - width, x + width))
-    inside = jnp.clip(
+    low, high = (np.asarray(v, dtype) for v in (x - width, x + width))
+    inside = np.clip(
         low + (high - low) * rng.uniform(size=x.shape).astype(dtype), low, high
     )
+    ends_and_inside = np.concatenate([low, high, inside])
+    points = [
+        np.asarray(run(ends_and_inside)).reshape(3, *low.shape)
+        for run in runs(variables)
+    ]
     element = domains.from_bounds(low, high)
     bound = jax.jit(lambda element: BatchNorm().apply(
         variables, element, Mode.CERTIFY))
@@ -280,14 +297,13 @@ def test_no_point_leaves_the_bounds(float64, dtype, trained):
     wider = np.promote_types(dtype, trained)
     coarser = max(np.finfo(dtype).eps, np.finfo(trained).eps)
     for output in outputs:
-      lower, upper = domains.lower(output), domains.upper(output)
+      lower = np.asarray(domains.lower(output))
+      upper = np.asarray(domains.upper(output))
       assert lower.dtype == upper.dtype == wider
       assert np.all(lower <= exact.min(axis=0))
       assert np.all(exact.max(axis=0) <= upper)
-      for run in runs(variables):
-        for point in (low, high, inside):
-          found = run(point)
-          assert np.all(lower <= found) and np.all(found <= upper)
+      for found in points:
+        assert np.all(lower <= found) and np.all(found <= upper)
       # As wide as rounding asks for, and no wider.
       excess = np.asarray(upper - lower) - np.ptp(exact, axis=0)
       assert np.all(excess <= 100 * coarser * size)
@@ -307,16 +323,16 @@ def test_points_of_zonotopes_stay_inside_at_their_symbols(float64):
       BatchNorm().apply, {"params": params, POPULATION: population}
   )
   image = apply(element, Mode.TRAIN)
-  for _ in range(50):
-    noise = rng.uniform(-1, 1, size=(3, 5))
-    own = np.sign(rng.normal(size=center.shape))
-    point = (center + np.einsum("bm,bmc->bc", noise, generators)
-             + own * np.abs(radius))
-    there = image.center + jnp.einsum(
-        "bm,bmc->bc", noise, image.correlated["a"].coefficients
-    )
-    distance = np.abs(np.asarray(apply(jnp.asarray(point)) - there))
-    assert np.all(distance <= image.uncorrelated * (1 + 1e-12))
+  noise = rng.uniform(-1, 1, size=(50, 3, 5))
+  own = np.sign(rng.normal(size=(50, *center.shape)))
+  points = (center + np.einsum("nbm,bmc->nbc", noise, generators)
+            + own * np.abs(radius))
+  there = np.asarray(image.center) + np.einsum(
+      "nbm,bmc->nbc", noise, image.correlated["a"].coefficients
+  )
+  found = np.asarray(apply(jnp.asarray(points.reshape(-1, CHANNELS))))
+  distance = np.abs(found.reshape(there.shape) - there)
+  assert np.all(distance <= np.asarray(image.uncorrelated) * (1 + 1e-12))
 
 
 @pytest.mark.parametrize("value", [
@@ -324,7 +340,7 @@ def test_points_of_zonotopes_stay_inside_at_their_symbols(float64):
     Product((jnp.ones((2, 3)), domains.box(jnp.ones((2, 3)), 0.1))),
 ], ids=["element", "product"])
 def test_elements_have_no_statistics(value):
-  variables = BatchNorm().init(jax.random.key(0), jnp.ones((1, 3)))
+  variables = drawn_weights.variables(BatchNorm(), (3,))
   with pytest.raises(UsageError, match="statistics of a batch") as caught:
     BatchNorm().apply(variables, value, Mode.TRAIN, mutable=[BATCH])
   assert type(value).__name__ in str(caught.value)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import drawn_weights
 from flax import linen as nn
 from flax import traverse_util
 import jax
@@ -58,9 +59,8 @@ def bounds(element):
 def random_hybrid(rng, shape=(3, 4)):
   """An element with uncorrelated error and five dense symbols."""
   return HybridZonotope(
-      jnp.asarray(rng.normal(size=shape)),
-      jnp.asarray(np.abs(rng.normal(size=shape))),
-      {"a": Dense(jnp.asarray(rng.normal(size=(shape[0], 5, *shape[1:]))))},
+      rng.normal(size=shape), np.abs(rng.normal(size=shape)),
+      {"a": Dense(rng.normal(size=(shape[0], 5, *shape[1:])))},
   )
 
 
@@ -80,7 +80,7 @@ def test_a_chain_runs_its_layers_in_their_order():
   layers += [Scale(1.0)] * 9 + [Sequential((Linear(3),)), Linear(2)]
   network = Sequential(tuple(layers))
   x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
-  params = network.init(jax.random.key(0), jnp.asarray(x))["params"]
+  params = drawn_weights.variables(network, (3,))["params"]
   assert set(params) == {"layers_0", "layers_10", "layers_11"}
   expected = x
   for weights in (params["layers_0"]["layers_0"],
@@ -89,7 +89,7 @@ def test_a_chain_runs_its_layers_in_their_order():
     if weights is params["layers_0"]["layers_0"]:
       expected = np.maximum(expected, 0)
   np.testing.assert_allclose(
-      network.apply({"params": params}, jnp.asarray(x)), expected, rtol=1e-5,
+      jax.jit(network.apply)({"params": params}, x), expected, rtol=1e-5,
       atol=1e-6,
   )
 
@@ -109,7 +109,8 @@ def test_joins_of_arrays_are_numpys(join):
   network = join([Conv2D(3, 1)], [Conv2D(2, 1), ReLU(), Conv2D(3, 1), ReLU()])
   assert type(network) is JOINS[join]
   x = np.random.default_rng(1).normal(size=(2, 4, 3, 2))
-  params = network.init(jax.random.key(0), jnp.asarray(x))["params"]
+  params = drawn_weights.variables(network, x.shape[1:], dtype=np.float64)
+  params = params["params"]
 
   def dense(x, weights):
     return x @ np.asarray(weights["kernel"])[0, 0] + np.asarray(weights["bias"])
@@ -122,7 +123,7 @@ def test_joins_of_arrays_are_numpys(join):
       one + other if join is par_sum else np.concatenate([one, other], axis=-1)
   )
   np.testing.assert_allclose(
-      network.apply({"params": params}, jnp.asarray(x)), expected, rtol=1e-12
+      jax.jit(network.apply)({"params": params}, x), expected, rtol=1e-12
   )
 
 
@@ -134,8 +135,7 @@ def test_joins_of_elements_are_the_plain_transformers(join):
   network = join([Linear(3)], [Linear(4), ReLU(), Linear(3)])
   element = random_hybrid(rng)
   product = Product((element.center, element))
-  params = network.init(jax.random.key(0), element.center)["params"]
-  params = jax.tree.map(lambda w: w + rng.normal(size=w.shape), params)
+  params = drawn_weights.variables(network, (4,), dtype=np.float64)["params"]
 
   def dense(x, weights):
     return transformers.dense(x, weights["kernel"], weights["bias"])
@@ -149,9 +149,13 @@ def test_joins_of_elements_are_the_plain_transformers(join):
       return transformers.add(one, other)
     return transformers.concat([one, other], -1)
 
+
+  @jax.jit
+  def both(value):
+    return network.apply({"params": params}, value, Mode.TRAIN), expected(value)
+
   for value in (element, product):
-    found = network.apply({"params": params}, value, Mode.TRAIN)
-    wanted = expected(value)
+    found, wanted = both(value)
     assert jax.tree.structure(found) == jax.tree.structure(wanted)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-12), found, wanted
@@ -242,33 +246,37 @@ def test_no_point_leaves_the_bounds(rule):
   network = everything()
   low = rng.uniform(size=(2, 6)).astype(np.float32)
   high = low + np.float32(0.2)
-  params = network.init(jax.random.key(0), jnp.asarray(low))
   params = jax.tree.map(
-      lambda w: jnp.asarray(rng.normal(size=w.shape), w.dtype), params
-  )
-  element = dataclasses.replace(
-      transformers.correlate_all(domains.from_bounds(low, high), "input"),
-      relu=rule, zonotope=rule == "deepz",
+      lambda w: rng.normal(size=w.shape).astype(w.dtype),
+      drawn_weights.shapes(network, (6,)),
   )
   share = rng.uniform(size=(200, 2, 6)).astype(np.float32)
   share = np.where(rng.random((200, 1, 1)) < 0.5, share, np.round(share))
   points = np.clip(low + (high - low) * share, low, high)
-  found = jax.jit(network.apply)(params, points.reshape(-1, 6))
-  found = np.asarray(found).reshape(200, 2, 3)
-  lower, upper = bounds(jax.jit(
-      lambda element: network.apply(
-          params, element, Mode.TRAIN, rngs={"abstract": jax.random.key(1)}
-      )
-  )(element))
+
+  @jax.jit
+  def run(points, low, high):
+    element = dataclasses.replace(
+        transformers.correlate_all(domains.from_bounds(low, high), "input"),
+        relu=rule, zonotope=rule == "deepz",
+    )
+    image = network.apply(
+        params, element, Mode.TRAIN, rngs={"abstract": jax.random.key(1)}
+    )
+    return (network.apply(params, points), domains.lower(image),
+            domains.upper(image))
+
+  found, lower, upper = map(np.asarray, run(points.reshape(-1, 6), low, high))
+  found = found.reshape(200, 2, 3)
   assert np.all(lower <= found) and np.all(found <= upper)
   assert np.all(np.ptp(found, axis=0) > 0.02 * (upper - lower))
 
 
 def run(remat):
   """Weights, gradient, loss, what it is made of, of a training step."""
-  images = jnp.asarray(np.random.default_rng(4).uniform(size=(40, 6)))
+  images = np.random.default_rng(4).uniform(size=(40, 6))
   network = everything(remat)
-  params = jax.jit(network.init)(jax.random.key(0), images)["params"]
+  params = drawn_weights.variables(network, (6,), dtype=np.float64)["params"]
   value = Product((images, domains.correlated_box(images, 0.05)))
   state = dropout.training_state(
       jnp.asarray(3.0), jax.random.split(jax.random.key(5), 40)
@@ -333,7 +341,7 @@ def test_statistics_survive_computing_anew(float64):
 
   def run(remat):
     network = Sequential((stage(), Sequential((Linear(4),)), stage()), remat)
-    variables = jax.jit(network.init)(jax.random.key(0), x)
+    variables = drawn_weights.variables(network, (3,), dtype=np.float64)
 
     def loss(params):
       known = variables | {"params": params}
@@ -369,7 +377,7 @@ def test_computing_anew_saves_memory(element):
   for remat in (False, True):
     stages = [Sequential((Linear(16), ReLU()) * 2) for _ in range(6)]
     network = Sequential(tuple(stages), remat)
-    params = network.init(jax.random.key(0), x[:1])
+    params = drawn_weights.variables(network, (16,))
 
     def loss(params):
       value = domains.box(x, 0.1) if element else x
@@ -404,8 +412,13 @@ def test_deep_losses_of_a_long_stage_keep_their_order():
   losses = []
   for remat in (False, True):
     network = Sequential((Sequential(tuple(layers)),), remat)
-    _, sown = network.apply({}, x, Mode.TRAIN, mutable=[deep_loss.COLLECTION])
-    losses.append(float(deep_loss.mix_in(jnp.ones(1), sown, 0.0)[0]))
+
+    @jax.jit
+    def loss(x):
+      _, sown = network.apply({}, x, Mode.TRAIN, mutable=[deep_loss.COLLECTION])
+      return deep_loss.mix_in(jnp.ones(1), sown, 0.0)[0]
+
+    losses.append(float(loss(x)))
   assert losses[1] == pytest.approx(losses[0])
 
 
@@ -422,7 +435,7 @@ def test_a_stage_that_runs_twice_makes_different_symbols(remat):
   stage = Sequential((ReLU(),))
   network = Sequential((Sequential((ReLU(),)), stage, stage), remat)
   x = dataclasses.replace(x, zonotope=True, relu="deepz")
-  image = network.apply({}, x, Mode.TRAIN)
+  image = jax.eval_shape(lambda x: network.apply({}, x, Mode.TRAIN), x)
   names = [name for name in image.correlated if not name.startswith("input")]
   assert len(names) == 3
 
@@ -446,8 +459,11 @@ def test_without_random_keys_a_layer_draws_the_same_each_time(remat):
   """As certification does: two runs bound alike."""
   network = Sequential((Sequential((CorrelateRandom(3),)),), remat)
   x = domains.box(jnp.ones((1, 200)), 0.5)
-  blocks = [
-      to_dense(*network.apply({}, x, Mode.CERTIFY).correlated.values())
-      for _ in range(2)
-  ]
-  np.testing.assert_array_equal(*(block.coefficients for block in blocks))
+
+  @jax.jit
+  def coefficients(x):
+    image = network.apply({}, x, Mode.CERTIFY)
+    return to_dense(*image.correlated.values()).coefficients
+
+  one, other = coefficients(x), jax.jit(lambda x: coefficients(x))(x)
+  np.testing.assert_array_equal(one, other)

@@ -1,5 +1,6 @@
 """What a layer cannot take is one line that names the layer."""
 
+import drawn_weights
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,16 +24,17 @@ from diffai_jax.nn import (
 from diffai_jax.nn.batch_norm import BATCH, POPULATION, batch_statistics
 from diffai_jax.types import Mode, UsageError
 
-IMAGE = jnp.ones((2, 6, 5, 3))
-VECTOR = jnp.ones((2, 7))
+IMAGE = np.ones((2, 6, 5, 3), np.float32)
+VECTOR = np.ones((2, 7), np.float32)
 
 
 def refused(network, x, variables=None, mode=Mode.CONCRETE):
+  """What an initialisation says, or a run: shapes and types decide."""
   with pytest.raises(UsageError) as caught:
     if variables is None:
-      network.init(jax.random.key(0), x, mode)
+      jax.eval_shape(lambda x: network.init(jax.random.key(0), x, mode), x)
     else:
-      network.apply(variables, x, mode)
+      jax.eval_shape(lambda x: network.apply(variables, x, mode), x)
   assert str(caught.value).isprintable() and len(str(caught.value)) < 400
   return str(caught.value)
 
@@ -63,7 +65,7 @@ def refused(network, x, variables=None, mode=Mode.CONCRETE):
 def test_layers_and_their_inputs(layer, x, texts):
   """For points and for elements."""
   network = Sequential((Sequential(()), layer))
-  for value in (x, domains.box(x, 0.1)):
+  for value in (x, jax.eval_shape(lambda x: domains.box(x, 0.1), x)):
     error = refused(network, value)
     for text in texts:
       assert text in error
@@ -76,16 +78,16 @@ def test_layers_and_their_inputs(layer, x, texts):
 ], ids=lambda layer: type(layer).__name__)
 def test_integers_are_no_pixels(layer, dtype):
   """A type that rounds 1/std to 0 gave NaN, or a network of zeros."""
-  error = refused(layer, jnp.ones((2, 6, 5, 3), dtype))
+  error = refused(layer, np.ones((2, 6, 5, 3), dtype))
   assert np.dtype(dtype).name in error and "from 0 to 1" in error
 
 
 def test_rgb_statistics_of_gray_images_are_refused():
   """Broadcasting made three channels of one."""
   network = create("FFNN", 10, (0.5,) * 3, (0.5,) * 3)
-  assert "1 channels" in refused(network, jnp.ones((1, 28, 28, 1)))
+  assert "1 channels" in refused(network, np.ones((1, 28, 28, 1), np.float32))
   one_for_all = create("FFNN", 10, (0.5,), (0.5,))
-  one_for_all.init(jax.random.key(0), jnp.ones((1, 4, 4, 3)))
+  drawn_weights.shapes(one_for_all, (4, 4, 3))
 
 
 @pytest.mark.parametrize("layer, path", [
@@ -98,10 +100,10 @@ def test_rgb_statistics_of_gray_images_are_refused():
 def test_weights_of_another_shape(layer, path):
   """Of statistics too, which would be broadcast."""
   network = Sequential((layer,))
-  variables = network.init(jax.random.key(0), VECTOR)
+  variables = drawn_weights.variables(network, (7,))
   collection, name, leaf = path
-  variables[collection][name][leaf] = jnp.ones(
-      (1,) * jnp.ndim(variables[collection][name][leaf])
+  variables[collection][name][leaf] = np.ones(
+      (1,) * np.ndim(variables[collection][name][leaf]), np.float32
   )
   error = refused(network, VECTOR, variables)
   assert f"{type(layer).__name__} layers_0 has a {leaf} of [1" in error
@@ -109,8 +111,9 @@ def test_weights_of_another_shape(layer, path):
 
 def test_weights_for_another_size_of_image():
   network = create("FFNN", 10)
-  variables = network.init(jax.random.key(0), jnp.ones((1, 4, 4, 1)))
-  assert "Linear" in refused(network, jnp.ones((1, 5, 5, 1)), variables)
+  variables = drawn_weights.variables(network, (4, 4, 1))
+  image = np.ones((1, 5, 5, 1), np.float32)
+  assert "Linear" in refused(network, image, variables)
 
 
 @pytest.mark.parametrize("given, text", [
@@ -138,8 +141,8 @@ def test_networks_that_cannot_be(given, text):
 
 def normalised():
   network = Sequential((Flatten(), Linear(3), BatchNorm()))
-  images = jnp.asarray(np.random.default_rng(0).uniform(size=(8, 4)), float)
-  return network, network.init(jax.random.key(0), images), images
+  images = np.random.default_rng(0).uniform(size=(8, 4)).astype(np.float32)
+  return network, drawn_weights.variables(network, (4,)), images
 
 
 def test_a_single_value_has_no_variance():
@@ -148,8 +151,10 @@ def test_a_single_value_has_no_variance():
   with pytest.raises(UsageError, match="BatchNorm layers_2 .*single value"):
     batch_statistics(network, variables, images[:1])
   network = Sequential((Conv2D(2, 3), BatchNorm()))
-  variables = network.init(jax.random.key(0), IMAGE)
-  assert batch_statistics(network, variables, IMAGE[:1])
+  variables = drawn_weights.variables(network, IMAGE.shape[1:])
+  assert jax.eval_shape(
+      lambda x: batch_statistics(network, variables, x), IMAGE[:1]
+  )
   with pytest.raises(UsageError, match="single value"):
     batch_statistics(network, variables, IMAGE[:1, :3, :3])
 
@@ -159,9 +164,9 @@ def over_axis(name, over):
   network, variables, images = normalised()
   run = lambda x: batch_statistics(network, variables, x, over)
   mapped = jax.vmap(run, axis_name=name) if name else jax.vmap(run)
-  return mapped(images.reshape(4, 2, 4)), batch_statistics(
-      network, variables, images
-  )
+  return jax.tree.map(np.asarray, jax.jit(lambda x: (
+      mapped(x.reshape(4, 2, 4)), batch_statistics(network, variables, x)
+  ))(images))
 
 
 def test_statistics_over_an_axis_are_the_whole_batchs():
@@ -169,7 +174,7 @@ def test_statistics_over_an_axis_are_the_whole_batchs():
   for name in ("devices", "rows"):
     parts, whole = over_axis(name, name)
     for part, expected in zip(jax.tree.leaves(parts), jax.tree.leaves(whole)):
-      np.testing.assert_allclose(part, jnp.stack([expected] * 4), rtol=1e-5)
+      np.testing.assert_allclose(part, np.stack([expected] * 4), rtol=1e-5)
 
 
 def test_statistics_of_each_part_must_be_asked_for():
@@ -199,14 +204,14 @@ def test_shard_map_has_axes_too():
   spec = jax.sharding.PartitionSpec
 
   def run(over):
-    return jax.shard_map(
+    return jax.jit(jax.shard_map(
         lambda x: batch_statistics(network, variables, x, over),
         mesh=mesh, in_specs=spec("data"), out_specs=spec(),
-    )(images)
+    ))(images)
 
   with pytest.raises(UsageError, match="axis 'data' is mapped"):
     run(None)
-  whole = batch_statistics(network, variables, images)
+  whole = jax.jit(lambda x: batch_statistics(network, variables, x))(images)
   for found, expected in zip(
       jax.tree.leaves(run("data")), jax.tree.leaves(whole)
   ):
@@ -231,21 +236,21 @@ def test_rematerialised_stages_have_the_axes_too():
     ), remat=remat)
 
   images = normalised()[2]
-  variables = make(False).init(jax.random.key(0), images)
-  one, two = (
+  variables = drawn_weights.variables(make(False), (4,))
+  one, two = jax.jit(lambda x: [
       jax.vmap(
           lambda x: batch_statistics(make(remat), variables, x, "rows"),
           axis_name="rows",
-      )(images.reshape(4, 2, 4)) for remat in (False, True)
-  )
+      )(x) for remat in (False, True)
+  ])(images.reshape(4, 2, 4))
   jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
 def test_a_run_may_ask_for_statistics_itself():
   """As Flax has it; outside of a mapped axis."""
   network, variables, images = normalised()
-  _, found = network.apply(variables, images, mutable=[BATCH])
-  jax.tree.map(
-      np.testing.assert_array_equal, dict(found[BATCH]),
-      batch_statistics(network, variables, images),
-  )
+  found, expected = jax.jit(lambda x: (
+      dict(network.apply(variables, x, mutable=[BATCH])[1][BATCH]),
+      batch_statistics(network, variables, x),
+  ))(images)
+  jax.tree.map(np.testing.assert_array_equal, found, expected)

@@ -1,5 +1,8 @@
 """DeepLoss: the printed formula, with ties; folded in the layers' order."""
 
+import functools
+
+import drawn_weights
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -43,27 +46,24 @@ def test_equals_the_printed_formula(kind, activation):
     center, radius = np.round(center), np.round(radius * 2) / 2
   if kind == "all_tie":
     center, radius = np.ones_like(center), np.full_like(radius, 0.5)
-  element = domains.box(jnp.asarray(center), jnp.asarray(radius))
+  element = domains.box(center, radius)
   low, high = center - radius, center + radius
   if kind == "after_relu":  # Most lower bounds are exactly 0.
-    element = HybridZonotope(
-        jnp.asarray(np.maximum(high, 0) / 2), jnp.asarray(np.maximum(high, 0) / 2)
-    )
+    element = HybridZonotope(np.maximum(high, 0) / 2, np.maximum(high, 0) / 2)
     low, high = np.zeros_like(high), np.maximum(high, 0)
   expected = printed_formula(
       low.reshape(3, -1), high.reshape(3, -1), ACTIVATIONS[activation]
   )
-  np.testing.assert_allclose(
-      losses.deep_loss(element, activation), expected, rtol=1e-12
-  )
+  found = jax.jit(losses.deep_loss, static_argnums=1)(element, activation)
+  np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_gradient_is_that_of_the_pairs_that_count():
   """Finite differences, where no order changes."""
   rng = np.random.default_rng(1)
   center = rng.normal(size=(1, 7)).astype(np.float32)
-  loss = lambda c: losses.deep_loss(domains.box(c, 0.4))[0]
-  gradient = jax.grad(loss)(jnp.asarray(center))
+  loss = jax.jit(lambda c: losses.deep_loss(domains.box(c, 0.4))[0])
+  gradient = np.asarray(jax.jit(jax.grad(loss))(center))
   for i in range(7):
     step = np.zeros_like(center)
     step[0, i] = 1e-3
@@ -73,7 +73,8 @@ def test_gradient_is_that_of_the_pairs_that_count():
 
 def test_gradient_is_finite_where_everything_ties():
   loss = lambda c: losses.deep_loss(domains.box(c, 0.0)).sum()
-  assert np.all(np.isfinite(jax.grad(loss)(jnp.zeros((2, 9)))))
+  gradient = jax.jit(jax.grad(loss))(np.zeros((2, 9), np.float32))
+  assert np.all(np.isfinite(gradient))
 
 
 def test_wide_layers_take_linear_memory():
@@ -97,48 +98,61 @@ class Net(nn.Module):
     return DeepLoss(0.5, only_train=True, name="a")(x, mode)
 
 
+PARAMS = drawn_weights.variables(Net(), (3,))
+ONES = np.ones((2, 3), np.float32)
+
+
+@functools.partial(jax.jit, static_argnums=1)
 def run(value, mode):
-  params = Net().init(jax.random.key(0), jnp.ones((2, 3)))
-  return params, Net().apply(params, value, mode, mutable=[COLLECTION])
+  return Net().apply(PARAMS, value, mode, mutable=[COLLECTION])
 
 
 def test_folds_in_the_order_of_the_layers():
-  box = domains.box(jnp.ones((2, 3)), 0.3)
-  params, (output, sown) = run(Product((jnp.ones((2, 3)), box)), Mode.TRAIN)
-  hidden = Linear(5).apply({"params": params["params"]["z"]}, box)
-  first, second = losses.deep_loss(hidden), losses.deep_loss(output[1])
-  start = jnp.array([2.0, 3.0])
+  start = np.array([2, 3], np.float32)
+
+  @jax.jit
+  def run(epoch):
+    """Both layers' losses, and what they are mixed into."""
+    box = domains.box(ONES, 0.3)
+    output, sown = Net().apply(
+        PARAMS, Product((ONES, box)), Mode.TRAIN, mutable=[COLLECTION]
+    )
+    hidden = Linear(5).apply({"params": PARAMS["params"]["z"]}, box)
+    return (losses.deep_loss(hidden), losses.deep_loss(output[1]),
+            mix_in(start, sown, epoch))
+
   for epoch, weight in ((0.0, 0.0), (4.0, 0.4), (99.0, 1.0)):
+    first, second, found = map(np.asarray, run(epoch))
     expected = (1 - weight) * start + weight * first
     expected = 0.5 * expected + 0.5 * second
-    np.testing.assert_allclose(
-        jax.jit(lambda e: mix_in(start, sown, e))(epoch), expected, rtol=1e-6
-    )
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("mode", [Mode.CONCRETE, Mode.CERTIFY])
 def test_only_train_layers_sow_nothing_elsewhere(mode):
-  value = jnp.ones((2, 3))
-  if mode is Mode.CERTIFY:
-    value = domains.box(value, 0.3)
-  _, (_, sown) = run(value, mode)
+  value = ONES if mode is Mode.CONCRETE else domains.box(ONES, 0.3)
+  _, sown = run(value, mode)
   np.testing.assert_array_equal(mix_in(jnp.ones(2), sown, 5.0), 1)
 
 
 def test_points_have_no_deep_loss():
-  _, (output, sown) = run(jnp.ones((2, 3)), Mode.TRAIN)
+  output, sown = run(ONES, Mode.TRAIN)
   assert output.shape == (2, 5)
   np.testing.assert_array_equal(mix_in(jnp.ones(2), sown, 5.0), 1)
 
 
 def test_a_weight_of_zero_keeps_an_overflow_out():
-  infinite = HybridZonotope(
-      jnp.zeros((1, 3)), jnp.full((1, 3), jnp.inf), {"a": Dense(jnp.ones((1, 1, 3)))}
-  )
+  one = np.ones((1, 1, 3), np.float32)
+  infinite = HybridZonotope(0 * one[0], np.inf * one[0], {"a": Dense(one)})
   layer = DeepLoss(Lin(0, 1, 10))
-  _, sown = layer.apply({}, infinite, Mode.TRAIN, mutable=[COLLECTION])
-  np.testing.assert_array_equal(mix_in(jnp.ones(1), sown, 0.0), 1)
-  assert not np.isfinite(mix_in(jnp.ones(1), sown, 5.0))[0]
+
+  @jax.jit
+  def mixed(epoch):
+    _, sown = layer.apply({}, infinite, Mode.TRAIN, mutable=[COLLECTION])
+    return mix_in(jnp.ones(1), sown, epoch)
+
+  np.testing.assert_array_equal(mixed(0.0), 1)
+  assert not np.isfinite(mixed(5.0))[0]
 
 
 def test_describe():

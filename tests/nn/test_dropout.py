@@ -1,5 +1,8 @@
 """Dropout on points and elements alike."""
 
+import functools
+
+import drawn_weights
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,7 +17,7 @@ from diffai_jax.schedules import Lin
 from diffai_jax.types import Mode, UsageError
 
 KEYS = jax.random.split(jax.random.key(0), 64)
-ONES = jnp.ones((64, 50))
+ONES = np.ones((64, 50), np.float32)
 
 
 class Net(nn.Module):
@@ -29,6 +32,7 @@ class Net(nn.Module):
     return layers.Dropout(self.rate)(x, mode) if self.twice else x
 
 
+@functools.partial(jax.jit, static_argnames=("rate", "mode", "twice"))
 def run(rate, x=ONES, epoch=0.0, keys=KEYS, mode=Mode.TRAIN, twice=False):
   state = training_state(jnp.asarray(epoch), keys)
   return Net(rate, twice).apply(state, x, mode)
@@ -44,15 +48,15 @@ def test_a_scheduled_share_is_dropped_and_the_rest_scaled_up(epoch, rate):
 
 @pytest.mark.parametrize("rate", [0, 0.0, Lin(0, 0.5, 10, 5)], ids=str)
 def test_a_rate_of_0_changes_nothing(rate):
-  values = jax.random.normal(jax.random.key(2), ONES.shape)
+  values = np.random.default_rng(2).normal(size=ONES.shape).astype(np.float32)
   np.testing.assert_array_equal(run(rate, values, epoch=3.0), values)
 
 
 def test_the_expectation_stays_what_it_was():
   """Over 4,000 masks, each variable and each one's share of zeros."""
   keys = jax.random.split(jax.random.key(5), 4000)
-  values = jnp.linspace(-3, 3, 20)
-  found = np.asarray(run(0.4, jnp.tile(values, (4000, 1)), keys=keys))
+  values = np.linspace(-3, 3, 20, dtype=np.float32)
+  found = np.asarray(run(0.4, np.tile(values, (4000, 1)), keys=keys))
   # The mean of 4,000 draws is off by 0.0129·|x|, one standard deviation.
   error = np.abs(found.mean(axis=0) - values)
   assert np.all(error <= 5 * 0.0129 * np.abs(values))
@@ -88,7 +92,7 @@ def test_an_examples_mask_is_its_keys():
   np.testing.assert_array_equal(back, whole[::-1])
   assert len({tuple(row) for row in whole}) == len(whole)
   # Images have a mask for each pixel, not for each channel or row.
-  image = np.asarray(run(0.5, jnp.ones((64, 5, 5, 2)))) != 0
+  image = np.asarray(run(0.5, ONES.reshape(64, 5, 5, 2))) != 0
   np.testing.assert_array_equal(image.reshape(64, 50), whole)
 
 
@@ -104,19 +108,19 @@ def test_two_layers_draw_different_masks():
 def test_points_and_elements_share_the_mask(float64):
   """x ↦ m·x is one linear map: points stay inside at the same noise values."""
   rng = np.random.default_rng(0)
-  center = jnp.asarray(rng.normal(size=(64, 50)))
-  radius = jnp.asarray(np.abs(rng.normal(size=(64, 50))))
+  center = rng.normal(size=(64, 50))
+  radius = np.abs(rng.normal(size=(64, 50)))
   element = domains.correlated_box(center, radius)
   noise = rng.uniform(-1, 1, (64, 50))
-  point, image, box = run(0.4, Product((
+  point, image, box = jax.tree.map(np.asarray, run(0.4, Product((
       center + radius * noise, element, domains.box(center, radius)
-  ))).parts
+  )))).parts
   (block,) = image.correlated.values()
   at_noise = image.center + block.coefficients * noise
   assert np.all(np.abs(point - at_noise) <= image.uncorrelated)
   np.testing.assert_allclose(point, at_noise, atol=1e-12)
-  assert np.all(np.asarray(point == 0) == (np.asarray(block.coefficients) == 0))
-  assert np.all(np.abs(point - box.center) <= np.asarray(box.uncorrelated))
+  assert np.all((point == 0) == (block.coefficients == 0))
+  assert np.all(np.abs(point - box.center) <= box.uncorrelated)
   # What is kept keeps its width, scaled up; what is dropped has none left.
   np.testing.assert_allclose(
       box.uncorrelated, np.where(point == 0, 0, radius / 0.6), atol=1e-12
@@ -127,10 +131,9 @@ def test_dense_generators_have_the_mask_of_points(float64):
   """Each noise symbol's coefficient is multiplied by the variable's factor."""
   rng = np.random.default_rng(3)
   center, radius = rng.normal(size=(2, 64, 50))
-  generators = jnp.asarray(rng.normal(size=(64, 4, 50)))
+  generators = rng.normal(size=(64, 4, 50))
   element = HybridZonotope(
-      jnp.asarray(center), jnp.asarray(np.abs(radius)),
-      {"a": domains.Dense(generators)},
+      center, np.abs(radius), {"a": domains.Dense(generators)}
   )
   mask = np.asarray(run(0.4))
   image = run(0.4, element)
@@ -158,25 +161,33 @@ class Deep(nn.Module):
 def test_outputs_of_points_stay_within_the_elements_bounds(relu):
   """For points of the input box that travel with the element, and alone."""
   rng = np.random.default_rng(6)
-  center = jnp.asarray(rng.normal(size=(64, 7)), jnp.float32)
-  radius = jnp.asarray(0.3 * np.abs(rng.normal(size=(64, 7))), jnp.float32)
-  params = Deep().init(jax.random.key(1), center)
+  center = rng.normal(size=(64, 7)).astype(np.float32)
+  radius = (0.3 * np.abs(rng.normal(size=(64, 7)))).astype(np.float32)
+  params = drawn_weights.variables(Deep(), (7,))
   element = HybridZonotope(
       center, None, {"input": domains.Diagonal(radius)}, relu, relu == "deepz"
   )
-  points = [center + radius * s for s in rng.uniform(-1, 1, (5, 64, 7))]
-  points += [center + radius * s for s in np.sign(rng.normal(size=(5, 64, 7)))]
+  shares = np.concatenate([
+      rng.uniform(-1, 1, (5, 64, 7)), np.sign(rng.normal(size=(5, 64, 7)))
+  ]).astype(np.float32)
+  points = center + radius * shares
   variables = params | training_state(0.0, KEYS)
-  *found, image = Deep().apply(
-      variables, Product((*points, element)), Mode.TRAIN
-  ).parts
-  low, high = domains.lower(image), domains.upper(image)
-  for point, output in zip(points, found):
-    alone = Deep().apply(variables, point, Mode.TRAIN)
+
+  @jax.jit
+  def run(points, element):
+    """Of points beside the element; its bounds; of points alone."""
+    *found, image = Deep().apply(
+        variables, Product((*points, element)), Mode.TRAIN
+    ).parts
+    alone = [Deep().apply(variables, point, Mode.TRAIN) for point in points]
+    without = Deep().apply(params, points[0], Mode.TRAIN)
+    return found, domains.lower(image), domains.upper(image), alone, without
+
+  found, low, high, outputs, without = run(list(points), element)
+  for output, alone in zip(found, outputs, strict=True):
     np.testing.assert_allclose(alone, output, rtol=1e-4, atol=1e-5)
     assert np.all(low <= output) and np.all(output <= high)
     assert np.all(low <= alone) and np.all(alone <= high)
-  without = Deep().apply(params, points[0], Mode.TRAIN)
   assert np.max(np.abs(without - found[0])) > 0.1  # It did act.
 
 
