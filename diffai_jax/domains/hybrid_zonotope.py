@@ -158,20 +158,22 @@ def _widened(radius: Array, moved: Array | None, center: Array) -> Array:
 
 
 def upwards(values: Array, dtype) -> Array:
-  """The least numbers of that type that are not below the values ≥ 0.
+  """The least numbers of that type that are not below the given ones.
 
   No subnormal ones, for which XLA would take 0. NumPy's stay NumPy's.
   """
-  if values.dtype == dtype:
-    return values if isinstance(values, np.ndarray | np.generic) else (
-        precision.strongly(values, dtype)
-    )
   numpy = jnp if isinstance(values, jax.Array) else np
-  nearest = values.astype(dtype)
+  if numpy is jnp and values.dtype == dtype:
+    return precision.strongly(values, dtype)
+  with np.errstate(over="ignore"):
+    nearest = values.astype(dtype)
   above = numpy.nextafter(nearest, numpy.asarray(np.inf, dtype))
-  nearest = numpy.where(nearest < values, above, nearest)
+  # In their own type: weak ones, and whole ones, would be compared in `dtype`.
+  held = numpy.where(nearest.astype(values.dtype) < values, above, nearest)
   tiny = numpy.asarray(rounding.tiny(dtype), dtype)
-  return numpy.where((values > 0) & (nearest < tiny), tiny, nearest)
+  small = (numpy.abs(held) < tiny) & (values != 0)
+  least = numpy.where(values > 0, tiny, numpy.zeros_like(tiny))
+  return numpy.where(small, least, held)
 
 
 def radius(element: HybridZonotope) -> Array:

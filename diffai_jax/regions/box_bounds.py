@@ -9,7 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffai_jax.domains import rounding
-from diffai_jax.domains.hybrid_zonotope import HybridZonotope, from_bounds
+from diffai_jax.domains.hybrid_zonotope import (
+    HybridZonotope,
+    from_bounds,
+    upwards,
+)
 from diffai_jax.domains.long_sums import long_sum, terms_of
 from diffai_jax.kernels import precision
 from diffai_jax.kernels.platforms import computed_once
@@ -75,8 +79,8 @@ class Bounds:
         given[0],
     )
     dtype = precision.widest(*given)
-    low = -_upwards(-given[0], dtype)
-    high = _upwards(given[1], dtype)
+    low = -upwards(-given[0], dtype)
+    high = upwards(given[1], dtype)
     wrong = ~(low <= high)
     return tuple(
         jnp.broadcast_to(jnp.where(wrong, jnp.nan, bound), shape)
@@ -151,19 +155,3 @@ def drawn(keys: PRNGKey, lower: Array, upper: Array) -> Array:
       lambda key: jax.random.uniform(key, lower.shape[1:], lower.dtype)
   )(keys)
   return jnp.clip(lower + (upper - lower) * noise, lower, upper)
-
-
-def _upwards(values: Array, dtype) -> Array:
-  """The least numbers of a type that are not below the given ones.
-
-  No subnormal ones, for which XLA would take 0. What the type has stays exact.
-  """
-  if isinstance(values, jax.Array):
-    return precision.strongly(values, dtype)  # JAX's own type holds them.
-  with np.errstate(over="ignore"):
-    held = np.asarray(values, dtype)
-  above = np.nextafter(held, np.asarray(np.inf, dtype))
-  held = np.where(held < values, above, held)
-  tiny = np.asarray(rounding.tiny(dtype), dtype)
-  small = (np.abs(held) < tiny) & (values != 0)
-  return jnp.asarray(np.where(small, np.where(values > 0, tiny, 0), held))

@@ -54,7 +54,7 @@ def test_a_radius_has_the_center_s_type(kind, maker):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("radius", [0.1, 0.3, 1e-40])
+@pytest.mark.parametrize("radius", [0.1, 0.3, 0.7, 1e-40, 2**24 + 1])
 def test_a_radius_is_rounded_up(radius):
   """A number in between two of float32, traced or not, and a subnormal one."""
   center = np.zeros((1, 1), np.float32)

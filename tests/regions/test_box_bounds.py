@@ -98,3 +98,16 @@ def test_traced_nonsense_is_nan():
   run = jax.jit(lambda region: region.bounds())
   for end in run(Bounds(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 1.0]]))):
     assert np.isnan(end[0, 0]) and not np.isnan(end[0, 1])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("end", [0.3, 0.7, 1e-40])
+def test_bounds_of_another_type_are_rounded_outwards(end):
+  """Beside float32, also of the weak type that JAX gives to Python's numbers."""
+  zero = np.zeros((1, 2), np.float32)
+  for given in (end, jnp.asarray(end), np.float64(end)):
+    for run in (lambda f: f, jax.jit):
+      upper = run(lambda end: Bounds(zero, end).bounds()[1])(given)
+      lower = run(lambda end: Bounds(-end, zero).bounds()[0])(given)
+      assert np.all(np.asarray(upper, float) >= end)
+      assert np.all(np.asarray(lower, float) <= -end)
