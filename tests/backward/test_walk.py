@@ -147,19 +147,20 @@ class Images(nn.Module):
   @nn.compact
   def __call__(self, x):
     x = nn.relu(nn.Conv(3, (3, 3), strides=2)(x))
-    y = nn.Conv(3, (3, 3))(x) + x
+    y = nn.relu(nn.Conv(3, (3, 3))(x)) + x
     z = nn.max_pool(y, (2, 2), strides=(2, 2)) - nn.avg_pool(y, (2, 2), (2, 2))
     z = jnp.concatenate([z, z.mean((1, 2), keepdims=True) + 0 * z], -1)
     return nn.Dense(3)(z.transpose(0, 3, 1, 2).reshape(len(z), -1))
 
 
 class Meeting(nn.Module):
-  """Values that meet in products and minima."""
+  """Values that meet in products, maxima and minima."""
 
   @nn.compact
   def __call__(self, x):
     x = nn.Dense(6)(x)
-    return nn.Dense(3)(jnp.minimum(nn.sigmoid(x) + x * (1 - x), x))
+    y = nn.Dense(6)(x) * nn.sigmoid(x)
+    return nn.Dense(3)(jnp.minimum(y, jnp.maximum(x, 0.1)))
 
 
 class Choosing(nn.Module):

@@ -149,7 +149,6 @@ def test_joins_of_elements_are_the_plain_transformers(join):
       return transformers.add(one, other)
     return transformers.concat([one, other], -1)
 
-
   @jax.jit
   def both(value):
     return network.apply({"params": params}, value, Mode.TRAIN), expected(value)
@@ -276,7 +275,7 @@ def run(remat):
   """Weights, gradient, loss, what it is made of, of a training step."""
   images = np.random.default_rng(4).uniform(size=(40, 6))
   network = everything(remat)
-  params = drawn_weights.variables(network, (6,), dtype=np.float64)["params"]
+  params = jax.jit(network.init)(jax.random.key(0), images)["params"]
   value = Product((images, domains.correlated_box(images, 0.05)))
   state = dropout.training_state(
       jnp.asarray(3.0), jax.random.split(jax.random.key(5), 40)
