@@ -19,6 +19,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# XLA's threads share memory that is free again; read when a worker starts.
+os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 # In the background shells ignore Ctrl-C for what they start, which tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -52,6 +54,16 @@ def float64():
   jax.config.update("jax_enable_x64", True)
   yield
   jax.config.update("jax_enable_x64", before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forgotten_results(request):
+  """What a module's functions have cached goes with the module's last test."""
+  yield
+  for value in vars(request.module).values():
+    forget = getattr(value, "cache_clear", None)
+    if forget and getattr(value, "__module__", None) == request.module.__name__:
+      forget()
 
 
 @pytest.fixture(autouse=True)
