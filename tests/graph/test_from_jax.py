@@ -279,6 +279,7 @@ def test_several_outputs_and_what_is_not_needed():
 
 @pytest.mark.parametrize("name", sorted(SHAPES))
 def test_networks_of_the_paper(name):
+  """The residual one with two blocks of few filters."""
   network, variables, shape = (
       two_blocks() if name == "ResNet-Tiny" else network_of(name)
   )
