@@ -31,7 +31,7 @@ def network_of(name):
 
 def two_blocks():
   """As `network_of`, of a residual network like the paper's, but narrow."""
-  shape = SHAPES["ResNet-Tiny"]
+  shape = (6, 6, 3)
   network = resnets.wide_resnet(
       3, (0.4,) * 3, (0.3,) * 3, widths=(4, 6), hidden=5, after={}, dropout=0,
       kernel_init=nn.initializers.INITIALIZERS["interval"], remat=False,

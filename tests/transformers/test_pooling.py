@@ -1,6 +1,7 @@
 """Pools, sums and transposed convolutions against their definitions."""
 
 import dataclasses
+import functools
 
 import elements
 import jax
@@ -12,6 +13,7 @@ from diffai_jax.domains.generators import Local
 
 pytestmark = pytest.mark.usefixtures("float64")
 SHAPE = (7, 6, 2)
+RULES = "box", "switch", "deepz"
 KERNEL = np.random.default_rng(9).normal(size=(3, 2, 2, 3))
 
 
@@ -101,27 +103,43 @@ def test_windows_stay_windows(case):
   assert isinstance(AFFINE[case][0](element).correlated["input"], Local)
 
 
-# Window by window, so that those which share operations follow each other.
-@pytest.mark.parametrize("rule", ["box", "switch", "deepz"])
-@pytest.mark.parametrize("kind", elements.KINDS)
-@pytest.mark.parametrize("window, stride, padding", [
-    (2, 2, 0), (3, 2, 1), (3, 1, 1), (1, 1, 0),
-])
-def test_max_pool_covers_every_point(kind, rule, window, stride, padding):
-  rng = np.random.default_rng(1)
-  element = elements.random_element(rng, SHAPE, kind, batch=6)
+@functools.cache
+def max_pooled(kind, window, stride, padding):
+  """A random element, and its maxima by each rule: in one program."""
+  element = elements.random_element(
+      np.random.default_rng(1), SHAPE, kind, batch=6
+  )
   # The symbols of one half of the batch move little, those of the other much.
   spread = np.repeat([0.01, 1.0], 3)
   spreads = lambda v: v * spread.reshape(6, *[1] * (v.ndim - 1))
   element = dataclasses.replace(
       element, uncorrelated=spreads(element.uncorrelated),
-      correlated=jax.tree.map(spreads, element.correlated), relu=rule,
+      correlated=jax.tree.map(spreads, element.correlated),
   )
-  result = transformers.max_pool(
-      element, window, stride=stride, padding=padding
-  )
+
+  @jax.jit
+  def pooled(element):
+    return {
+        rule: transformers.max_pool(
+            dataclasses.replace(element, relu=rule), window, stride=stride,
+            padding=padding,
+        )
+        for rule in RULES
+    }
+
+  return element, pooled(element)
+
+
+# The rules last, so that those of one program follow each other.
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("kind", elements.KINDS)
+@pytest.mark.parametrize("window, stride, padding", [
+    (2, 2, 0), (3, 2, 1), (3, 1, 1), (1, 1, 0),
+])
+def test_max_pool_covers_every_point(kind, rule, window, stride, padding):
+  element, results = max_pooled(kind, window, stride, padding)
   elements.assert_images_covered(
-      rng, element, result,
+      np.random.default_rng(2), element, results[rule],
       lambda x: numpy_pool(x, np.max, window, stride, padding, -np.inf), 12,
   )
 
