@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import tiny_config
 
 from diffai_jax.app import certify_run, config_file, train
 from diffai_jax.networks import NETWORKS
@@ -15,25 +16,6 @@ from diffai_jax.storage import journal
 from diffai_jax.verification import certification
 
 _EPSILON = 0.03
-# The processes know the network by the config's file alone.
-_CONFIG = """
-import functools
-
-from diffai_jax.app.config import base_config
-from diffai_jax.networks import NETWORKS, ffnn
-
-def get_config():
-  NETWORKS["Tiny"] = functools.partial(ffnn, hidden=(9,))
-  config = base_config("digits")
-  config.network, config.goal = "Tiny", "Point"
-  config.epochs, config.batch_size = 1.0, 220
-  config.xla_flags = False
-  config.certify.methods = ("Box",)
-  config.certify.examples = 12
-  config.certify.skip_decided = False
-  config.certify.attack.steps = 2
-  return config
-"""
 
 
 class _Killed(BaseException):
@@ -51,9 +33,7 @@ def _no_network_is_left():
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory) -> pathlib.Path:
-  path = tmp_path_factory.mktemp("config") / "small.py"
-  path.write_text(_CONFIG)
-  return path
+  return tiny_config.write(tmp_path_factory.mktemp("config"))
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ import signal
 import numpy as np
 import pytest
 from running import TINY, run
-from training_run import watched
+import tiny_config
+from training_run import watched, without_pictures
 
-from diffai_jax.app import command_line, config_file, report, train
+from diffai_jax.app import command_line, config_file, train
 from diffai_jax.networks import NETWORKS
 from diffai_jax.training import checkpoints, loop, metrics, snapshot
 
@@ -21,25 +22,32 @@ _CONFIG = str(
 _FLAGS = tuple(f"--config.{text}" for text in (
     "network=Tiny", "goal=Mix(Point, Box, 0.5)", "epochs=2", "batch_size=220",
     "optimizer.name=sgd", "optimizer.learning_rate=0.1", "epsilon=0.001",
-    "augment.crop_padding=1",
+    "mean=0.3", "std=0.4", "augment.crop_padding=1",
     "checkpoint_minutes=100", "certify.methods=Box", "certify.examples=21",
     "certify.attack.steps=2", "compilation_cache=", "xla_flags=false",
 ))
 _TOTAL = 12  # Steps: six an epoch.
 
 
-def _run(workdir: pathlib.Path, stop: str = "", **options):
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory) -> tuple[str, ...]:
+  """Of the config, with the digits in a file."""
+  name = tiny_config.save_digits(tmp_path_factory.mktemp("data"))
+  return *_FLAGS, f"--config.dataset={name}"
+
+
+def _run(flags, workdir: pathlib.Path, stop: str = "", **options):
   return run(
       "training_run.py",
       [f"{workdir}.losses", stop, f"--config={_CONFIG}",
-       f"--workdir={workdir}", *_FLAGS],
+       f"--workdir={workdir}", *flags],
       **options,
   )
 
 
-def _run_here(workdir: pathlib.Path) -> None:
+def _run_here(flags, workdir: pathlib.Path) -> None:
   """The same run, in this process."""
-  _, changes = command_line.take_changes(_FLAGS)
+  _, changes = command_line.take_changes(flags)
   config = config_file.load(_CONFIG, changes)
   command_line.apply(config, changes)
   with pytest.MonkeyPatch.context() as patch:
@@ -84,26 +92,23 @@ def _assert_same(workdir: pathlib.Path, other: pathlib.Path) -> None:
 def _tiny_network():
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(NETWORKS, "Tiny", TINY)
-    # Drawing takes longer than training.
-    patch.setattr(
-        report, "_image", lambda figure, description: f"<p>{description}</p>"
-    )
+    without_pictures(patch.setattr)
     yield
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> pathlib.Path:
+def alone(tmp_path_factory, flags) -> pathlib.Path:
   """The whole run of one process."""
   workdir = tmp_path_factory.mktemp("alone") / "run"
-  _run_here(workdir)
+  _run_here(flags, workdir)
   return workdir
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
+def stopped(tmp_path_factory, flags):
   """A run of two processes, the second of which was asked to end."""
   workdir = tmp_path_factory.mktemp("stopped") / "run"
-  return workdir, _run(workdir, f"1:5:{signal.SIGTERM:d}")
+  return workdir, _run(flags, workdir, f"1:5:{signal.SIGTERM:d}")
 
 
 def test_a_signal_of_one_process_ends_both_after_the_same_step(stopped):
@@ -141,31 +146,33 @@ def test_metrics_are_written_once(stopped):
   assert len(list(workdir.glob("events.out.tfevents.*"))) == 1
 
 
-def test_one_process_goes_on_where_two_were(tmp_path, stopped, alone):
+def test_one_process_goes_on_where_two_were(
+    tmp_path, flags, stopped, alone
+):
   """To the parameters and the verified images of a run of one process."""
   workdir = shutil.copytree(stopped[0], tmp_path / "run")
-  _run_here(workdir)
+  _run_here(flags, workdir)
   _assert_same(workdir, alone)
   assert metrics.read(str(workdir))[-1]["step"] == _TOTAL
 
 
 def test_any_number_of_processes_and_devices_goes_on(
-    tmp_path, stopped, alone
+    tmp_path, flags, stopped, alone
 ):
   """Two processes, four devices of one, two of which one dies, two again."""
   workdir = shutil.copytree(stopped[0], tmp_path / "run")
-  (four,) = _run(workdir, f"0:8:{signal.SIGTERM:d}", count=1, devices=4)
+  (four,) = _run(flags, workdir, f"0:8:{signal.SIGTERM:d}", count=1, devices=4)
   assert four.code == 143, four
   assert _state(workdir)[0] == 8
 
-  first, second = _run(workdir, f"1:10:{signal.SIGKILL:d}")
+  first, second = _run(flags, workdir, f"1:10:{signal.SIGKILL:d}")
   assert (first.code, second.code) == (1, -9), (first, second)
   (line,) = first.err
   assert line.startswith("error: process 1 of 2 (pid "), line
   assert "goes on from the last checkpoint" in line
   assert _state(workdir)[0] == 8
 
-  first, second = _run(workdir)
+  first, second = _run(flags, workdir)
   assert (first.code, second.code) == (0, 0), (first, second)
   assert f"going on from step 8 of {_TOTAL}" in first.out
   assert not second.out and not second.err

@@ -10,6 +10,7 @@ import sys
 from running import TINY
 
 from diffai_jax import main, processes
+from diffai_jax.app import report
 from diffai_jax.networks import NETWORKS
 from diffai_jax.training import loop
 
@@ -30,9 +31,17 @@ def watched(path: str, stop: str = ""):
   return check
 
 
+def without_pictures(set_attribute) -> None:
+  """Pages say what a picture shows: drawing takes longer than training."""
+  set_attribute(
+      report, "_image", lambda figure, description: f"<p>{description}</p>"
+  )
+
+
 if __name__ == "__main__":
   NETWORKS["Tiny"] = TINY
   loop._check_finite = watched(sys.argv[1], sys.argv[2])
+  without_pictures(setattr)
   del sys.argv[1:3]
   main._OWN_PROCESS = True
   main.run()

@@ -17,7 +17,7 @@ from diffai_jax.training.step import make_step
 # Estimates are of optimised programs.
 pytestmark = pytest.mark.optimized
 
-DATA = Dataset((20, 20, 2), 5, (0.4,) * 2, (0.5,) * 2, epsilon=0.1)
+DATA = Dataset((16, 16, 2), 5, (0.4,) * 2, (0.5,) * 2, epsilon=0.1)
 BATCH = 64
 
 
