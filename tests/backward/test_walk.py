@@ -2,6 +2,7 @@
 
 import functools
 
+import drawn_weights
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -217,13 +218,12 @@ CASES = (
 )
 
 
-@functools.cache
 def made(network):
   """The forward function, the graph, 3 images, and what bounds their rows."""
   rng = np.random.default_rng(2)
   shape = (6, 6, 2) if isinstance(network, Images) else (5,)
   images = rng.uniform(0.1, 0.9, (3, *shape)).astype(np.float32)
-  variables = jax.jit(network.init)(jax.random.key(2), images)
+  variables = drawn_weights.variables(network, shape, seed=2)
   if isinstance(network, Curved):
     variables = apart(variables)
   forward = jax.jit(lambda x: network.apply(variables, x))
@@ -231,15 +231,28 @@ def made(network):
 
   @jax.jit
   def bounds(images, radius, rows):
-    """Of rows [S, K]: by walks, and to a box, [3, S] each; of the output."""
-    region, rows = Linf(radius), jnp.broadcast_to(rows, (3, *rows.shape))
-    known = inner_bounds(graph, region, images)
-    way = way_to(graph, known.steps, known.bounds)
-    problem = rows, jnp.zeros(rows.shape[:2], rows.dtype), graph.outputs[0]
-    walked = upper_bounds(way, region, images, *problem)
-    return walked, over_box(way, known.bounds, *problem), known.bounds[-1]
+    """Of rows [S, K]: with better lines, by walks, and to a box, [3, S] each.
 
-  return forward, graph, images, bounds
+    Last are the bounds of the output. One program has them all, so that the
+    compiler meets once what they share.
+    """
+    region, own = Linf(radius), jnp.broadcast_to(rows, (3, *rows.shape))
+    problem = own, jnp.zeros(own.shape[:2], own.dtype), graph.outputs[0]
+
+    def walked(**options):
+      known = inner_bounds(graph, region, images, **options)
+      way = way_to(graph, known.steps, known.bounds)
+      return upper_bounds(way, region, images, *problem), way, known.bounds
+
+    refined, _, _ = walked(refine=True, alpha_steps=2)
+    plain, way, known = walked()
+    return refined, plain, over_box(way, known, *problem), known[-1]
+
+  def in_numpy(*arguments):
+    with HIGHEST():
+      return jax.tree.map(np.asarray, bounds(images, *arguments))
+
+  return forward, graph, images, in_numpy
 
 
 RADIUS = 0.05
@@ -251,32 +264,31 @@ def searched(network):
 
   Returns:
     Bounds of refined lines, of plain ones, to a box, and of intervals; and the
-    largest values that points have.
+    largest values that points have. Then of each output, [3, K]: its bounds of
+    refined and of plain lines in regions of one point, and its values there.
   """
   forward, graph, images, bounds = made(network)
-  count = graph.output_shape[0] // 3
+  size, = graph.output_shape
+  count = size // 3
   rng = np.random.default_rng(3)
   rows = rng.normal(size=(4, 3))
   rows = np.kron(np.eye(count), rows).astype(np.float32)
-  with HIGHEST():
-    plain, boxed, (low, high) = jax.tree.map(
-        np.asarray, bounds(images, RADIUS, rows)
-    )
-  refined = bound(
-      graph, Linf(RADIUS), images, rows, refine=True, alpha_steps=2
-  )
+  refined, plain, boxed, (low, high) = bounds(RADIUS, rows)
+  # As many rows: one program.
+  at_points = bounds(0.0, np.eye(*rows.shape, dtype=np.float32))[:2]
   ends = rows * low[:, None], rows * high[:, None]
   interval = np.maximum(*ends).sum(-1)
   corners = rng.choice([-RADIUS, RADIUS], (60, *images.shape))
   inside = rng.uniform(-RADIUS, RADIUS, (40, *images.shape))
   points = np.clip(images + np.concatenate([corners, inside]), 0, 1)
-  points = points.astype(np.float32).reshape(-1, *images.shape[1:])
-  values = np.asarray(forward(points), float) @ rows.astype(float).T
-  attained = values.reshape(100, 3, -1).max(0)
+  points = np.concatenate([points, images[None]]).astype(np.float32)
+  outputs = np.asarray(forward(points.reshape(-1, *images.shape[1:])))
+  outputs = outputs.reshape(101, 3, size)
+  attained = (outputs[:-1].astype(float) @ rows.astype(float).T).max(0)
   return [
       array.reshape(3, count, 4).swapaxes(0, 1)
       for array in (refined, plain, boxed, interval, attained)
-  ]
+  ], [*(found[:, :size] for found in at_points), outputs[-1]]
 
 
 def name_of(case):
@@ -290,7 +302,7 @@ def name_of(case):
 def test_no_point_escapes_and_more_work_pays(case):
   network, number = case
   refined, plain, boxed, interval, attained = (
-      array[number] for array in searched(network)
+      array[number] for array in searched(network)[0]
   )
   assert refined.mean() < plain.mean()
   assert np.all(boxed <= interval + 1e-5)
@@ -321,15 +333,10 @@ def test_regions_end_walks_in_their_own_way(float64):
     ids=lambda network: type(network).__name__,
 )
 def test_degenerate_regions_are_exact(network):
-  forward, graph, images, bounds = made(network)
-  size, = graph.output_shape
-  # As many rows as above: one program.
-  rows = np.eye(size // 3 * 4, size, dtype=np.float32)
-  with HIGHEST():
-    found, _, _ = bounds(images, 0.0, rows)
-  found, exact = np.asarray(found)[:, :size], np.asarray(forward(images))
-  assert np.all(found >= exact)
-  np.testing.assert_allclose(found, exact, atol=2e-3)
+  refined, plain, exact = searched(network)[1]
+  for found in (refined, plain):
+    assert np.all(found >= exact)
+    np.testing.assert_allclose(found, exact, atol=2e-3)
 
 
 def test_what_cancels_costs_no_bound():

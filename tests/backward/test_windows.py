@@ -93,21 +93,31 @@ def test_slopes_under_windows_are_those_of_dense_rows(network, float64):
   def run(images):
     known = inner_bounds(graph, region, images)
     way = way_to(graph, known.steps, known.bounds)
-    found = []
-    for rows in (windows := one_hot(neurons, graph.output_shape, jnp.float64),
-                 windows.whole()):
-      walk = lambda chosen, rows=rows: walked_back(
+
+    def walk(rows, chosen):
+      return walked_back(
           way, region, images, rows, jnp.zeros((2 * count, 2)), number, chosen,
           examples,
       )
-      first, met = walk(None)
-      begin = choices_under(way, met, examples)
-      chosen = descended(lambda c, walk=walk: walk(c)[0], begin, first, 8)
-      found.append((first, walk(begin)[0], walk(chosen)[0], begin))
-    return found
+
+    def best(rows, begin, first):
+      """The bounds with slopes that eight steps choose."""
+      bounds = lambda chosen: walk(rows, chosen)[0]
+      return bounds(descended(bounds, begin, first, 8))
+
+    windows = one_hot(neurons, graph.output_shape, jnp.float64)
+    first, met = walk(windows, None)
+    begin = choices_under(way, met, examples)
+    rows = windows.whole()
+    dense, met = walk(rows, None)
+    whole = choices_under(way, met, examples)
+    return (
+        first, walk(windows, begin)[0], best(windows, begin, first), begin,
+        best(rows, whole, dense), whole,
+    )
 
   with jax.default_matmul_precision("highest"):
-    (first, again, best, begin), (*_, dense, whole) = run(images)
+    first, again, best, begin, dense, whole = run(images)
   sizes = [
       sum(leaf.size for leaf in jax.tree.leaves(each))
       for each in (begin, whole)
