@@ -27,6 +27,9 @@ _NETWORK = nn.Sequential([
     nn.Conv2D(2, 3, padding=1), nn.BatchNorm(), nn.ReLU(), nn.Flatten(),
     nn.Linear(3),
 ])
+# The same for images from 0 to 255.
+_WIDE = nn.Sequential([nn.Normalize((0.0,), (255.0,)), _NETWORK])
+_forward, _forward_wide = jax.jit(_NETWORK.apply), jax.jit(_WIDE.apply)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +43,8 @@ def run():
 
 @pytest.fixture(scope="module")
 def labels(run):
-  logits = jax.jit(_NETWORK.apply)(run.variables, _FLOATS)
-  labels = np.array(logits.argmax(axis=1))
+  logits = np.asarray(_forward(run.variables, _FLOATS))
+  labels = logits.argmax(axis=1)
   labels[5] = (labels[5] + 1) % 3
   return labels
 
@@ -49,7 +52,7 @@ def labels(run):
 @pytest.fixture(scope="module")
 def rows(run):
   """An image that is far from other classes, and one that is misclassified."""
-  logits = np.sort(jax.jit(_NETWORK.apply)(run.variables, _FLOATS[:5]))
+  logits = np.sort(_forward(run.variables, _FLOATS))[:5]
   return np.array([np.argmax(logits[:, -1] - logits[:, -2]), 5])
 
 
@@ -141,12 +144,12 @@ def _points(region, images, count=8):
 @pytest.mark.parametrize("kind", ["uint8", "float32", "float64"])
 def test_no_point_escapes(run, labels, rows, name, kind):
   """Neither the layers' bounds nor the class, where that is verified."""
-  region, network, scale = _REGIONS[name], _NETWORK, 1
+  region, network, forward, scale = _REGIONS[name], _NETWORK, _forward, 1
   variables, labels = run.variables, labels[rows]
   if name == "0 to 255":
     if kind == "uint8":
       return
-    network = nn.Sequential([nn.Normalize((0.0,), (255.0,)), _NETWORK])
+    network, forward = _WIDE, _forward_wide
     variables = {of: {"layers_1": tree} for of, tree in variables.items()}
     scale = 255
   exact = _BYTES[rows] / 255 * scale
@@ -156,9 +159,8 @@ def test_no_point_escapes(run, labels, rows, name, kind):
   lower, upper = dj.bounds(
       run, images, region, at=f"layers_{len(network.layers) - 1}", method="HBox"
   )
-  forward = jax.jit(lambda x: network.apply(variables, x))
   for points in _points(region, exact):
-    logits = np.asarray(forward(points))
+    logits = np.asarray(forward(variables, points))
     assert np.all(lower <= logits) and np.all(logits <= upper)
     others = logits.copy()
     others[[0, 1], labels] = -np.inf
@@ -211,10 +213,10 @@ def test_what_a_certification_has(run, labels):
   assert set(found.seconds) == {"standard", "attack", "Box", "HBox"}
   assert found.falsified.dtype == bool and found.falsified[5]
   assert list(found.counterexamples) == list(np.flatnonzero(found.falsified))
-  forward = jax.jit(lambda x: _NETWORK.apply(run.variables, x))
   for row, point in found.counterexamples.items():
     assert np.abs(point - _FLOATS[row]).max() <= 0.9 * (1 + 1e-5)
-    assert forward(point[None]).argmax() != labels[row]
+    logits = np.asarray(_forward(run.variables, point[None]))
+    assert logits.argmax() != labels[row]
   assert found.summary()["examples"] == 6
   assert ("HBox", 6) in told
 
@@ -247,8 +249,7 @@ def test_float64_is_certified_as_such(run, labels, float64):
       run, np.minimum(images, 1), labels[:2], dj.Linf(1e-9), ["Box"], attack=None
   )
   assert found.margins["Box"].dtype == np.float64
-  forward = jax.jit(lambda x: _NETWORK.apply(run.variables, x))
-  logits = np.sort(forward(jnp.asarray(np.minimum(images, 1))))
+  logits = np.sort(_forward(run.variables, np.minimum(images, 1)))
   gap = logits[:, -1] - logits[:, -2]
   assert np.all(found.margins["Box"] <= gap)
   np.testing.assert_allclose(found.margins["Box"], gap, atol=1e-4)
