@@ -97,13 +97,6 @@ def _optimized():
   jax.config.update("jax_disable_most_optimizations", True)
 
 
-@pytest.fixture(scope="module")
-def optimized_module():
-  """What the mark `optimized` is to a test, to a module that runs for long."""
-  with _optimized():
-    yield
-
-
 @pytest.fixture(autouse=True)
 def _compiler(request):
   """With the mark `optimized`, XLA optimises as it does for users."""

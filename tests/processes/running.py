@@ -52,8 +52,6 @@ def run(
   environment = os.environ | {
       "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2",
       "PYTHONPATH": os.pathsep.join(map(str, (_ROOT, folder.parent))),
-      # What one run compiled, the runs after it take from the cache.
-      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   }
   if count > 1:
     environment |= {

@@ -33,9 +33,9 @@ def endings() -> dict:
   return json.loads(run.stdout)
 
 
-@pytest.mark.parametrize(
-    "name", ["everything_random", "parts", "batch_normalisation"]
-)
+@pytest.mark.parametrize("name", [
+    "augmentation", "everything_random", "parts", "batch_normalisation",
+])
 def test_two_devices_equal_one(endings, name):
   """The same weights, statistics and metrics."""
   assert endings[name] == {"found": None}, endings[name].get("error")
