@@ -1,6 +1,5 @@
 """Fixtures that every test can ask for, and how the suite compiles."""
 
-import contextlib
 import ctypes
 import gc
 import os
@@ -86,26 +85,19 @@ def _held() -> int:
 _all_optimized = [False]
 
 
-@contextlib.contextmanager
-def _optimized():
-  """XLA optimises as it does for users."""
+@pytest.fixture(autouse=True)
+def _compiler(request):
+  """With the mark `optimized`, XLA optimises as it does for users."""
+  if not request.node.get_closest_marker("optimized"):
+    _all_optimized[0] = False
+    yield
+    return
   jax.config.update("jax_disable_most_optimizations", False)
   if not _all_optimized[0]:
     jax.clear_caches()
     _all_optimized[0] = True
   yield
   jax.config.update("jax_disable_most_optimizations", True)
-
-
-@pytest.fixture(autouse=True)
-def _compiler(request):
-  """With the mark `optimized`, XLA optimises as it does for users."""
-  if request.node.get_closest_marker("optimized"):
-    with _optimized():
-      yield
-  else:
-    _all_optimized[0] = False
-    yield
 
 
 def pytest_configure(config):

@@ -1,9 +1,9 @@
 """Curves, kinks and softmax: sound at every value of the symbols, and sharp."""
 
 import dataclasses
-import functools
 
 import elements
+from elementwise import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,23 +91,6 @@ def test_pure_zonotopes_and_all_kinds_of_blocks(name):
     elements.assert_images_covered(rng, element, result, concrete, 8)
 
 
-@functools.cache
-def compiled(name):
-  """One program: f of an array, and bounds of a box around it by each rule."""
-  transform, *_ = FUNCTIONS[name]
-
-  @jax.jit
-  def run(center, radius):
-    element = domains.correlated_box(center, radius, "s")
-    bounds = {}
-    for rule in ("box", "deepz"):
-      result = transform(dataclasses.replace(element, relu=rule))
-      bounds[rule] = domains.lower(result), domains.upper(result)
-    return transform(center), bounds
-
-  return run
-
-
 @pytest.mark.parametrize("rule", ["box", "deepz"])
 @pytest.mark.parametrize("name", [n for n in FUNCTIONS if n != "softmax_rows"])
 def test_float32_covers_exact_and_float32_runs(name, rule):
@@ -124,7 +107,7 @@ def test_float32_covers_exact_and_float32_runs(name, rule):
     radius = np.float32(spread) * (
         np.ones_like(center) if sign is None else np.abs(center)
     )
-    run, bounds = compiled(name)(center, radius)
+    run, bounds = compiled(FUNCTIONS[name][0])(center, radius)
     run, (low, high) = np.float64(run), np.float64(bounds[rule])
     known = np.isfinite(low) & np.isfinite(high)
     assert known.mean() > 0.7

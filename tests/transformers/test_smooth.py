@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import elements
+from elementwise import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,23 +47,6 @@ def test_covers_the_image_of_every_point(name, rule, spread):
     elements.assert_images_covered(rng, element, result, FUNCTIONS[name])
 
 
-@functools.cache
-def compiled(name):
-  """One program: f of an array, and bounds of a box around it by each rule."""
-  transform = getattr(transformers, name)
-
-  @jax.jit
-  def run(center, radius):
-    element = domains.correlated_box(center, radius, "s")
-    bounds = {}
-    for rule in ("box", "deepz"):
-      result = transform(dataclasses.replace(element, relu=rule))
-      bounds[rule] = domains.lower(result), domains.upper(result)
-    return transform(center), bounds
-
-  return run
-
-
 @pytest.mark.parametrize("rule", ["box", "deepz"])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_float32_covers_exact_and_float32_runs(name, rule):
@@ -72,8 +56,9 @@ def test_float32_covers_exact_and_float32_runs(name, rule):
       rng.uniform(-100, 100, 4000), rng.uniform(-3, 3, 4000),
       rng.normal(size=2000) * 10.0 ** rng.uniform(-30, -1, 2000),
   ]).astype(np.float32)[None]
+  run = compiled(getattr(transformers, name))
   for radius in (0.0, 1e-9, 1e-3, 1.0, 30.0):
-    value, bounds = compiled(name)(center, np.float32(radius))
+    value, bounds = run(center, np.float32(radius))
     low, high = np.float64(bounds[rule])
     for _ in range(5):
       x = center + np.float32(radius) * rng.uniform(-1, 1, center.shape)
